@@ -1,0 +1,101 @@
+// Package model turns token ids into hidden states and logits. A family is a config reader, a name map and the order of its layers, in
+// one file each; layers are shared. A forward is written once and runs recorded or in place, whole or cached (see grad.Ctx).
+package model
+
+import (
+	"github.com/temper-ml/temper/backend"
+	"github.com/temper-ml/temper/core/grad"
+)
+
+// Batch is a packed batch: the ids of all sequences one after the other, no padding.
+type Batch struct {
+	IDs     []int32
+	Types   []int32 // token type ids; nil means all 0
+	Offsets []int32 // sequence i is IDs[Offsets[i]:Offsets[i+1]]; len = sequences+1
+	// Positions, when not nil, replaces the positions that the family would count.
+	Positions []int32
+	// Embeds, when not nil, replaces the output of the word-embedding table [len(IDs), H] (before positions, types and norm):
+	// adversarial training and prompt methods enter here. IDs still gives the layout.
+	Embeds *grad.Value
+	// Perturb, when not nil, is called with that output and returns what to go on with (embedding-space attacks).
+	Perturb func(c *grad.Ctx, e *grad.Value) *grad.Value
+	// Cache, when not nil, holds keys and values of earlier positions per sequence (decoders only).
+	Cache Cache
+	// Want says which outputs are needed, so that nothing else is computed.
+	Want Want
+}
+
+// Want selects outputs.
+type Want uint8
+
+// Outputs that a caller may want. WantLastLogits computes causal logits of the last token of each sequence only.
+const (
+	WantLogits Want = 1 << iota
+	WantLastLogits
+	WantPooled // sentence embedding, by the pooling of the model folder, not normalised
+	WantHidden // Output.Layers
+)
+
+// Sequences is the number of sequences.
+func (b *Batch) Sequences() int { return len(b.Offsets) - 1 }
+
+// Output of a forward. Rows of per-token values are those of Batch.IDs.
+type Output struct {
+	Last   *grad.Value   // last hidden states [tokens, H], after the final norm
+	Pooled *grad.Value   // [sequences, H], WantPooled
+	Pooler *grad.Value   // output of the pooler layer [sequences, H], where the model has one and a head or WantHidden needs it
+	Logits *grad.Value   // [sequences, labels] for sequence heads, [tokens, vocab|labels] for token heads
+	Layers []*grad.Value // WantHidden: embeddings, then each block, as transformers' hidden_states
+}
+
+// Cache keeps keys and values between calls. Append stores the new rows of a layer for each sequence of the batch and returns the views to
+// attend to.
+type Cache interface {
+	// Len is the number of positions already held for sequence i of the batch.
+	Len(i int) int
+	// Append adds k and v [tokens, KVHeads·HeadDim] of layer; it returns whole key and value stores with the sequences' extents.
+	Append(layer int, k, v []float32, cols int, offsets []int32) (ks, vs []float32, seqs []backend.Seq)
+	// Advance is called once after all layers.
+	Advance(offsets []int32)
+}
+
+// Model is a loaded network.
+type Model interface {
+	Config() *Config
+	// Params lists all parameters in a fixed order, with Hugging Face's names.
+	Params() []*grad.Param
+	// Linears lists the linear layers by module name ("bert.encoder.layer.0.attention.self.query"): where adapters attach.
+	Linears() []*Linear
+	// Forward runs the batch.
+	Forward(c *grad.Ctx, b *Batch) (Output, error)
+}
+
+// Linear is y = x·Wᵀ + b with W [Out, In]. Adapters wrap it.
+type Linear struct {
+	Name    string // module name, without ".weight"
+	W, B    *grad.Param
+	In, Out int
+	// Transposed weights are stored [In, Out] (GPT-2's Conv1D).
+	Transposed bool
+	// Adapter, when not nil, replaces Apply; it may call Base.
+	Adapter Adapter
+}
+
+// Adapter changes a linear layer (LoRA and kin).
+type Adapter interface {
+	// Apply computes the adapted layer's output, activation included.
+	Apply(c *grad.Ctx, l *Linear, x *grad.Value, act backend.Activation) *grad.Value
+}
+
+// Apply computes act(x·Wᵀ + b), through the adapter when there is one.
+func (l *Linear) Apply(c *grad.Ctx, x *grad.Value, act backend.Activation) *grad.Value {
+	if l.Adapter != nil {
+		return l.Adapter.Apply(c, l, x, act)
+	}
+	return l.Base(c, x, act)
+}
+
+// Base computes the layer without its adapter.
+func (l *Linear) Base(c *grad.Ctx, x *grad.Value, act backend.Activation) *grad.Value {
+	return c.Linear(x, l.W, l.B, act, l.Transposed)
+}
