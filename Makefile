@@ -1,0 +1,44 @@
+# Everything that CI does can be run by hand: make check.
+GO ?= go
+
+.PHONY: build test race vet fmt lint cross generate-check fuzz js browser bench check
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w' -o dist/temper ./cmd/temper
+
+test:
+	$(GO) test ./...
+
+race:
+	$(GO) test -race -short ./core/... ./backend/... ./plugins/... ./cmd/temper/...
+
+vet:
+	$(GO) vet ./...
+	GOOS=wasip1 GOARCH=wasm $(GO) vet ./core/... ./backend
+
+fmt:
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo 'gofmt would change:'; gofmt -l $$(git ls-files '*.go'); exit 1; }
+
+lint:
+	$(GO) run honnef.co/go/tools/cmd/staticcheck@2026.1 ./...
+
+# One static binary for each of these, and the core for WebAssembly.
+cross:
+	@set -e; for os in linux darwin windows; do for arch in amd64 arm64; do \
+	  echo "build $$os/$$arch"; CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch $(GO) build -o /dev/null ./cmd/temper; done; done
+	GOOS=wasip1 GOARCH=wasm $(GO) build ./core/... ./backend
+
+# The committed assembly is what its generators write.
+generate-check:
+	cd backend/native/_gen && $(GO) run . -check
+
+js:
+	cd js && npm test
+
+browser:
+	cd tests/browser && $(GO) test ./...
+
+bench:
+	@echo 'see tests/bench/README.md'
+
+check: fmt vet cross generate-check test race
