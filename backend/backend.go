@@ -67,8 +67,8 @@ type Kernels interface {
 	// AttentionBackward adds to a.DQ, a.DK, a.DV (and a.DBias when not nil) given a.DOut, the operands, a.Out and a.LSE of the forward.
 	AttentionBackward(a AttentionArgs)
 
-	// CrossEntropy returns the sum over rows of weight·(−log softmax(logits)[target]); rows with target < 0 count nothing. When dlogits is
-	// not nil, scale·weight·(softmax−onehot) is written to it (zero for ignored rows). dlogits may be logits.
+	// CrossEntropy returns the sum over rows of −log softmax(logits)[target]; rows with target < 0 count nothing. When dlogits is
+	// not nil, scale·(softmax−onehot) is written to it (zero for ignored rows). dlogits may be logits.
 	CrossEntropy(logits []float32, targets []int32, rows, cols int, dlogits []float32, scale float32) float64
 	// AdamW updates p in place (see AdamWArgs).
 	AdamW(a AdamWArgs)
@@ -143,7 +143,7 @@ type AttentionArgs struct {
 	// Window limits sight: 0 is none; with Causal a query sees the last Window positions counting its own; otherwise |i−j| <= Window.
 	Window  int
 	Softcap float32 // scores become Softcap·tanh(s/Softcap) when > 0
-	// Bias, when not nil, is added to the scaled scores: for sequence s a block [Heads, QLen, KLen] at BiasAt[s].
+	// Bias, when not nil, is added to the scaled and capped scores: for sequence s a block [Heads, QLen, KLen] at BiasAt[s].
 	Bias   []float32
 	BiasAt []int
 	// LSE [rows of Q, Heads], when not nil, receives log Σ exp(score); the backward needs it.
@@ -152,7 +152,7 @@ type AttentionArgs struct {
 	// Backward only. Gradient strides equal those of their operands.
 	DOut, DQ, DK, DV, DBias []float32
 	// Dropout of attention weights: with P > 0 each weight is kept with probability 1−P and scaled by 1/(1−P); the decision for
-	// (row, head, key) is a pure function of Seed (see DropoutKeep), so the backward repeats it.
+	// (row, head, key) is a pure function of Seed (see DropoutKeep and AttentionIndex), so the backward repeats it. P is below 1.
 	DropoutP    float32
 	DropoutSeed uint64
 }
@@ -170,7 +170,7 @@ type RopeArgs struct {
 }
 
 // AdamWArgs is one step of decoupled AdamW (Loshchilov & Hutter, 2019): p -= LR·WD·p; m, v updated; p -= LR·m̂/(sqrt(v̂)+Eps).
-// G is multiplied by GradScale first (clipping). Step counts from 1.
+// G is multiplied by GradScale first (clipping; 0 means 1). Step counts from 1.
 type AdamWArgs struct {
 	P, G, M, V         []float32
 	LR, Beta1, Beta2   float32
