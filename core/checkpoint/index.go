@@ -37,6 +37,7 @@ func parseIndex(b []byte) (*shardIndex, error) {
 	if err := expectDelim(d, '{'); err != nil {
 		return nil, fmt.Errorf("weight_map: %w", err)
 	}
+	known := map[string]bool{}
 	for d.More() {
 		name, err := stringToken(d)
 		if err != nil {
@@ -52,7 +53,8 @@ func parseIndex(b []byte) (*shardIndex, error) {
 		if file != path.Base(file) || strings.ContainsAny(file, `/\`) || !strings.HasSuffix(file, ".safetensors") {
 			return nil, fmt.Errorf("weight_map: tensor %q: %q is not the name of a safetensors file in this folder", name, file)
 		}
-		if !slices.Contains(x.files, file) {
+		if !known[file] {
+			known[file] = true
 			x.files = append(x.files, file)
 		}
 		x.names = append(x.names, name)
@@ -92,15 +94,7 @@ func newSharded(x *shardIndex, open func(name string) (*Safetensors, error)) (*s
 		}
 	}
 	// Scales of int8 rows come with their tensors.
-	hidden := map[string]bool{}
-	for _, f := range s.files {
-		for name := range f.entries {
-			if !slices.Contains(f.names, name) {
-				hidden[name] = true
-			}
-		}
-	}
-	x.names = slices.DeleteFunc(x.names, func(n string) bool { return hidden[n] })
+	x.names = slices.DeleteFunc(x.names, func(n string) bool { return s.files[x.fileOf[n]].hidden[n] })
 	return s, nil
 }
 

@@ -57,6 +57,7 @@ type Safetensors struct {
 	names    []string
 	entries  map[string]safetensorsEntry
 	metadata map[string]string
+	hidden   map[string]bool // scales of int8 rows: they come with their tensor
 }
 
 type safetensorsEntry struct {
@@ -356,7 +357,7 @@ func (s *Safetensors) pairScales() error {
 	if s.metadata[rowScalesKey] == "" {
 		return nil
 	}
-	hidden := map[string]bool{}
+	s.hidden = map[string]bool{}
 	for name, e := range s.entries {
 		if e.typ.dtype != tensor.I8 {
 			continue
@@ -369,9 +370,9 @@ func (s *Safetensors) pairScales() error {
 		if sc.typ.dtype != tensor.F32 || sc.end-sc.begin != 4*rows {
 			return fmt.Errorf("tensor %q: expected %d F32 scales for the rows of %q, it is %s of shape %v", sc.name, rows, name, sc.typ.name, sc.shape)
 		}
-		hidden[sc.name] = true
+		s.hidden[sc.name] = true
 	}
-	s.names = slices.DeleteFunc(s.names, func(n string) bool { return hidden[n] })
+	s.names = slices.DeleteFunc(s.names, func(n string) bool { return s.hidden[n] })
 	return nil
 }
 
