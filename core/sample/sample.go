@@ -1,0 +1,410 @@
+// Package sample chooses the next token from logits: penalties on what was said, truncation of the tail, temperature, mirostat; a seeded
+// generator, so that the same logits and seed give the same tokens.
+package sample
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+)
+
+// Params are the usual knobs under their usual names. The zero value is greedy decoding.
+type Params struct {
+	Temperature float64 // 0: greedy
+	TopK        int     // keep the K likeliest; 0: all
+	TopP        float64 // nucleus (Holtzman et al., 2020): smallest set with this mass; 0 or 1: all
+	MinP        float64 // keep tokens of at least MinP times the likeliest's probability; 0: all
+	TypicalP    float64 // locally typical sampling (Meister et al., 2023); 0 or 1: all
+
+	RepeatPenalty    float64 // divides positive, multiplies negative logits of seen tokens (Keskar et al., 2019); 0 or 1: none
+	FrequencyPenalty float64 // subtracted per occurrence
+	PresencePenalty  float64 // subtracted once if seen
+	RepeatLastN      int     // window of the three penalties in tokens; 0: 64, negative: everything
+
+	DRYMultiplier    float64 // "don't repeat yourself": 0 is off
+	DRYBase          float64 // growth per repeated token beyond DRYAllowedLength; 0: 1.75
+	DRYAllowedLength int     // 0: 2
+	DRYBreakers      []int32 // tokens that end a repetition
+
+	Mirostat    int     // 0 off, 1 or 2 (Basu et al., 2021)
+	MirostatTau float64 // target surprise in bits; 0: 5
+	MirostatEta float64 // learning rate; 0: 0.1
+
+	Bias map[int32]float64 // added to logits
+	Seed uint64
+}
+
+// Validate reports the first option that makes no sense, by its flag name.
+func (p Params) Validate() error {
+	for _, c := range []struct {
+		name    string
+		v       float64
+		lo      float64
+		hi      float64
+		allowed string
+	}{
+		{"temperature", p.Temperature, 0, 100, "0 to 100"},
+		{"top-p", p.TopP, 0, 1, "0 to 1"},
+		{"min-p", p.MinP, 0, 1, "0 to 1"},
+		{"typical-p", p.TypicalP, 0, 1, "0 to 1"},
+		{"repeat-penalty", p.RepeatPenalty, 0, 100, "0 to 100"},
+		{"frequency-penalty", p.FrequencyPenalty, -100, 100, "-100 to 100"},
+		{"presence-penalty", p.PresencePenalty, -100, 100, "-100 to 100"},
+		{"dry-multiplier", p.DRYMultiplier, 0, 100, "0 to 100"},
+		{"dry-base", p.DRYBase, 0, 100, "0 to 100"},
+		{"mirostat-tau", p.MirostatTau, 0, 100, "0 to 100"},
+		{"mirostat-eta", p.MirostatEta, 0, 10, "0 to 10"},
+	} {
+		if !(c.v >= c.lo && c.v <= c.hi) {
+			return fmt.Errorf("%s %v: want %s", c.name, c.v, c.allowed)
+		}
+	}
+	switch {
+	case p.TopK < 0:
+		return fmt.Errorf("top-k %d: want 0 (all) or more", p.TopK)
+	case p.DRYAllowedLength < 0:
+		return fmt.Errorf("dry-allowed-length %d: want 0 or more", p.DRYAllowedLength)
+	case p.Mirostat < 0 || p.Mirostat > 2:
+		return fmt.Errorf("mirostat %d: want 0 (off), 1 or 2", p.Mirostat)
+	case p.Mirostat > 0 && p.Temperature == 0:
+		return fmt.Errorf("mirostat needs a temperature above 0")
+	case p.Mirostat > 0 && (p.TopK > 0 || cuts(p.TopP) || p.MinP > 0 || cuts(p.TypicalP)):
+		return fmt.Errorf("mirostat replaces top-k, top-p, min-p and typical-p: give one or the other")
+	}
+	return nil
+}
+
+func cuts(p float64) bool { return p > 0 && p < 1 }
+
+// Constraint restricts the next token (grammars, JSON schemas). Allow removes what may not come by setting its logit to -Inf; Accept
+// moves on.
+type Constraint interface {
+	Allow(logits []float32) error
+	Accept(id int32) error
+}
+
+// Sampler draws tokens. It is not safe for concurrent use.
+type Sampler struct {
+	p       Params
+	rng     *rand.Rand
+	history []int32
+	mu      float64 // mirostat
+	cand    []token
+	counts  map[int32]int
+	match   []int
+}
+
+type token struct {
+	id    int32
+	logit float64
+	p     float64
+}
+
+// New checks p and returns a sampler with an empty history.
+func New(p Params) (*Sampler, error) {
+	if err := p.Validate(); err != nil {
+		return nil, err
+	}
+	if p.RepeatLastN == 0 {
+		p.RepeatLastN = 64
+	}
+	p.DRYBase = cmp.Or(p.DRYBase, 1.75)
+	p.DRYAllowedLength = cmp.Or(p.DRYAllowedLength, 2)
+	p.MirostatTau = cmp.Or(p.MirostatTau, 5)
+	p.MirostatEta = cmp.Or(p.MirostatEta, 0.1)
+	return &Sampler{p: p, rng: rand.New(rand.NewPCG(p.Seed, 0x74656d706572)), mu: 2 * p.MirostatTau, counts: map[int32]int{}}, nil
+}
+
+// Accept adds a token (of the prompt, or chosen) to the history that penalties look at.
+func (s *Sampler) Accept(ids ...int32) { s.history = append(s.history, ids...) }
+
+// Greedy reports whether sampling is an arg max of the raw logits, so that drafts can be checked without drawing.
+func (s *Sampler) Greedy() bool { return s.p.Temperature == 0 && s.plain() }
+
+func (s *Sampler) plain() bool {
+	return (s.p.RepeatPenalty == 0 || s.p.RepeatPenalty == 1) && s.p.FrequencyPenalty == 0 && s.p.PresencePenalty == 0 &&
+		s.p.DRYMultiplier == 0 && len(s.p.Bias) == 0
+}
+
+// ArgMax is the index of the largest logit, the first among equals; -1 when none is finite.
+func ArgMax(logits []float32) int32 {
+	best, at := float32(math.Inf(-1)), int32(-1)
+	for i, v := range logits {
+		if v > best {
+			best, at = v, int32(i)
+		}
+	}
+	return at
+}
+
+// Next draws a token from logits, which it may change. The token is not accepted yet. An error means that every token was excluded.
+func (s *Sampler) Next(logits []float32) (int32, error) {
+	s.penalise(logits)
+	if s.p.Temperature == 0 {
+		id := ArgMax(logits)
+		if id < 0 {
+			return 0, errNone
+		}
+		return id, nil
+	}
+	s.candidates(logits)
+	if len(s.cand) == 0 {
+		return 0, errNone
+	}
+	if s.p.Mirostat > 0 {
+		return s.mirostat(len(logits)), nil
+	}
+	s.truncate()
+	return s.draw(), nil
+}
+
+var errNone = fmt.Errorf("no token is left to choose from: every logit is excluded or not a number")
+
+// penalise applies biases and repetition penalties in place.
+func (s *Sampler) penalise(logits []float32) {
+	for id, b := range s.p.Bias {
+		if int(id) < len(logits) && id >= 0 {
+			logits[id] += float32(b)
+		}
+	}
+	if s.plain() {
+		return
+	}
+	window := s.history
+	if n := s.p.RepeatLastN; n > 0 && len(window) > n {
+		window = window[len(window)-n:]
+	}
+	clear(s.counts)
+	for _, id := range window {
+		s.counts[id]++
+	}
+	rep := cmp.Or(s.p.RepeatPenalty, 1)
+	for id, n := range s.counts {
+		if int(id) >= len(logits) || id < 0 {
+			continue
+		}
+		v := float64(logits[id])
+		if v > 0 {
+			v /= rep
+		} else {
+			v *= rep
+		}
+		logits[id] = float32(v - s.p.FrequencyPenalty*float64(n) - s.p.PresencePenalty)
+	}
+	s.dry(logits)
+}
+
+// dry penalises tokens that would prolong a repetition of the recent past: for each earlier place whose preceding tokens equal the
+// latest ones over n >= DRYAllowedLength tokens, the token that came next there loses multiplier·base^(n−allowed). The lengths of
+// all such suffix matches come from one Z-function over the reversed history.
+func (s *Sampler) dry(logits []float32) {
+	if s.p.DRYMultiplier == 0 || len(s.history) < 2 {
+		return
+	}
+	h := s.history
+	n := len(h)
+	if cap(s.match) < n {
+		s.match = make([]int, n)
+	}
+	z := s.match[:n]
+	at := func(i int) int32 { return h[n-1-i] } // reversed
+	z[0] = n
+	for i, l, r := 1, 0, 0; i < n; i++ {
+		z[i] = 0
+		if i < r {
+			z[i] = min(r-i, z[i-l])
+		}
+		for i+z[i] < n && at(z[i]) == at(i+z[i]) && !slices.Contains(s.p.DRYBreakers, at(z[i])) {
+			z[i]++
+		}
+		if i+z[i] > r {
+			l, r = i, i+z[i]
+		}
+	}
+	longest := map[int32]int{}
+	for i := 1; i < n; i++ {
+		if z[i] >= s.p.DRYAllowedLength {
+			next := at(i - 1)
+			longest[next] = max(longest[next], z[i])
+		}
+	}
+	for id, m := range longest {
+		if id >= 0 && int(id) < len(logits) {
+			logits[id] -= float32(min(1e6, s.p.DRYMultiplier*math.Pow(s.p.DRYBase, float64(m-s.p.DRYAllowedLength))))
+		}
+	}
+}
+
+// candidates fills cand with the finite logits over temperature, likeliest first; top-k bounds the sort.
+func (s *Sampler) candidates(logits []float32) {
+	s.cand = s.cand[:0]
+	floor := math.Inf(-1)
+	for i, v := range logits {
+		if f := float64(v); f > math.Inf(-1) && !math.IsNaN(f) {
+			s.cand = append(s.cand, token{id: int32(i), logit: f / s.p.Temperature})
+			floor = max(floor, f/s.p.Temperature)
+		}
+	}
+	if len(s.cand) == 0 {
+		return
+	}
+	// Tokens whose probability is below 1e-9 of the best cannot matter; dropping them first keeps the sort short. Mirostat needs all.
+	if s.p.Mirostat == 0 && len(s.cand) > 256 {
+		s.cand = slices.DeleteFunc(s.cand, func(t token) bool { return t.logit < floor-20.7 })
+	}
+	slices.SortFunc(s.cand, func(a, b token) int {
+		if c := cmp.Compare(b.logit, a.logit); c != 0 {
+			return c
+		}
+		return cmp.Compare(a.id, b.id)
+	})
+	if s.p.TopK > 0 && len(s.cand) > s.p.TopK {
+		s.cand = s.cand[:s.p.TopK]
+	}
+	s.normalise()
+}
+
+func (s *Sampler) normalise() {
+	top, sum := s.cand[0].logit, 0.0
+	for i := range s.cand {
+		s.cand[i].p = math.Exp(s.cand[i].logit - top)
+		sum += s.cand[i].p
+	}
+	for i := range s.cand {
+		s.cand[i].p /= sum
+	}
+}
+
+// truncate applies typical, top-p and min-p, in this order.
+func (s *Sampler) truncate() {
+	if cuts(s.p.TypicalP) {
+		h := 0.0
+		for _, t := range s.cand {
+			if t.p > 0 {
+				h -= t.p * math.Log(t.p)
+			}
+		}
+		odd := func(t token) float64 { return math.Abs(-math.Log(t.p) - h) }
+		slices.SortStableFunc(s.cand, func(a, b token) int { return cmp.Compare(odd(a), odd(b)) })
+		s.cand = s.cand[:mass(s.cand, s.p.TypicalP)]
+		slices.SortStableFunc(s.cand, func(a, b token) int { return cmp.Compare(b.p, a.p) })
+		s.normalise()
+	}
+	if cuts(s.p.TopP) {
+		s.cand = s.cand[:mass(s.cand, s.p.TopP)]
+		s.normalise()
+	}
+	if s.p.MinP > 0 {
+		least := s.p.MinP * s.cand[0].p
+		n := 1
+		for n < len(s.cand) && s.cand[n].p >= least {
+			n++
+		}
+		s.cand = s.cand[:n]
+		s.normalise()
+	}
+}
+
+// mass is the length of the shortest prefix that holds probability p.
+func mass(c []token, p float64) int {
+	sum := 0.0
+	for i, t := range c {
+		if sum += t.p; sum >= p {
+			return i + 1
+		}
+	}
+	return len(c)
+}
+
+func (s *Sampler) draw() int32 {
+	u := s.rng.Float64()
+	for _, t := range s.cand {
+		if u -= t.p; u < 0 {
+			return t.id
+		}
+	}
+	return s.cand[len(s.cand)-1].id
+}
+
+// mirostat keeps the surprise of the text near MirostatTau bits.
+func (s *Sampler) mirostat(vocab int) int32 {
+	k := len(s.cand)
+	if s.p.Mirostat == 1 {
+		// Zipf exponent from the 100 likeliest, then the k that gives the wanted surprise (eq. 30 of the paper).
+		var num, den float64
+		for i := 0; i < min(100, len(s.cand)-1); i++ {
+			if s.cand[i+1].p == 0 {
+				break
+			}
+			t := math.Log(float64(i+2) / float64(i+1))
+			b := math.Log(s.cand[i].p / s.cand[i+1].p)
+			num, den = num+t*b, den+t*t
+		}
+		if den > 0 {
+			zipf := num / den
+			e := zipf - 1
+			k = int(math.Round(math.Pow(e*math.Pow(2, s.mu)/(1-math.Pow(float64(vocab), -e)), 1/zipf)))
+		}
+	} else {
+		k = 0
+		for k < len(s.cand) && -math.Log2(s.cand[k].p) <= s.mu {
+			k++
+		}
+	}
+	s.cand = s.cand[:max(1, min(k, len(s.cand)))]
+	s.normalise()
+	id := s.draw()
+	for _, t := range s.cand {
+		if t.id == id {
+			s.mu -= s.p.MirostatEta * (-math.Log2(t.p) - s.p.MirostatTau)
+		}
+	}
+	return id
+}
+
+// LogProb is a token with the natural logarithm of its probability under the unmodified logits.
+type LogProb struct {
+	ID int32
+	LP float64
+}
+
+// LogProbs returns the log-probability of id and of the n likeliest tokens.
+func LogProbs(logits []float32, id int32, n int) (LogProb, []LogProb) {
+	z := logSumExp(logits)
+	own := LogProb{id, float64(logits[id]) - z}
+	if n <= 0 {
+		return own, nil
+	}
+	top := make([]LogProb, 0, n+1)
+	for i, v := range logits {
+		lp := float64(v) - z
+		if len(top) == n && lp <= top[n-1].LP {
+			continue
+		}
+		j, _ := slices.BinarySearchFunc(top, lp, func(t LogProb, lp float64) int {
+			if t.LP >= lp {
+				return -1
+			}
+			return 1
+		})
+		top = slices.Insert(top, j, LogProb{int32(i), lp})
+		if len(top) > n {
+			top = top[:n]
+		}
+	}
+	return own, top
+}
+
+func logSumExp(x []float32) float64 {
+	top := math.Inf(-1)
+	for _, v := range x {
+		top = max(top, float64(v))
+	}
+	sum := 0.0
+	for _, v := range x {
+		sum += math.Exp(float64(v) - top)
+	}
+	return top + math.Log(sum)
+}
