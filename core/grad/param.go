@@ -20,6 +20,7 @@ type Param struct {
 	f32    []float32
 	packed backend.Packed
 	owner  backend.Kernels
+	turned bool // packed was made from the transposed matrix
 }
 
 // NewParam wraps a tensor.
@@ -79,12 +80,53 @@ func (p *Param) floats() ([]float32, error) {
 	return v, nil
 }
 
-// Packed returns the weight [Out, In] packed for k, packing it at first use.
-func (p *Param) Packed(k backend.Kernels) backend.Packed {
+// resident returns the f32 values without copying them, or nil when there are none to hand: storage in another type that nobody has
+// asked to expand.
+func (p *Param) resident() []float32 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.packed == nil || p.owner != k {
-		p.packed, p.owner = k.Pack(backend.Weight{DType: p.T.DType, Out: p.T.Rows(), In: p.T.Cols(), Data: p.T.Data, Scales: p.T.Scales}), k
+	if p.f32 == nil && p.T.DType == tensor.F32 {
+		if v, err := p.T.F32(); err == nil {
+			p.f32 = v
+		}
 	}
+	return p.f32
+}
+
+// Packed returns the weight [Out, In] packed for k, packing it at first use.
+func (p *Param) Packed(k backend.Kernels) backend.Packed { return p.packedFor(k, false) }
+
+// packedFor is Packed; a transposed weight is stored [In, Out].
+func (p *Param) packedFor(k backend.Kernels, transposed bool) backend.Packed {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.packed != nil && p.owner == k && p.turned == transposed {
+		return p.packed
+	}
+	w := backend.Weight{DType: p.T.DType, Out: p.T.Rows(), In: p.T.Cols(), Data: p.T.Data, Scales: p.T.Scales}
+	if transposed {
+		v, err := backend.Dequantize(p.T)
+		if err != nil {
+			panic(fmt.Sprintf("grad: %v", err)) // loading has ruled it out
+		}
+		in, out := w.Out, w.In
+		t := make([]float32, len(v))
+		for i := range in {
+			for o := range out {
+				t[o*in+i] = v[i*out+o]
+			}
+		}
+		w = backend.Weight{DType: tensor.F32, Out: out, In: in, Data: tensor.Bytes(t)}
+	}
+	p.packed, p.owner, p.turned = k.Pack(w), k, transposed
 	return p.packed
+}
+
+// expand writes the f32 values of t to dst.
+func expand(dst []float32, t tensor.Tensor) {
+	v, err := backend.Dequantize(t)
+	if err != nil {
+		panic(fmt.Sprintf("grad: %v", err)) // loading has ruled it out
+	}
+	copy(dst, v)
 }
