@@ -1,0 +1,243 @@
+package grammar
+
+import (
+	"fmt"
+	"math"
+	"slices"
+)
+
+// Vocab is a vocabulary as a byte trie. It is immutable and safe for concurrent use.
+type Vocab struct {
+	nodes []node
+	size  int
+	eos   []int32
+}
+
+type node struct {
+	next  map[byte]int32
+	token []int32 // tokens that end here
+}
+
+// NewVocab builds the trie: bytes[i] is what token i prints; empty entries (control tokens) are never allowed except those of eos, which are
+// allowed where the text may end.
+func NewVocab(bytes [][]byte, eos []int32) *Vocab {
+	v := &Vocab{nodes: []node{{}}, size: len(bytes), eos: eos}
+	for id, b := range bytes {
+		if len(b) == 0 || slices.Contains(eos, int32(id)) {
+			continue
+		}
+		at := int32(0)
+		for _, c := range b {
+			if v.nodes[at].next == nil {
+				v.nodes[at].next = map[byte]int32{}
+			}
+			to, ok := v.nodes[at].next[c]
+			if !ok {
+				to = int32(len(v.nodes))
+				v.nodes[at].next[c] = to
+				v.nodes = append(v.nodes, node{})
+			}
+			at = to
+		}
+		v.nodes[at].token = append(v.nodes[at].token, int32(id))
+	}
+	return v
+}
+
+// Matcher follows one text through a grammar. It implements sample.Constraint.
+type Matcher struct {
+	g      *Grammar
+	v      *Vocab
+	states []*frame // alternative stacks; nil is the accepted end
+	bytes  [][]byte
+	mask   []bool
+	done   bool
+}
+
+// frame is a place in a rule with what comes after it: an immutable linked stack.
+type frame struct {
+	rule, alt, el int
+	up            *frame
+}
+
+// maxStates bounds ambiguity: more alternative stacks than this are an error, not a hang.
+const maxStates = 4096
+
+// NewMatcher starts at the root; bytes as in NewVocab.
+func NewMatcher(g *Grammar, v *Vocab, bytes [][]byte) (*Matcher, error) {
+	m := &Matcher{g: g, v: v, bytes: bytes, mask: make([]bool, v.size)}
+	var err error
+	for alt := range g.rules[g.root] {
+		if m.states, err = g.expand(m.states, &frame{g.root, alt, 0, nil}, 0); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+// expand appends the stacks reachable from f without reading a byte; nil stands for the end of the text.
+func (g *Grammar) expand(out []*frame, f *frame, depth int) ([]*frame, error) {
+	if len(out) > maxStates || depth > 10000 {
+		return nil, fmt.Errorf("grammar: too ambiguous: more than %d ways to go on", maxStates)
+	}
+	for f != nil && f.el >= len(g.rules[f.rule][f.alt]) {
+		// The rule is complete: go on after its reference.
+		if f = f.up; f != nil {
+			f = &frame{f.rule, f.alt, f.el + 1, f.up}
+		}
+	}
+	if f == nil {
+		for _, o := range out {
+			if o == nil {
+				return out, nil
+			}
+		}
+		return append(out, nil), nil
+	}
+	el := g.rules[f.rule][f.alt][f.el]
+	if el.ref < 0 {
+		for _, o := range out {
+			if same(o, f) {
+				return out, nil
+			}
+		}
+		return append(out, f), nil
+	}
+	up := f
+	if f.el+1 == len(g.rules[f.rule][f.alt]) {
+		up = f.up // tail call: nothing comes after the reference here, so the stack does not grow
+	}
+	var err error
+	for alt := range g.rules[el.ref] {
+		if out, err = g.expand(out, &frame{el.ref, alt, 0, up}, depth+1); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+func same(a, b *frame) bool {
+	for a != b {
+		if a == nil || b == nil || a.rule != b.rule || a.alt != b.alt || a.el != b.el {
+			return false
+		}
+		a, b = a.up, b.up
+	}
+	return true
+}
+
+// step reads one byte.
+func (g *Grammar) step(states []*frame, c byte) ([]*frame, error) {
+	var out []*frame
+	var err error
+	for _, f := range states {
+		if f == nil {
+			continue
+		}
+		if el := g.rules[f.rule][f.alt][f.el]; el.lo <= c && c <= el.hi {
+			if out, err = g.expand(out, &frame{f.rule, f.alt, f.el + 1, f.up}, 0); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return out, nil
+}
+
+// Allow implements sample.Constraint: logits of tokens that the grammar does not let come next become −Inf.
+func (m *Matcher) Allow(logits []float32) error {
+	clear(m.mask)
+	any := false
+	if !m.done {
+		ok, err := m.walk(0, m.states)
+		if err != nil {
+			return err
+		}
+		any = ok
+	}
+	if m.done || slices.Contains(m.states, nil) {
+		for _, id := range m.v.eos {
+			if int(id) < len(m.mask) {
+				m.mask[id], any = true, true
+			}
+		}
+	}
+	if !any {
+		return fmt.Errorf("grammar: no token of the vocabulary can come next")
+	}
+	for i := range logits {
+		if i >= len(m.mask) || !m.mask[i] {
+			logits[i] = float32(math.Inf(-1))
+		}
+	}
+	return nil
+}
+
+func (m *Matcher) walk(at int32, states []*frame) (bool, error) {
+	any := false
+	for c, to := range m.v.nodes[at].next {
+		next, err := m.g.step(states, c)
+		if err != nil {
+			return false, err
+		}
+		if len(next) == 0 {
+			continue
+		}
+		for _, id := range m.v.nodes[to].token {
+			m.mask[id], any = true, true
+		}
+		if m.v.nodes[to].next != nil {
+			ok, err := m.walk(to, next)
+			if err != nil {
+				return false, err
+			}
+			any = any || ok
+		}
+	}
+	return any, nil
+}
+
+// Accept implements sample.Constraint.
+func (m *Matcher) Accept(id int32) error {
+	if slices.Contains(m.v.eos, id) {
+		if !m.Complete() {
+			return fmt.Errorf("grammar: the text may not end here")
+		}
+		m.done = true
+		return nil
+	}
+	if id < 0 || int(id) >= len(m.bytes) {
+		return fmt.Errorf("grammar: token %d is not in the vocabulary", id)
+	}
+	states := m.states
+	var err error
+	for _, c := range m.bytes[id] {
+		if states, err = m.g.step(states, c); err != nil {
+			return err
+		}
+	}
+	if len(states) == 0 {
+		return fmt.Errorf("grammar: token %d (%q) may not come here", id, m.bytes[id])
+	}
+	m.states = states
+	return nil
+}
+
+// Complete reports whether the text so far is in the language.
+func (m *Matcher) Complete() bool { return m.done || slices.Contains(m.states, nil) }
+
+// Forced reports that nothing but the end may come.
+func (m *Matcher) Forced() bool { return m.done || len(m.states) == 1 && m.states[0] == nil }
+
+// Matches reports whether a whole text is in the language.
+func (g *Grammar) Matches(text string) (bool, error) {
+	m, err := NewMatcher(g, &Vocab{}, nil)
+	if err != nil {
+		return false, err
+	}
+	for i := range len(text) {
+		if m.states, err = g.step(m.states, text[i]); err != nil || len(m.states) == 0 {
+			return false, err
+		}
+	}
+	return m.Complete(), nil
+}

@@ -1,0 +1,542 @@
+package grammar
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// FromSchema compiles a JSON schema: the generated text is one JSON value that meets it. Supported: type (also lists of types), properties in
+// their order, required, additionalProperties, items, prefixItems, minItems/maxItems, minLength/maxLength, enum, const, anyOf, oneOf, allOf of
+// objects, $ref into $defs/definitions, pattern-free formats date, time, date-time, uuid. Keywords that would restrict further but cannot be
+// kept (pattern, minimum, uniqueItems …) are an error: output that breaks the schema would be worse. An empty schema is any JSON value.
+func FromSchema(schema []byte) (*Grammar, error) {
+	v, err := parseOrdered(schema)
+	if err != nil {
+		return nil, fmt.Errorf("json schema: %w", err)
+	}
+	c := &compiler{root: v, refs: map[string]string{}}
+	expr, err := c.value(v, 0)
+	if err != nil {
+		return nil, fmt.Errorf("json schema: %w", err)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "root ::= %s\n%s%s", expr, strings.Join(c.rules, ""), jsonRules)
+	g, err := Parse(b.String())
+	if err != nil {
+		return nil, fmt.Errorf("json schema: %w", err)
+	}
+	return g, nil
+}
+
+// White space is limited, so that a model cannot fill its budget with it.
+const jsonRules = `
+ws ::= [ \n]?
+any ::= object | array | string | number | "true" | "false" | "null"
+object ::= "{" ws ( member ( ws "," ws member )* ws )? "}"
+member ::= string ws ":" ws any
+array ::= "[" ws ( any ( ws "," ws any )* ws )? "]"
+string ::= "\"" char* "\""
+char ::= [^"\\\x00-\x1F] | "\\" ( ["\\/bfnrt] | "u" hex hex hex hex )
+hex ::= [0-9a-fA-F]
+integer ::= "-"? ( "0" | [1-9] [0-9]{0,15} )
+number ::= integer ( "." [0-9]{1,16} )? ( [eE] [-+]? [0-9]{1,2} )?
+date ::= [0-9]{4} "-" ( "0" [1-9] | "1" [0-2] ) "-" ( "0" [1-9] | "1" [0-9] | "2" [0-8] )
+time ::= ( [01] [0-9] | "2" [0-3] ) ":" [0-5] [0-9] ":" [0-5] [0-9] ( "." [0-9]{1,6} )? ( "Z" | [-+] ( "0" [0-9] | "1" [0-3] ) ":" [0-5] [0-9] )
+uuid ::= hex{8} "-" hex{4} "-" hex{4} "-" hex{4} "-" hex{12}
+`
+
+// ordered is a JSON value whose objects keep the order of their keys.
+type ordered struct {
+	raw  json.RawMessage
+	keys []string
+	obj  map[string]*ordered
+	arr  []*ordered
+	kind byte // '{' '[' or 'v'
+}
+
+func parseOrdered(b []byte) (*ordered, error) {
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.UseNumber()
+	v, err := readOrdered(dec, 0)
+	if err != nil {
+		return nil, err
+	}
+	if dec.More() {
+		return nil, fmt.Errorf("more text after the value")
+	}
+	return v, nil
+}
+
+func readOrdered(dec *json.Decoder, depth int) (*ordered, error) {
+	if depth > maxNesting {
+		return nil, fmt.Errorf("nested deeper than %d", maxNesting)
+	}
+	t, err := dec.Token()
+	if err != nil {
+		return nil, err
+	}
+	d, ok := t.(json.Delim)
+	if !ok {
+		raw, err := json.Marshal(t)
+		return &ordered{kind: 'v', raw: raw}, err
+	}
+	v := &ordered{kind: byte(d)}
+	if d == '{' {
+		v.obj = map[string]*ordered{}
+	}
+	var parts []string
+	for dec.More() {
+		key := ""
+		if d == '{' {
+			k, err := dec.Token()
+			if err != nil {
+				return nil, err
+			}
+			key = k.(string)
+			if _, dup := v.obj[key]; dup {
+				return nil, fmt.Errorf("key %q is given twice", key)
+			}
+		}
+		e, err := readOrdered(dec, depth+1)
+		if err != nil {
+			return nil, err
+		}
+		if d == '{' {
+			v.keys, v.obj[key] = append(v.keys, key), e
+			k, _ := json.Marshal(key)
+			parts = append(parts, string(k)+":"+string(e.raw))
+		} else {
+			v.arr = append(v.arr, e)
+			parts = append(parts, string(e.raw))
+		}
+	}
+	end, err := dec.Token()
+	if err != nil {
+		return nil, err
+	}
+	v.raw = json.RawMessage(string(d.String()) + strings.Join(parts, ",") + end.(json.Delim).String())
+	return v, nil
+}
+
+func (v *ordered) get(key string) *ordered {
+	if v == nil || v.kind != '{' {
+		return nil
+	}
+	return v.obj[key]
+}
+
+func (v *ordered) str() string {
+	var s string
+	if v != nil && json.Unmarshal(v.raw, &s) != nil {
+		return ""
+	}
+	return s
+}
+
+type compiler struct {
+	root  *ordered
+	rules []string
+	refs  map[string]string
+}
+
+// known keywords; others that restrict are refused.
+var (
+	annotations = []string{"title", "description", "default", "examples", "$schema", "$id", "$comment", "$defs", "definitions", "deprecated",
+		"readOnly", "writeOnly", "nullable", "$anchor"}
+	handled = []string{"type", "properties", "required", "additionalProperties", "items", "prefixItems", "minItems", "maxItems", "minLength",
+		"maxLength", "enum", "const", "anyOf", "oneOf", "allOf", "$ref", "format"}
+)
+
+func quote(text string) string {
+	var b strings.Builder
+	b.WriteByte('"')
+	for _, r := range text {
+		switch {
+		case r == '"' || r == '\\':
+			b.WriteByte('\\')
+			b.WriteRune(r)
+		case r < 0x20:
+			fmt.Fprintf(&b, "\\x%02x", r)
+		default:
+			b.WriteRune(r)
+		}
+	}
+	b.WriteByte('"')
+	return b.String()
+}
+
+// compact writes a JSON value the way it will be generated.
+func compact(v *ordered) (string, error) {
+	var buf bytes.Buffer
+	if err := json.Compact(&buf, v.raw); err != nil {
+		return "", err
+	}
+	return quote(buf.String()), nil
+}
+
+func (c *compiler) add(expr string) string {
+	name := fmt.Sprintf("s%d", len(c.rules))
+	c.rules = append(c.rules, fmt.Sprintf("%s ::= %s\n", name, expr))
+	return name
+}
+
+func (c *compiler) value(v *ordered, depth int) (string, error) {
+	if depth > maxNesting || len(c.rules) > maxRules {
+		return "", fmt.Errorf("too large or nested deeper than %d", maxNesting)
+	}
+	if v.kind == 'v' {
+		switch string(v.raw) {
+		case "true":
+			return "any", nil
+		}
+		return "", fmt.Errorf("expected an object or true, found %s", v.raw)
+	}
+	if v.kind != '{' {
+		return "", fmt.Errorf("expected an object, found %.40s", v.raw)
+	}
+	for _, k := range v.keys {
+		if !slices.Contains(annotations, k) && !slices.Contains(handled, k) {
+			return "", fmt.Errorf("keyword %q is not supported", k)
+		}
+	}
+	switch {
+	case v.get("$ref") != nil:
+		return c.ref(v.get("$ref").str(), depth)
+	case v.get("const") != nil:
+		return compact(v.get("const"))
+	case v.get("enum") != nil:
+		e := v.get("enum")
+		if len(e.arr) == 0 {
+			return "", fmt.Errorf("enum is empty")
+		}
+		var alts []string
+		for _, x := range e.arr {
+			s, err := compact(x)
+			if err != nil {
+				return "", err
+			}
+			alts = append(alts, s)
+		}
+		return "( " + strings.Join(alts, " | ") + " )", nil
+	case v.get("anyOf") != nil || v.get("oneOf") != nil:
+		list := v.get("anyOf")
+		if list == nil {
+			list = v.get("oneOf")
+		}
+		return c.alternatives(list, depth)
+	case v.get("allOf") != nil:
+		return c.all(v, depth)
+	}
+	t := v.get("type")
+	switch {
+	case t != nil && t.kind == '[':
+		var alts []string
+		for _, one := range t.arr {
+			s, err := c.typed(v, one.str(), depth)
+			if err != nil {
+				return "", err
+			}
+			alts = append(alts, s)
+		}
+		if len(alts) == 0 {
+			return "", fmt.Errorf("type is an empty list")
+		}
+		return "( " + strings.Join(alts, " | ") + " )", nil
+	case t != nil:
+		return c.typed(v, t.str(), depth)
+	case v.get("properties") != nil || v.get("required") != nil || v.get("additionalProperties") != nil:
+		return c.typed(v, "object", depth)
+	case v.get("items") != nil || v.get("prefixItems") != nil:
+		return c.typed(v, "array", depth)
+	case v.get("minLength") != nil || v.get("maxLength") != nil || v.get("format") != nil:
+		return c.typed(v, "string", depth)
+	}
+	return "any", nil
+}
+
+func (c *compiler) alternatives(list *ordered, depth int) (string, error) {
+	if len(list.arr) == 0 {
+		return "", fmt.Errorf("anyOf or oneOf is empty")
+	}
+	var alts []string
+	for _, x := range list.arr {
+		s, err := c.value(x, depth+1)
+		if err != nil {
+			return "", err
+		}
+		alts = append(alts, s)
+	}
+	return "( " + strings.Join(alts, " | ") + " )", nil
+}
+
+// all merges object schemas; a single entry is itself.
+func (c *compiler) all(v *ordered, depth int) (string, error) {
+	list := v.get("allOf")
+	if len(list.arr) == 1 && v.get("properties") == nil {
+		return c.value(list.arr[0], depth+1)
+	}
+	merged := &ordered{kind: '{', obj: map[string]*ordered{}}
+	props := &ordered{kind: '{', obj: map[string]*ordered{}}
+	req := &ordered{kind: '['}
+	for _, part := range append(slices.Clone(list.arr), v) {
+		if r := part.get("$ref"); r != nil {
+			var err error
+			if part, err = c.resolve(r.str()); err != nil {
+				return "", err
+			}
+		}
+		if p := part.get("properties"); p != nil {
+			for _, k := range p.keys {
+				if props.obj[k] == nil {
+					props.keys = append(props.keys, k)
+				}
+				props.obj[k] = p.obj[k]
+			}
+		} else if part != v {
+			return "", fmt.Errorf("allOf is supported for objects with properties only")
+		}
+		if r := part.get("required"); r != nil {
+			req.arr = append(req.arr, r.arr...)
+		}
+	}
+	merged.obj["properties"], merged.obj["required"] = props, req
+	merged.keys = []string{"properties", "required"}
+	return c.typed(merged, "object", depth)
+}
+
+func (c *compiler) resolve(ref string) (*ordered, error) {
+	path, ok := strings.CutPrefix(ref, "#")
+	if !ok {
+		return nil, fmt.Errorf("$ref %q: only references into the same schema are read", ref)
+	}
+	v := c.root
+	for _, part := range strings.Split(strings.TrimPrefix(path, "/"), "/") {
+		if part == "" {
+			continue
+		}
+		part = strings.NewReplacer("~1", "/", "~0", "~").Replace(part)
+		if v = v.get(part); v == nil {
+			return nil, fmt.Errorf("$ref %q points nowhere", ref)
+		}
+	}
+	return v, nil
+}
+
+func (c *compiler) ref(ref string, depth int) (string, error) {
+	if name, ok := c.refs[ref]; ok {
+		return name, nil
+	}
+	v, err := c.resolve(ref)
+	if err != nil {
+		return "", err
+	}
+	// Reserve the rule first: schemas may refer to themselves.
+	name := c.add("")
+	at := len(c.rules) - 1
+	c.refs[ref] = name
+	expr, err := c.value(v, depth+1)
+	if err != nil {
+		return "", err
+	}
+	c.rules[at] = fmt.Sprintf("%s ::= %s\n", name, expr)
+	return name, nil
+}
+
+func (c *compiler) bound(v *ordered, key string) (int, bool, error) {
+	x := v.get(key)
+	if x == nil {
+		return 0, false, nil
+	}
+	var n int
+	if err := json.Unmarshal(x.raw, &n); err != nil || n < 0 {
+		return 0, false, fmt.Errorf("%s %s: want a whole number of 0 or more", key, x.raw)
+	}
+	if n > maxRepeat {
+		return 0, false, fmt.Errorf("%s %d: at most %d", key, n, maxRepeat)
+	}
+	return n, true, nil
+}
+
+// repeat writes {lo,hi}.
+func (c *compiler) repeat(v *ordered, lo, hi string) (string, error) {
+	a, _, err := c.bound(v, lo)
+	if err != nil {
+		return "", err
+	}
+	b, ok, err := c.bound(v, hi)
+	if err != nil {
+		return "", err
+	}
+	switch {
+	case ok && b < a:
+		return "", fmt.Errorf("%s is below %s", hi, lo)
+	case ok:
+		return fmt.Sprintf("{%d,%d}", a, b), nil
+	case a > 0:
+		return fmt.Sprintf("{%d,}", a), nil
+	}
+	return "*", nil
+}
+
+func (c *compiler) typed(v *ordered, t string, depth int) (string, error) {
+	switch t {
+	case "null", "integer", "number":
+		if t == "null" {
+			return `"null"`, nil
+		}
+		return t, nil
+	case "boolean":
+		return `( "true" | "false" )`, nil
+	case "string":
+		switch f := v.get("format").str(); f {
+		case "date", "time", "uuid":
+			return fmt.Sprintf(`"\"" %s "\""`, f), nil
+		case "date-time":
+			return `"\"" date "T" time "\""`, nil
+		case "":
+		default:
+			return "", fmt.Errorf("format %q is not supported", f)
+		}
+		r, err := c.repeat(v, "minLength", "maxLength")
+		return `"\"" char` + r + ` "\""`, err
+	case "array":
+		return c.array(v, depth)
+	case "object":
+		return c.object(v, depth)
+	}
+	return "", fmt.Errorf("type %q is not one of null, boolean, integer, number, string, array, object", t)
+}
+
+func (c *compiler) array(v *ordered, depth int) (string, error) {
+	if p := v.get("prefixItems"); p != nil {
+		if i := v.get("items"); i != nil && string(i.raw) != "false" {
+			return "", fmt.Errorf("prefixItems with further items is not supported")
+		}
+		var parts []string
+		for _, x := range p.arr {
+			s, err := c.value(x, depth+1)
+			if err != nil {
+				return "", err
+			}
+			parts = append(parts, s)
+		}
+		return `"[" ws ` + strings.Join(parts, ` ws "," ws `) + ` ws "]"`, nil
+	}
+	item := "any"
+	if i := v.get("items"); i != nil {
+		s, err := c.value(i, depth+1)
+		if err != nil {
+			return "", err
+		}
+		item = c.add(s)
+	}
+	lo, _, err := c.bound(v, "minItems")
+	if err != nil {
+		return "", err
+	}
+	hi, capped, err := c.bound(v, "maxItems")
+	if err != nil {
+		return "", err
+	}
+	switch {
+	case capped && hi < lo:
+		return "", fmt.Errorf("maxItems is below minItems")
+	case capped && hi == 0:
+		return `"[" ws "]"`, nil
+	}
+	more := fmt.Sprintf("{%d,}", max(lo-1, 0))
+	if capped {
+		more = fmt.Sprintf("{%d,%d}", max(lo-1, 0), hi-1)
+	}
+	list := item + ` ( ws "," ws ` + item + ` )` + more + ` ws`
+	if lo == 0 {
+		list = "( " + list + " )?"
+	}
+	return `"[" ws ` + list + ` "]"`, nil
+}
+
+// object writes the properties in their order; optional ones may be left out. rest(i, first) is what may come from property i on.
+func (c *compiler) object(v *ordered, depth int) (string, error) {
+	required := map[string]bool{}
+	if r := v.get("required"); r != nil {
+		for _, x := range r.arr {
+			required[x.str()] = true
+		}
+	}
+	props := v.get("properties")
+	extra := v.get("additionalProperties")
+	open := extra != nil && string(extra.raw) != "false"
+	if props == nil || len(props.keys) == 0 {
+		if len(required) > 0 {
+			return "", fmt.Errorf("required names properties that are not described")
+		}
+		if extra == nil {
+			return "object", nil
+		}
+	}
+	member := ""
+	if open {
+		val := "any"
+		if extra.kind == '{' {
+			s, err := c.value(extra, depth+1)
+			if err != nil {
+				return "", err
+			}
+			val = c.add(s)
+		}
+		member = c.add(`string ws ":" ws ` + val)
+	}
+	var keys []string
+	if props != nil {
+		keys = props.keys
+	}
+	for k := range required {
+		if !slices.Contains(keys, k) {
+			return "", fmt.Errorf("required property %q is not described", k)
+		}
+	}
+	pairs := make([]string, len(keys))
+	for i, k := range keys {
+		s, err := c.value(props.obj[k], depth+1)
+		if err != nil {
+			return "", fmt.Errorf("property %q: %w", k, err)
+		}
+		kj, err := json.Marshal(k)
+		if err != nil {
+			return "", err
+		}
+		pairs[i] = c.add(quote(string(kj)) + ` ws ":" ws ` + s)
+	}
+	// From the last property to the first: after[i] when something was written before, first[i] when nothing was.
+	after, first := "", ""
+	if open {
+		after = fmt.Sprintf(`( ws "," ws %s )*`, member)
+		first = fmt.Sprintf(`( %s ( ws "," ws %s )* )?`, member, member)
+	}
+	for i := len(keys) - 1; i >= 0; i-- {
+		tail := after
+		if tail != "" {
+			tail = c.add(tail)
+		}
+		with := pairs[i] + " " + tail
+		if required[keys[i]] {
+			after, first = `ws "," ws `+with, with
+			continue
+		}
+		skip := first
+		if skip == "" {
+			skip = `""`
+		}
+		skipAfter := after
+		if skipAfter == "" {
+			skipAfter = `""`
+		} else {
+			skipAfter = tail
+		}
+		after, first = fmt.Sprintf(`( ws "," ws %s | %s )`, with, skipAfter), fmt.Sprintf(`( %s | %s )`, with, skip)
+	}
+	return `"{" ws ` + first + ` ws "}"`, nil
+}
