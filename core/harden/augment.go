@@ -1,0 +1,225 @@
+package harden
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+
+	"github.com/temper-ml/temper/core/attack"
+	"github.com/temper-ml/temper/core/train"
+)
+
+// Augment trains on each batch together with perturbed copies of its texts, made anew every time, so that no disguise is seen twice. The
+// copies carry the same labels, and the model is asked to say of a copy what it says of the original (a divergence, weighted by
+// Consistency). What is done with the enlarged batch is up to Inner: ordinary training, or steps in embedding space on top.
+type Augment struct {
+	// Sources are drawn from with equal probability, one per copy.
+	Sources []attack.Perturber
+	// Share is the part of the texts that get copies; Copies is their number each.
+	Share  float64
+	Copies int
+	// Consistency weighs the symmetric divergence between the predictions on a text and on its copy.
+	Consistency float64
+	// Worst, when above 1, makes that many candidates per copy and keeps the one with the largest loss.
+	Worst int
+	// Rounds is the largest share of a text's words that a source which changes one word per candidate is applied to.
+	Rounds float64
+	Inner  train.Objective
+	Victim attack.Victim
+	Labels []string
+}
+
+// NewAugment returns the method with settings that defend against word-level misspelling.
+func NewAugment(sources ...attack.Perturber) *Augment {
+	if len(sources) == 0 {
+		sources = []attack.Perturber{NewCharNoise()}
+	}
+	return &Augment{Sources: sources, Share: 1, Copies: 1, Consistency: 1, Rounds: 0.4, Inner: train.Plain{}}
+}
+
+// Micro implements train.Objective.
+func (a *Augment) Micro(ctx context.Context, s *train.Step) (float64, error) {
+	r := rand.New(rand.NewPCG(s.Seed, 0xa06))
+	var from []int // the example that each copy is of
+	for i, e := range s.Examples {
+		if e.Text == "" || e.Types != nil || e.Targets != nil {
+			continue // pairs and token-level targets have no copies
+		}
+		if a.Share >= 1 || r.Float64() < a.Share {
+			for range max(1, a.Copies) {
+				from = append(from, i)
+			}
+		}
+	}
+	if len(from) == 0 {
+		return a.Inner.Micro(ctx, s)
+	}
+	texts := make([]string, len(from))
+	for i, j := range from {
+		texts[i] = s.Examples[j].Text
+	}
+	copies, err := a.perturb(ctx, s, texts, from, r)
+	if err != nil {
+		return 0, err
+	}
+	t := *s
+	n := len(s.Examples)
+	t.Examples = append(append(make([]train.Example, 0, n+len(from)), s.Examples...), copies...)
+	t.Weight = s.Weight * float64(n+len(from)) / float64(n) // the mean is over texts and copies alike
+	t.Extra = func(z []float32, rows, cols int, dz []float32) float64 {
+		if a.Consistency == 0 || rows != n+len(from) {
+			return 0
+		}
+		// Pair each copy with its original; gradients flow into both.
+		w := a.Consistency * float64(n) / s.Weight / float64(len(from))
+		var sum float64
+		for i, j := range from {
+			x, y := z[j*cols:(j+1)*cols], z[(n+i)*cols:(n+i+1)*cols]
+			var dx, dy []float32
+			if dz != nil {
+				dx, dy = dz[j*cols:(j+1)*cols], dz[(n+i)*cols:(n+i+1)*cols]
+			}
+			sum += w * symmetricKL(y, x, cols, dy, dx, w)
+		}
+		return sum
+	}
+	t.Passes += len(from) / max(1, n)
+	loss, err := a.Inner.Micro(ctx, &t)
+	s.Passes = t.Passes
+	return loss, err
+}
+
+// perturb makes one copy of each text.
+func (a *Augment) perturb(ctx context.Context, s *train.Step, texts []string, from []int, r *rand.Rand) ([]train.Example, error) {
+	best := make([]train.Example, len(texts))
+	var top []float64
+	for k := range max(1, a.Worst) {
+		made := make([]string, len(texts))
+		groups := make([][]int, len(a.Sources))
+		for i := range texts {
+			g := r.IntN(len(a.Sources))
+			groups[g] = append(groups[g], i)
+		}
+		for g, members := range groups {
+			if len(members) == 0 {
+				continue
+			}
+			out, err := a.apply(ctx, a.Sources[g], s, texts, from, members, r)
+			if err != nil {
+				return nil, fmt.Errorf("augmentation by %s: %w", a.Sources[g].Name(), err)
+			}
+			for i, m := range members {
+				made[m] = out[i]
+			}
+		}
+		candidates := make([]train.Example, len(texts))
+		for i, text := range made {
+			e := s.Examples[from[i]]
+			ids, err := s.Encode(text)
+			if err != nil {
+				return nil, err
+			}
+			e.Text, e.IDs = text, ids
+			candidates[i] = e
+		}
+		if a.Worst <= 1 {
+			return candidates, nil
+		}
+		losses, err := exampleLosses(s, candidates)
+		if err != nil {
+			return nil, err
+		}
+		if k == 0 {
+			copy(best, candidates)
+			top = losses
+			continue
+		}
+		for i, l := range losses {
+			if l > top[i] {
+				best[i], top[i] = candidates[i], l
+			}
+		}
+	}
+	return best, nil
+}
+
+// apply perturbs the members by one source. A source that changes many words at once is asked once; one that changes a single word per
+// candidate is applied again and again, to other words, until a share of the words drawn for the text has changed.
+func (a *Augment) apply(ctx context.Context, p attack.Perturber, s *train.Step, texts []string, from, members []int, r *rand.Rand) ([]string, error) {
+	out := make([]string, len(members))
+	left := make([]int, len(members))
+	_, whole := p.(*CharNoise)
+	rounds := 1
+	for i, m := range members {
+		out[i] = texts[m]
+		left[i] = 1
+		if !whole {
+			left[i] = max(1, int(r.Float64()*a.Rounds*float64(len(attack.Words(out[i])))+r.Float64()))
+			rounds = max(rounds, left[i])
+		}
+	}
+	done := make([]map[int]bool, len(members))
+	for round := range rounds {
+		var reqs []attack.Request
+		var at, word []int
+		for i, m := range members {
+			if left[i] <= round {
+				continue
+			}
+			q := attack.Request{Text: out[i], Words: attack.Words(out[i]), Max: 1, Label: int(s.Examples[from[m]].Class), Labels: a.Labels, Seed: r.Uint64()}
+			w := -1
+			for j := range q.Words {
+				if !done[i][j] {
+					q.May = append(q.May, j)
+				}
+			}
+			if !whole && len(q.May) > 0 {
+				w = q.May[r.IntN(len(q.May))]
+				q.May = []int{w}
+			}
+			if len(q.May) == 0 {
+				continue
+			}
+			reqs, at, word = append(reqs, q), append(at, i), append(word, w)
+		}
+		if len(reqs) == 0 {
+			break
+		}
+		got, err := p.Perturb(ctx, reqs, a.Victim)
+		if err != nil {
+			return nil, err
+		}
+		if len(got) != len(reqs) {
+			return nil, fmt.Errorf("expected candidates for %d texts, got %d", len(reqs), len(got))
+		}
+		for i, c := range got {
+			if done[at[i]] == nil {
+				done[at[i]] = map[int]bool{}
+			}
+			done[at[i]][word[i]] = true
+			if len(c) == 0 {
+				continue
+			}
+			out[at[i]] = c[r.IntN(len(c))]
+		}
+	}
+	return out, nil
+}
+
+// exampleLosses is the cross-entropy of each example under the model as it is, without a tape.
+func exampleLosses(s *train.Step, examples []train.Example) ([]float64, error) {
+	mark := s.Arena.Mark()
+	defer s.Arena.Release(mark)
+	z, cols, err := s.Infer(examples)
+	if err != nil {
+		return nil, err
+	}
+	s.Passes++
+	out := make([]float64, len(examples))
+	l := make([]float64, cols)
+	for i, e := range examples {
+		logSoftmax(l, z[i*cols:(i+1)*cols])
+		out[i] = -l[e.Class]
+	}
+	return out, nil
+}
