@@ -227,7 +227,9 @@ func TestGradients(t *testing.T) {
 		{name: "normalize", in: []shape{{3, 4}}, run: func(c *grad.Ctx, o operands) *grad.Value { return c.Normalize(o.in[0], 1e-12) }},
 		{name: "sum", in: []shape{{3, 2}}, run: func(c *grad.Ctx, o operands) *grad.Value { return c.Sum(o.in[0]) }},
 		{name: "dot", in: []shape{{2, 2}}, run: func(c *grad.Ctx, o operands) *grad.Value { return c.Dot(o.in[0], []float32{1, -2, 3, 0.5}) }},
-		{name: "reshape", in: []shape{{2, 6}}, run: func(c *grad.Ctx, o operands) *grad.Value { return c.Mul(c.Reshape(o.in[0], 3, 4), c.Reshape(o.in[0], 3, 4)) }},
+		{name: "reshape", in: []shape{{2, 6}}, run: func(c *grad.Ctx, o operands) *grad.Value {
+			return c.Mul(c.Reshape(o.in[0], 3, 4), c.Reshape(o.in[0], 3, 4))
+		}},
 		{name: "param as value", in: []shape{{2, 3}}, par: []shape{{4, 3}}, run: func(c *grad.Ctx, o operands) *grad.Value {
 			return c.MatMul(o.in[0], c.Param(o.par[0]), false, true)
 		}},

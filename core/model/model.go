@@ -19,11 +19,19 @@ type Batch struct {
 	Embeds *grad.Value
 	// Perturb, when not nil, is called with that output and returns what to go on with (embedding-space attacks).
 	Perturb func(c *grad.Ctx, e *grad.Value) *grad.Value
-	// Cache, when not nil, holds keys and values of earlier positions per sequence (decoders only).
+	// Prefix, when not nil, gives keys and values that every sequence sees before its own, one pair per layer (prefix tuning).
+	// Positions shift by their number of rows.
+	Prefix []KeyValue
+	// Cache, when not nil, holds keys and values of earlier positions per sequence (decoders only). A prefix enters an empty cache once.
 	Cache Cache
+	// Rows, when not nil, are the tokens whose logits are wanted, in this order (token heads only): the masked ones, say.
+	Rows []int32
 	// Want says which outputs are needed, so that nothing else is computed.
 	Want Want
 }
+
+// KeyValue is a pair of keys and values [tokens, KVHeads·HeadDim]. Keys are used as they are: not rotated.
+type KeyValue struct{ K, V *grad.Value }
 
 // Want selects outputs.
 type Want uint8
@@ -44,7 +52,7 @@ type Output struct {
 	Last   *grad.Value   // last hidden states [tokens, H], after the final norm
 	Pooled *grad.Value   // [sequences, H], WantPooled
 	Pooler *grad.Value   // output of the pooler layer [sequences, H], where the model has one and a head or WantHidden needs it
-	Logits *grad.Value   // [sequences, labels] for sequence heads, [tokens, vocab|labels] for token heads
+	Logits *grad.Value   // [sequences, labels] for sequence heads and WantLastLogits, [tokens or Rows, vocab|labels] for token heads
 	Layers []*grad.Value // WantHidden: embeddings, then each block, as transformers' hidden_states
 }
 
@@ -66,36 +74,8 @@ type Model interface {
 	Params() []*grad.Param
 	// Linears lists the linear layers by module name ("bert.encoder.layer.0.attention.self.query"): where adapters attach.
 	Linears() []*Linear
+	// Embeddings lists the word tables by module name ("model.embed_tokens"): where adapters of embeddings attach.
+	Embeddings() []*Embedding
 	// Forward runs the batch.
 	Forward(c *grad.Ctx, b *Batch) (Output, error)
-}
-
-// Linear is y = x·Wᵀ + b with W [Out, In]. Adapters wrap it.
-type Linear struct {
-	Name    string // module name, without ".weight"
-	W, B    *grad.Param
-	In, Out int
-	// Transposed weights are stored [In, Out] (GPT-2's Conv1D).
-	Transposed bool
-	// Adapter, when not nil, replaces Apply; it may call Base.
-	Adapter Adapter
-}
-
-// Adapter changes a linear layer (LoRA and kin).
-type Adapter interface {
-	// Apply computes the adapted layer's output, activation included.
-	Apply(c *grad.Ctx, l *Linear, x *grad.Value, act backend.Activation) *grad.Value
-}
-
-// Apply computes act(x·Wᵀ + b), through the adapter when there is one.
-func (l *Linear) Apply(c *grad.Ctx, x *grad.Value, act backend.Activation) *grad.Value {
-	if l.Adapter != nil {
-		return l.Adapter.Apply(c, l, x, act)
-	}
-	return l.Base(c, x, act)
-}
-
-// Base computes the layer without its adapter.
-func (l *Linear) Base(c *grad.Ctx, x *grad.Value, act backend.Activation) *grad.Value {
-	return c.Linear(x, l.W, l.B, act, l.Transposed)
 }

@@ -1,0 +1,100 @@
+package parity
+
+import (
+	"encoding/binary"
+	"math"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/temper-ml/temper/core/checkpoint"
+	"github.com/temper-ml/temper/core/tensor"
+)
+
+// expected is a safetensors file of expectations that notes what was looked at.
+type expected struct {
+	t    *testing.T
+	src  checkpoint.Source
+	have map[string]bool
+}
+
+func open(t *testing.T, dir, name string) *expected {
+	t.Helper()
+	src, err := checkpoint.OpenSafetensors(filepath.Join(dir, name))
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, src.Close()) })
+	e := &expected{t: t, src: src, have: map[string]bool{}}
+	for _, n := range src.Names() {
+		e.have[n] = true
+	}
+	return e
+}
+
+func (e *expected) has(name string) bool { return e.have[name] }
+
+func (e *expected) tensor(name string) tensor.Tensor {
+	e.t.Helper()
+	x, err := e.src.Tensor(name)
+	require.NoError(e.t, err)
+	return x
+}
+
+// floats returns a tensor of floating-point numbers.
+func (e *expected) floats(name string) []float32 {
+	e.t.Helper()
+	v, err := e.tensor(name).F32()
+	require.NoError(e.t, err)
+	return v
+}
+
+// ints returns a tensor of 64-bit integers.
+func (e *expected) ints(name string) []int32 {
+	e.t.Helper()
+	x := e.tensor(name)
+	require.Equal(e.t, tensor.I64, x.DType, name)
+	out := make([]int32, x.Len())
+	for i := range out {
+		out[i] = int32(int64(binary.LittleEndian.Uint64(x.Data[i*8:])))
+	}
+	return out
+}
+
+// distance is the largest absolute difference; a NaN on either side is infinitely far.
+func distance(t *testing.T, want, got []float32) float64 {
+	t.Helper()
+	require.Len(t, got, len(want))
+	var d float64
+	for i, w := range want {
+		x := math.Abs(float64(w) - float64(got[i]))
+		if math.IsNaN(x) {
+			return math.Inf(1)
+		}
+		d = max(d, x)
+	}
+	return d
+}
+
+// near fails when got is farther than tol from want, and notes the distance in the table.
+func near(t *testing.T, column, what string, want, got []float32, tol float64) {
+	t.Helper()
+	d := distance(t, want, got)
+	results.add(t, column, d)
+	if d > tol {
+		t.Errorf("%s: differs by %.3g, tolerance %.3g", what, d, tol)
+	}
+}
+
+// nearGradient compares gradients: 1e-4 of the tensor's largest element, plus 1e-6. The table shows the share of the tolerance used.
+func nearGradient(t *testing.T, what string, want, got []float32) {
+	t.Helper()
+	top := 0.0
+	for _, w := range want {
+		top = max(top, math.Abs(float64(w)))
+	}
+	d, tol := distance(t, want, got), 1e-4*top+1e-6
+	results.add(t, "grad/tol", d/tol)
+	if d > tol {
+		t.Errorf("%s: differs by %.3g, tolerance %.3g", what, d, tol)
+	}
+}
