@@ -19,6 +19,9 @@ type AddedToken struct {
 	Normalized bool
 	// Special tokens are left out by Decode when asked to.
 	Special bool
+
+	// name is what the token is called when decoded: the normalized content.
+	name string
 }
 
 // matcher finds added tokens, leftmost first and the longest of those that begin at one place.
@@ -184,15 +187,20 @@ func (t *Tokenizer) indexAdded() {
 			}
 		}
 	}
-	t.plain = newMatcher(plain, func(a *AddedToken) []byte { return []byte(a.Content) })
+	t.plain = newMatcher(plain, func(a *AddedToken) []byte {
+		a.name = a.Content
+		return []byte(a.Content)
+	})
 	sc := &scratch{}
 	t.normal = newMatcher(normal, func(a *AddedToken) []byte {
+		a.name = a.Content
 		if t.normalizer == nil {
 			return []byte(a.Content)
 		}
 		sc.reset()
 		text := newAligned(sc, a.Content, false)
 		t.normalizer.normalize(sc, &text)
+		a.name = string(text.text)
 		return slices.Clone(text.text)
 	})
 }

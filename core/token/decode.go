@@ -15,8 +15,9 @@ func (t *Tokenizer) Decode(ids []int32, skipSpecial bool) string {
 	names := make([]string, 0, len(ids))
 	for _, id := range ids {
 		if a, ok := t.addedByID[id]; ok {
-			if !skipSpecial || !a.Special {
-				names = append(names, a.Content)
+			// One whose name the normalizer changed is not recognised as special, in the original too.
+			if !skipSpecial || !a.Special || a.name != a.Content {
+				names = append(names, a.name)
 			}
 			continue
 		}

@@ -77,52 +77,6 @@ func kind(raw json.RawMessage, depth int) (string, error) {
 	return k.Type, nil
 }
 
-func loadModel(raw json.RawMessage) (model, *vocab, error) {
-	if isNull(raw) {
-		return nil, nil, fmt.Errorf("missing")
-	}
-	var m struct {
-		Type     string          `json:"type"`
-		UnkToken *string         `json:"unk_token"`
-		Prefix   *string         `json:"continuing_subword_prefix"`
-		Suffix   *string         `json:"end_of_word_suffix"`
-		MaxChars *int            `json:"max_input_chars_per_word"`
-		Vocab    json.RawMessage `json:"vocab"`
-		Merges   json.RawMessage `json:"merges"`
-	}
-	if err := json.Unmarshal(raw, &m); err != nil {
-		return nil, nil, err
-	}
-	if m.Type == "" { // old files leave it out
-		if !isNull(m.Merges) {
-			m.Type = "BPE"
-		} else {
-			m.Type = "WordPiece"
-		}
-	}
-	switch m.Type {
-	case "WordPiece":
-		v, err := loadVocab(m.Vocab)
-		if err != nil {
-			return nil, nil, err
-		}
-		unk, prefix, chars := "[UNK]", "##", 100
-		if m.UnkToken != nil {
-			unk = *m.UnkToken
-		}
-		if m.Prefix != nil {
-			prefix = *m.Prefix
-		}
-		if m.MaxChars != nil {
-			if chars = *m.MaxChars; chars < 0 {
-				return nil, nil, fmt.Errorf("max_input_chars_per_word: expected at least 0, got %d", chars)
-			}
-		}
-		return newWordPiece(v, unk, prefix, chars), v, nil
-	}
-	return nil, nil, fmt.Errorf("type: expected WordPiece, BPE, Unigram or WordLevel, got %q", m.Type)
-}
-
 func loadVocab(raw json.RawMessage) (*vocab, error) {
 	if isNull(raw) {
 		return nil, fmt.Errorf("vocab: missing")
@@ -132,52 +86,6 @@ func loadVocab(raw json.RawMessage) (*vocab, error) {
 		return nil, fmt.Errorf("vocab: expected an object of ids: %w", err)
 	}
 	return newVocab(ids)
-}
-
-func loadNormalizer(raw json.RawMessage, depth int) (normalizer, error) {
-	if isNull(raw) {
-		return nil, nil
-	}
-	k, err := kind(raw, depth)
-	if err != nil {
-		return nil, err
-	}
-	switch k {
-	case "BertNormalizer":
-		n := struct {
-			Clean   *bool `json:"clean_text"`
-			Chinese *bool `json:"handle_chinese_chars"`
-			Strip   *bool `json:"strip_accents"`
-			Lower   *bool `json:"lowercase"`
-		}{}
-		if err := json.Unmarshal(raw, &n); err != nil {
-			return nil, err
-		}
-		lower := orTrue(n.Lower)
-		b := &bertNormalizer{clean: orTrue(n.Clean), chinese: orTrue(n.Chinese), lower: lower, strip: lower}
-		if n.Strip != nil {
-			b.strip = *n.Strip
-		}
-		return b, nil
-	}
-	return nil, fmt.Errorf("type %q is not known", k)
-}
-
-func orTrue(b *bool) bool { return b == nil || *b }
-
-func loadPreTokenizer(dst []preTokenizer, raw json.RawMessage, depth int) ([]preTokenizer, error) {
-	if isNull(raw) {
-		return dst, nil
-	}
-	k, err := kind(raw, depth)
-	if err != nil {
-		return nil, err
-	}
-	switch k {
-	case "BertPreTokenizer":
-		return append(dst, bertPreTokenizer{}), nil
-	}
-	return nil, fmt.Errorf("type %q is not known", k)
 }
 
 // pairOf reads ["[SEP]", 102].

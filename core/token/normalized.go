@@ -109,10 +109,11 @@ func (a *aligned) before(i int) span {
 
 // slice is text[lo:hi] as a piece of its own.
 func (a *aligned) slice(lo, hi int) aligned {
-	s := aligned{text: a.text[lo:hi:hi], start: a.start}
+	// Without alignment the start is only good for telling the beginning of the text from the rest.
+	s := aligned{text: a.text[lo:hi:hi], start: a.start + int32(lo)}
 	if a.at != nil {
 		s.at = a.at[lo:hi:hi]
-		if lo < hi {
+		if s.start = a.start; lo < hi {
 			s.start = a.at[lo].lo
 		}
 	}

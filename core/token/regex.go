@@ -17,6 +17,9 @@ type regexFinder struct{ re *regexp2.Regexp }
 
 // compile makes a finder of an Oniguruma pattern.
 func compile(pattern string) (finder, error) {
+	if s, ok := scanners[pattern]; ok {
+		return scanFinder{s}, nil
+	}
 	re, err := regexp2.Compile(translate(pattern), regexp2.Unicode)
 	if err != nil {
 		return nil, fmt.Errorf("regex %.80q: %w", pattern, err)

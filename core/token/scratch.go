@@ -15,6 +15,11 @@ type scratch struct {
 	spare  []piece
 	out    []tok
 	cuts   []cut
+	syms   []symbol
+	links  []link
+	heap   []candidate
+	nodes  []node
+	words  wordCache
 }
 
 // keepBytes bounds what an idle scratch holds on to: one that served a huge text is dropped.
@@ -38,7 +43,7 @@ func (p *scratches) get() *scratch {
 }
 
 func (p *scratches) put(sc *scratch) {
-	if cap(sc.text)+8*cap(sc.at)+24*cap(sc.marks)+16*cap(sc.out)+64*cap(sc.pieces) > keepBytes {
+	if cap(sc.text)+8*cap(sc.at)+24*cap(sc.marks)+16*cap(sc.out)+64*cap(sc.pieces)+16*cap(sc.nodes)+28*cap(sc.syms) > keepBytes {
 		return
 	}
 	p.mu.Lock()

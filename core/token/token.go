@@ -319,7 +319,7 @@ func (t *Tokenizer) MaxID() int32 {
 // Token is the name of an id, and whether there is one.
 func (t *Tokenizer) Token(id int32) (string, bool) {
 	if a, ok := t.addedByID[id]; ok {
-		return a.Content, true
+		return a.name, true
 	}
 	return t.vocab.name(id)
 }
