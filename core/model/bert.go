@@ -4,9 +4,6 @@ package model
 var bertFamily = &family{
 	class: "Bert", prefix: "bert.", tied: true, heads: encoderHeads,
 	read: func(c *Config, r *reader) {
-		if c.PadID < 0 {
-			c.PadID = r.int("pad_token_id", 0, -1, maxVocab)
-		}
 		c.bertKeys(r)
 	},
 	build: func(b *builder, n *net) {

@@ -14,28 +14,29 @@ type encoderLayer struct {
 	norm1    *norm
 	up, down *Linear
 	norm2    *norm
+	// Dropout of the outputs of attention and feed-forward.
+	drop1, drop2 float32
 }
 
 // run computes the block; attend is the family's attention.
 func (l *encoderLayer) run(c *grad.Ctx, cfg *Config, x *grad.Value, attend func(q, k, v *grad.Value) *grad.Value) *grad.Value {
 	a := attend(l.q.Apply(c, x, backend.None), l.k.Apply(c, x, backend.None), l.v.Apply(c, x, backend.None))
-	a = c.Dropout(l.o.Apply(c, a, backend.None), cfg.HiddenDropout)
+	a = c.Dropout(l.o.Apply(c, a, backend.None), l.drop1)
 	x = l.norm1.apply(c, c.Add(a, x))
 	f := l.down.Apply(c, l.up.Apply(c, x, cfg.Act), backend.None)
-	return l.norm2.apply(c, c.Add(c.Dropout(f, cfg.HiddenDropout), x))
+	return l.norm2.apply(c, c.Add(c.Dropout(f, l.drop2), x))
 }
 
-// encoder is a network of such blocks with plain attention: BERT and most of its kin.
+// encoder is a network of such blocks with plain attention: BERT and most of its kin. A block is one layer, or several (ALBERT).
 type encoder struct {
-	words      *Embedding
-	positions  *grad.Param // or nil
-	types      *grad.Param // or nil
-	norm       *norm
-	project    *Linear // from the table's width to the network's, or nil
-	blocks     []*encoderLayer
-	bias       *grad.Param // relative attention bias [buckets, heads], or nil
-	bucket     func(distance int) int
-	dropBefore bool // dropout before the projection rather than after
+	words     *Embedding
+	positions *grad.Param // or nil
+	types     *grad.Param // or nil
+	norm      *norm
+	project   *Linear // from the table's width to the network's, or nil
+	blocks    [][]*encoderLayer
+	bias      *grad.Param // relative attention bias [buckets, heads], or nil
+	bucket    func(distance int) int
 }
 
 func (e *encoder) embed(c *grad.Ctx, p *pass) *grad.Value {
@@ -60,28 +61,32 @@ func (e *encoder) embed(c *grad.Ctx, p *pass) *grad.Value {
 
 func (e *encoder) block(c *grad.Ctx, p *pass, layer int, x *grad.Value) *grad.Value {
 	cfg := p.n.cfg
-	return e.blocks[layer].run(c, cfg, x, func(q, k, v *grad.Value) *grad.Value {
-		return p.attend(c, layer, q, k, v, grad.AttentionSpec{Dropout: cfg.AttentionDropout, Bias: p.bias, BiasAt: p.biasAt})
-	})
+	for _, l := range e.blocks[layer] {
+		x = l.run(c, cfg, x, func(q, k, v *grad.Value) *grad.Value {
+			return p.attend(c, layer, q, k, v, grad.AttentionSpec{Dropout: cfg.AttentionDropout, Bias: p.bias, BiasAt: p.biasAt})
+		})
+	}
+	return x
 }
 
 // bertBlocks makes blocks with BERT's names.
-func (b *builder) bertBlocks(s scope, q, k, v string) []*encoderLayer {
+func (b *builder) bertBlocks(s scope, q, k, v string) [][]*encoderLayer {
 	cfg := b.cfg
-	blocks := make([]*encoderLayer, cfg.Layers)
+	blocks := make([][]*encoderLayer, cfg.Layers)
 	inner := cfg.Heads * cfg.HeadDim
 	for i := range blocks {
 		b.layer = i
 		l := s.at("layer", i)
 		self := l.sub("attention.self")
-		blocks[i] = &encoderLayer{
+		blocks[i] = []*encoderLayer{{
 			attention: attention{self.linear(q, cfg.Hidden, inner, true), self.linear(k, cfg.Hidden, inner, true),
 				self.linear(v, cfg.Hidden, inner, true), l.sub("attention.output").linear("dense", inner, cfg.Hidden, true)},
 			norm1: l.sub("attention.output").layerNorm("LayerNorm", cfg.Hidden, true),
 			up:    l.sub("intermediate").linear("dense", cfg.Hidden, cfg.Intermediate, true),
 			down:  l.sub("output").linear("dense", cfg.Intermediate, cfg.Hidden, true),
 			norm2: l.sub("output").layerNorm("LayerNorm", cfg.Hidden, true),
-		}
+			drop1: cfg.HiddenDropout, drop2: cfg.HiddenDropout,
+		}}
 	}
 	b.layer = cfg.Layers
 	return blocks

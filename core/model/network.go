@@ -41,7 +41,8 @@ var (
 func init() {
 	// A function, because the families' builders refer back to this table through New.
 	families = map[string]*family{
-		"bert": bertFamily,
+		"bert": bertFamily, "distilbert": distilbertFamily, "roberta": robertaFamily("Roberta"), "xlm-roberta": robertaFamily("XLMRoberta"),
+		"electra": electraFamily, "albert": albertFamily, "mpnet": mpnetFamily,
 	}
 }
 
