@@ -81,32 +81,48 @@ func (g *generic) AttentionBackward(a AttentionArgs) {
 	}
 	// By key heads: heads of a group add to the same keys, and sequences may share keys and biases.
 	g.split(a.KVHeads, work, func(from, to int) {
+		longest := 0
+		for _, seq := range a.Seqs {
+			longest = max(longest, seq.KLen)
+		}
+		ps, dps, ts := make([]float32, longest), make([]float32, longest), make([]float32, longest)
 		for n, seq := range a.Seqs {
 			for h := from * group; h < to*group; h++ {
 				kh := h / group
 				for i := range seq.QLen {
 					row := seq.QStart + i
 					q := a.Q[row*a.QStride+h*d : row*a.QStride+(h+1)*d]
-					out := a.Out[row*a.OStride+h*d : row*a.OStride+(h+1)*d]
 					do := a.DOut[row*a.OStride+h*d : row*a.OStride+(h+1)*d]
-					delta := dotSeq(do, out)
 					lse := float64(a.LSE[row*a.Heads+h])
 					lo, hi := a.KeyRange(seq, i)
+					// D from the same P that dS is made of, so that each row of dS sums to zero up to one rounding: the gradient of a key
+					// bias, which is zero in exact arithmetic, stays small.
+					var sum, delta float64
 					for j := lo; j < hi; j++ {
 						ka, va := (seq.KStart+j)*a.KStride+kh*d, (seq.KStart+j)*a.VStride+kh*d
-						k, v := a.K[ka:ka+d], a.V[va:va+d]
-						s, t := a.score(n, h, i, j, q, k)
-						if math.IsInf(float64(s), -1) {
+						s, t := a.score(n, h, i, j, q, a.K[ka:ka+d])
+						p, dp := float32(math.Exp(float64(s)-lse)), dotSeq(do, a.V[va:va+d])*a.keep(row, h, j)
+						ps[j], dps[j], ts[j] = p, dp, t
+						sum += float64(p)
+						delta += float64(p) * float64(dp)
+					}
+					if sum > 0 {
+						delta /= sum
+					}
+					for j := lo; j < hi; j++ {
+						ka, va := (seq.KStart+j)*a.KStride+kh*d, (seq.KStart+j)*a.VStride+kh*d
+						k := a.K[ka : ka+d]
+						p, t := ps[j], ts[j]
+						if p == 0 {
 							continue
 						}
-						p := float32(math.Exp(float64(s) - lse))
 						keep := a.keep(row, h, j)
 						if a.DV != nil {
 							for c := range d {
 								a.DV[va+c] += p * keep * do[c]
 							}
 						}
-						ds := p * (dotSeq(do, v)*keep - delta)
+						ds := float32(float64(p) * (float64(dps[j]) - delta))
 						if a.DBias != nil {
 							a.DBias[a.BiasAt[n]+(h*seq.QLen+i)*seq.KLen+j] += ds
 						}
