@@ -33,6 +33,14 @@ type MaskVictim interface {
 	Fill(ctx context.Context, text string, at Span, n int) ([]Candidate, error)
 }
 
+// FlipVictim ranks substitutions of a span by their first-order effect on the loss of label: the gradient at the span's tokens times the
+// difference of word embeddings (Ebrahimi et al. 2018).
+type FlipVictim interface {
+	Victim
+	// Flips returns, per span taken alone, up to n words, the most harmful first. P is any score that falls along the list.
+	Flips(ctx context.Context, text string, label int, spans []Span, n int) ([][]Candidate, error)
+}
+
 // TokenVictim shows the tokenization.
 type TokenVictim interface {
 	Victim
