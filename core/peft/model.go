@@ -20,13 +20,12 @@ import (
 
 // Model is a base model with one adapter. It is a model.Model itself: Params are the trainable ones, Forward goes through the adapter.
 type Model struct {
-	base      model.Model
-	cfg       Config
-	layers    []*layer      // adapted linear layers
-	shared    []*grad.Param // parameters that belong to no layer
-	saved     []*saved      // base parameters that the adapter changes as a whole: modules_to_save, biases, norms
-	prompt    prompt        // prompt methods; nil otherwise
-	allocator *allocator    // AdaLoRA's rank budget; nil otherwise
+	base   model.Model
+	cfg    Config
+	layers []*layer      // adapted linear layers
+	shared []*grad.Param // parameters that belong to no layer
+	saved  []*saved      // base parameters that the adapter changes as a whole: modules_to_save, biases, norms
+	prompt prompt        // prompt methods; nil otherwise
 	// file is the source that the adapter is being loaded from: some methods read shapes from it.
 	file    checkpoint.Source
 	merged  bool
@@ -337,6 +336,9 @@ func (m *Model) Params() []*grad.Param {
 
 // Linears implements model.Model.
 func (m *Model) Linears() []*model.Linear { return m.base.Linears() }
+
+// Embeddings implements model.Model.
+func (m *Model) Embeddings() []*model.Embedding { return m.base.Embeddings() }
 
 // Forward implements model.Model.
 func (m *Model) Forward(c *grad.Ctx, b *model.Batch) (model.Output, error) {

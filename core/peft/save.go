@@ -1,6 +1,8 @@
 package peft
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -136,4 +138,32 @@ func (m *Model) Freeze() {
 	for _, p := range m.Params() {
 		p.Freeze()
 	}
+}
+
+// saveAside writes the adapter as a PEFT folder inside a model folder; config.json beside it keeps the label names.
+func (m *Model) saveAside(w *checkpoint.FolderWriter, config []byte) error {
+	cfg, err := m.cfg.Encode()
+	if err != nil {
+		return err
+	}
+	ts, err := m.Tensors()
+	if err != nil {
+		return err
+	}
+	if err := w.Safetensors("adapter/"+checkpoint.AdapterWeightsFile, ts, map[string]string{"format": "pt"}); err != nil {
+		return err
+	}
+	if err := w.File("adapter/"+checkpoint.AdapterConfigFile, cfg); err != nil {
+		return err
+	}
+	return w.File("adapter/"+checkpoint.ConfigFile, config)
+}
+
+func indent(b []byte) ([]byte, error) {
+	var buf bytes.Buffer
+	if err := json.Indent(&buf, b, "", "  "); err != nil {
+		return nil, fmt.Errorf("%s: %w", checkpoint.ConfigFile, err)
+	}
+	buf.WriteByte('\n')
+	return buf.Bytes(), nil
 }

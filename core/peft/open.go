@@ -1,0 +1,337 @@
+package peft
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/temper-ml/temper/core/checkpoint"
+	"github.com/temper-ml/temper/core/model"
+	"github.com/temper-ml/temper/core/token"
+)
+
+// Bundle is an opened model folder: network, tokenizer and the files that they came from. A PEFT folder opens as its base with the
+// adapter attached.
+type Bundle struct {
+	Model     model.Model
+	Tokenizer *token.Tokenizer
+	// Folder holds the base's files; Dir is the folder that was asked for, BaseDir that of the base.
+	Folder       *checkpoint.Folder
+	Dir, BaseDir string
+	// Adapter is Model when the folder is a PEFT folder, nil otherwise.
+	Adapter *Model
+	// Normalize says that sentence embeddings are to be L2-normalised.
+	Normalize bool
+	// Fresh are the tensors that the folder lacked and that were drawn from the seed.
+	Fresh []string
+	// MaxTokens is the most that the model takes in one sequence.
+	MaxTokens int
+}
+
+// OpenOptions change how a folder is opened.
+type OpenOptions struct {
+	// Head replaces the head that the config names; Labels and Problem are those of a new classification head.
+	Head    model.Head
+	Labels  []string
+	Problem string
+	// Base replaces base_model_name_or_path of a PEFT folder.
+	Base string
+	// Seed draws the weights that the folder lacks.
+	Seed uint64
+}
+
+// Open opens a Hugging Face folder or a PEFT folder. Close it when it is no longer used: weights may be views of mapped files.
+func Open(path string, o OpenOptions) (*Bundle, error) {
+	f, err := checkpoint.OpenFolder(path)
+	if err != nil {
+		return nil, err
+	}
+	return OpenFolder(f, o)
+}
+
+// OpenFolder is Open for a folder that is open already, on disk or in memory.
+func OpenFolder(f *checkpoint.Folder, o OpenOptions) (*Bundle, error) {
+	if !f.Has(checkpoint.AdapterConfigFile) || f.Has(checkpoint.WeightsFile) || f.Has(checkpoint.IndexFile) {
+		b, err := openBase(f, o)
+		if err != nil {
+			f.Close()
+			return nil, err
+		}
+		return b, nil
+	}
+	defer f.Close()
+	raw, err := f.File(checkpoint.AdapterConfigFile)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := ParseConfig(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", f.Path(), err)
+	}
+	dir := o.Base
+	if dir == "" {
+		if dir, err = findBase(f.Path(), cfg.BaseModel); err != nil {
+			return nil, err
+		}
+	}
+	if err := adapterHead(f, cfg, &o); err != nil {
+		return nil, err
+	}
+	bf, err := checkpoint.OpenFolder(dir)
+	if err != nil {
+		return nil, fmt.Errorf("%s: base model: %w", f.Path(), err)
+	}
+	b, err := openBase(bf, o)
+	if err != nil {
+		bf.Close()
+		return nil, fmt.Errorf("%s: base model: %w", f.Path(), err)
+	}
+	m, err := Load(b.Model, f)
+	if err != nil {
+		b.Close()
+		return nil, err
+	}
+	b.Model, b.Adapter, b.Dir = m, m, f.Path()
+	return b, nil
+}
+
+// findBase resolves base_model_name_or_path: as it is, else relative to the adapter's folder.
+func findBase(dir, name string) (string, error) {
+	if name == "" {
+		return "", fmt.Errorf("%s: %s names no base model; give one", dir, checkpoint.AdapterConfigFile)
+	}
+	tried := []string{filepath.Join(dir, filepath.FromSlash(name)), filepath.FromSlash(name)}
+	if filepath.IsAbs(tried[1]) {
+		tried = tried[1:]
+	}
+	for _, p := range tried {
+		if st, err := os.Stat(p); err == nil && st.IsDir() {
+			return p, nil
+		}
+	}
+	return "", fmt.Errorf("%s: base model %q not found (looked for %s); give its folder", dir, name, strings.Join(tried, ", "))
+}
+
+// adapterHead sets the head that the adapter was trained with: its task, and as many labels as its saved output layer has.
+func adapterHead(f *checkpoint.Folder, cfg Config, o *OpenOptions) error {
+	if o.Head == model.HeadAuto {
+		switch cfg.TaskType {
+		case "SEQ_CLS":
+			o.Head = model.HeadSequence
+		case "TOKEN_CLS":
+			o.Head = model.HeadToken
+		case "CAUSAL_LM":
+			o.Head = model.HeadCausal
+		case "FEATURE_EXTRACTION":
+			o.Head = model.HeadNone
+		}
+	}
+	if o.Labels != nil || o.Head != model.HeadSequence && o.Head != model.HeadToken {
+		return nil
+	}
+	if raw, err := f.Config(); err == nil { // temper keeps the label names beside the adapter
+		if c, err := model.ParseConfig(raw); err == nil {
+			o.Labels, o.Problem = c.Labels, c.ProblemType
+			return nil
+		}
+	}
+	src, err := f.AdapterSource()
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	for _, name := range src.Names() {
+		for _, head := range []string{"classifier.weight", "score.weight", "classifier.out_proj.weight"} {
+			if strings.HasSuffix(name, "."+head) {
+				t, err := src.Tensor(name)
+				if err != nil {
+					return err
+				}
+				o.Labels = model.DefaultLabels(t.Rows())
+			}
+		}
+	}
+	return nil
+}
+
+func openBase(f *checkpoint.Folder, o OpenOptions) (*Bundle, error) {
+	b := &Bundle{Folder: f, Dir: f.Path(), BaseDir: f.Path()}
+	raw, err := f.Config()
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := model.ParseConfig(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", f.Path(), err)
+	}
+	if p, ok, err := f.Pooling(); err != nil {
+		return nil, err
+	} else if ok {
+		b.Normalize = p.Normalize
+		switch {
+		case p.CLS:
+			cfg.Pooling = model.PoolCLS
+		case p.Max:
+			cfg.Pooling = model.PoolMax
+		case p.LastToken:
+			cfg.Pooling = model.PoolLast
+		default:
+			cfg.Pooling = model.PoolMean
+		}
+	}
+	src, err := f.Source()
+	if err != nil {
+		return nil, err
+	}
+	if b.Model, err = model.New(cfg, src, model.Options{Head: o.Head, Labels: o.Labels, ProblemType: o.Problem, Seed: o.Seed, Fresh: &b.Fresh}); err != nil {
+		return nil, fmt.Errorf("%s: %w", f.Path(), err)
+	}
+	b.MaxTokens = cfg.MaxPositions - cfg.PositionOffset
+	if f.Has(checkpoint.TokenizerFile) {
+		if b.Tokenizer, err = loadTokenizer(f); err != nil {
+			return nil, fmt.Errorf("%s: %w", f.Path(), err)
+		}
+		if n := b.Tokenizer.MaxLength(); n > 0 && (b.MaxTokens <= 0 || n < b.MaxTokens) {
+			b.MaxTokens = n
+		}
+		if int(b.Tokenizer.MaxID()) >= cfg.Vocab {
+			return nil, fmt.Errorf("%s: tokenizer.json has ids up to %d, the model a vocabulary of %d", f.Path(), b.Tokenizer.MaxID(), cfg.Vocab)
+		}
+	}
+	if raw, err := f.File("sentence_bert_config.json"); err == nil {
+		var s struct {
+			Max int `json:"max_seq_length"`
+		}
+		if json.Unmarshal(raw, &s) == nil && s.Max > 0 && (b.MaxTokens <= 0 || s.Max < b.MaxTokens) {
+			b.MaxTokens = s.Max
+		}
+	}
+	return b, nil
+}
+
+func loadTokenizer(f *checkpoint.Folder) (*token.Tokenizer, error) {
+	raw, err := f.File(checkpoint.TokenizerFile)
+	if err != nil {
+		return nil, err
+	}
+	t, err := token.Load(raw)
+	if err != nil {
+		return nil, err
+	}
+	if raw, err := f.File(checkpoint.TokenizerConfig); err == nil {
+		if err := t.ApplyConfig(raw); err != nil {
+			return nil, err
+		}
+	}
+	return t, nil
+}
+
+// Close unmaps the weights.
+func (b *Bundle) Close() error { return b.Folder.Close() }
+
+// Encode turns a text, or a pair of texts, into ids and token types (nil when all are 0) of at most limit tokens (0: what the model takes),
+// special tokens included.
+func (b *Bundle) Encode(text, pair string, limit int) (ids, types []int32, err error) {
+	if b.Tokenizer == nil {
+		return nil, nil, errors.New("the model folder holds no tokenizer.json")
+	}
+	if limit <= 0 || b.MaxTokens > 0 && limit > b.MaxTokens {
+		limit = b.MaxTokens
+	}
+	opt := token.Options{NoLimits: true}
+	if limit > 0 {
+		opt.Truncation = &token.Truncation{MaxLength: limit}
+	}
+	if pair == "" {
+		if ids = b.Tokenizer.AppendIDs(nil, text, true); limit <= 0 || len(ids) <= limit {
+			if len(ids) == 0 {
+				return nil, nil, fmt.Errorf("%q has no tokens", abridge(text))
+			}
+			return ids, nil, nil
+		}
+		e, err := b.Tokenizer.Encode(text, opt)
+		return e.IDs, nil, err
+	}
+	e, err := b.Tokenizer.EncodePair(text, pair, opt)
+	if err != nil {
+		return nil, nil, err
+	}
+	return e.IDs, e.TypeIDs, nil
+}
+
+func abridge(s string) string {
+	if len(s) > 40 {
+		return strings.ToValidUTF8(s[:40], "") + "…"
+	}
+	return s
+}
+
+// SaveFolder writes the model as a plain Hugging Face folder with the tokenizer and sentence-transformers files of the base. An adapter
+// is merged into the written weights if it can be, and is written beside them as a PEFT folder, adapter/. One that cannot be merged is
+// written as a PEFT folder alone.
+func (b *Bundle) SaveFolder(dir string, more func(*checkpoint.FolderWriter) error) error {
+	return checkpoint.WriteFolder(dir, func(w *checkpoint.FolderWriter) error {
+		cfg, err := json.Marshal(b.Model.Config())
+		if err != nil {
+			return fmt.Errorf("%s: %w", checkpoint.ConfigFile, err)
+		}
+		cfg, err = indent(cfg)
+		if err != nil {
+			return err
+		}
+		if err := w.File(checkpoint.ConfigFile, cfg); err != nil {
+			return err
+		}
+		plain := true
+		if b.Adapter != nil {
+			if b.Adapter.prompt != nil {
+				plain = false
+				if err := b.Adapter.Save(w); err != nil {
+					return err
+				}
+			} else if err := b.Adapter.saveAside(w, cfg); err != nil {
+				return err
+			}
+		}
+		if plain {
+			if err := b.saveWeights(w); err != nil {
+				return err
+			}
+		}
+		for _, name := range b.Folder.Files() {
+			if carried[name] {
+				if err := w.Copy(b.Folder, name); err != nil {
+					return err
+				}
+			}
+		}
+		if more != nil {
+			return more(w)
+		}
+		return nil
+	})
+}
+
+// carried are the files that go with a model wherever it is written.
+var carried = map[string]bool{
+	checkpoint.TokenizerFile: true, checkpoint.TokenizerConfig: true, checkpoint.SpecialTokensFile: true, checkpoint.VocabFile: true,
+	"vocab.json": true, "merges.txt": true, "added_tokens.json": true, "chat_template.jinja": true, "generation_config.json": true,
+	"spiece.model": true, "sentencepiece.bpe.model": true, "tokenizer.model": true,
+}
+
+func (b *Bundle) saveWeights(w *checkpoint.FolderWriter) error {
+	if a := b.Adapter; a != nil && !a.merged {
+		if err := a.Merge(); err != nil {
+			return err
+		}
+		defer a.Unmerge() // cannot fail once merged
+	}
+	base := b.Model
+	if b.Adapter != nil {
+		base = b.Adapter.base
+	}
+	return w.Safetensors(checkpoint.WeightsFile, model.Tensors(base), map[string]string{"format": "pt"})
+}
