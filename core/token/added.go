@@ -68,12 +68,15 @@ func (m *matcher) longest(text []byte) (*AddedToken, int) {
 		if k == len(text) || lo == hi {
 			break
 		}
-		c := text[k]
-		n := sort.Search(hi-lo, func(i int) bool { return m.patterns[lo+i][k] >= c })
-		lo += n
-		hi = lo + sort.Search(hi-lo, func(i int) bool { return m.patterns[lo+i][k] > c })
+		lo, hi = m.narrow(lo, hi, k, text[k])
 	}
 	return found, size
+}
+
+// narrow finds those of patterns lo to hi, all longer than k, whose byte k is c.
+func (m *matcher) narrow(lo, hi, k int, c byte) (int, int) {
+	lo += sort.Search(hi-lo, func(i int) bool { return m.patterns[lo+i][k] >= c })
+	return lo, lo + sort.Search(hi-lo, func(i int) bool { return m.patterns[lo+i][k] > c })
 }
 
 // extract cuts a at the added tokens of m and appends the parts to dst. With asText, special ones are left in the text.

@@ -12,6 +12,9 @@ type decoder interface {
 
 // Decode is the text of ids. Ids without a token are left out, and special ones too when skipSpecial is set.
 func (t *Tokenizer) Decode(ids []int32, skipSpecial bool) string {
+	if t.llama != nil && t.decoder == nil {
+		return t.llama.decode(t, ids, skipSpecial)
+	}
 	names := make([]string, 0, len(ids))
 	for _, id := range ids {
 		if a, ok := t.addedByID[id]; ok {
@@ -21,7 +24,7 @@ func (t *Tokenizer) Decode(ids []int32, skipSpecial bool) string {
 			}
 			continue
 		}
-		if name, ok := t.vocab.name(id); ok {
+		if name, ok := t.vocab.name(id); ok && !(skipSpecial && t.IsSpecial(id)) {
 			names = append(names, name)
 		}
 	}

@@ -19,6 +19,7 @@ type scratch struct {
 	links  []link
 	heap   []candidate
 	nodes  []node
+	joins  []joining
 	words  wordCache
 }
 
@@ -43,7 +44,7 @@ func (p *scratches) get() *scratch {
 }
 
 func (p *scratches) put(sc *scratch) {
-	if cap(sc.text)+8*cap(sc.at)+24*cap(sc.marks)+16*cap(sc.out)+64*cap(sc.pieces)+16*cap(sc.nodes)+28*cap(sc.syms) > keepBytes {
+	if cap(sc.text)+8*cap(sc.at)+24*cap(sc.marks)+16*cap(sc.out)+64*cap(sc.pieces)+16*cap(sc.nodes)+32*cap(sc.syms) > keepBytes {
 		return
 	}
 	p.mu.Lock()
@@ -58,4 +59,11 @@ func (sc *scratch) reset() {
 
 func sortMarks(m []mark) {
 	slices.SortStableFunc(m, func(a, b mark) int { return int(a.class) - int(b.class) })
+}
+
+// clear drops what is idle, and the word caches with it.
+func (p *scratches) clear() {
+	p.mu.Lock()
+	p.free = nil
+	p.mu.Unlock()
 }

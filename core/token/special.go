@@ -17,6 +17,7 @@ func (t *Tokenizer) MaxLength() int { return t.maxLength }
 
 // finish fills in what follows from the rest: the roles of tokens with the usual names.
 func (t *Tokenizer) finish() {
+	t.before, t.after = t.around()
 	find := func(names ...string) int32 {
 		for _, n := range names {
 			if id, ok := t.ID(n); ok {

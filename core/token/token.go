@@ -36,8 +36,12 @@ type Tokenizer struct {
 	plain       *matcher // added tokens looked for in the original text
 	normal      *matcher // those looked for in the normalized text
 
+	llama *llama // special tokens are found as llama.cpp does it
+
 	special   Special
 	maxLength int
+	// before and after are what the template adds to one text.
+	before, after []int32
 
 	pool scratches
 }
@@ -198,7 +202,12 @@ func (t *Tokenizer) run(sc *scratch, text string, track, asText bool) error {
 	}
 	sc.reset()
 	whole := newAligned(sc, text, track)
-	first := t.plain.extract(&whole, sc.pieces[:0], asText)
+	var first []piece
+	if t.llama != nil {
+		first = t.llama.extract(&whole, sc.pieces[:0], asText)
+	} else {
+		first = t.plain.extract(&whole, sc.pieces[:0], asText)
+	}
 	pieces := sc.spare[:0]
 	for i := range first {
 		p := &first[i]
@@ -276,19 +285,28 @@ func (t *Tokenizer) cut(text string, sequence int, opt Options) (Encoding, error
 // AppendIDs appends the ids of text to dst, the fast way: no offsets, no limits, and no memory but dst's once warmed up. With special, the template's
 // tokens are added. What the vocabulary cannot express at all (no unknown token) is left out.
 func (t *Tokenizer) AppendIDs(dst []int32, text string, special bool) []int32 {
+	if special {
+		dst = append(dst, t.before...)
+	}
+	dst = t.appendText(dst, text, false)
+	if special {
+		dst = append(dst, t.after...)
+	}
+	return dst
+}
+
+// AppendPlainIDs is AppendIDs for texts of strangers: names of special tokens in it are plain text, and the template adds nothing.
+func (t *Tokenizer) AppendPlainIDs(dst []int32, text string) []int32 {
+	return t.appendText(dst, text, true)
+}
+
+func (t *Tokenizer) appendText(dst []int32, text string, asText bool) []int32 {
 	sc := t.pool.get()
 	defer t.pool.put(sc)
-	before, after := t.around()
-	if special {
-		dst = append(dst, before...)
-	}
-	if err := t.run(sc, text, false, false); err == nil {
+	if err := t.run(sc, text, false, asText); err == nil {
 		for i := range sc.out {
 			dst = append(dst, sc.out[i].id)
 		}
-	}
-	if special {
-		dst = append(dst, after...)
 	}
 	return dst
 }
@@ -344,6 +362,9 @@ func (t *Tokenizer) AddedTokens() []AddedToken {
 
 // IsSpecial says whether Decode leaves id out when asked to skip special tokens.
 func (t *Tokenizer) IsSpecial(id int32) bool {
+	if t.llama != nil {
+		return id >= 0 && int(id) < len(t.llama.types) && (t.llama.types[id] == ggufControl || t.llama.types[id] == ggufUnknown)
+	}
 	a, ok := t.addedByID[id]
 	return ok && a.Special
 }
