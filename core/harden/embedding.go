@@ -63,6 +63,7 @@ func (m *Embedding) Micro(_ context.Context, s *train.Step) (float64, error) {
 			return 0, err
 		}
 		delta := g
+		m.observe("gradient", loss, g)
 		if m.Kind == "fgm" {
 			p.normalise(delta, m.Epsilon)
 		} else {
@@ -156,12 +157,14 @@ func (m *Embedding) matrix(p *passes) (float64, error) {
 	v := table.Values()
 	was := make([]float32, len(v))
 	copy(was, v)
+	r := make([]float32, len(v))
 	if norm > 0 {
 		for i, g := range table.Grad {
-			v[i] += float32(m.Epsilon * (float64(g) / norm))
+			r[i] = float32(m.Epsilon * (float64(g) / norm))
+			v[i] += r[i]
 		}
 	}
-	m.observe("clean", loss, nil)
+	m.observe("clean", loss, r)
 	adv, _, err := p.run("adversarial", nil, true)
 	copy(v, was)
 	add(table.Grad, before)
