@@ -72,7 +72,7 @@ type Config struct {
 	// TieWords shares the word table with the output layer of a language-model head.
 	TieWords bool
 
-	HiddenDropout, AttentionDropout, EmbeddingDropout, ClassifierDropout, PoolerDropout float32
+	HiddenDropout, AttentionDropout, EmbeddingDropout, ClassifierDropout, PoolerDropout, InnerDropout float32
 
 	// Decoders and ModernBERT. Full[i] says that layer i sees everything, otherwise only Window; NoRope[i] that it has no rotation.
 	Rope, LocalRope *Rope

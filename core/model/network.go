@@ -42,7 +42,9 @@ func init() {
 	// A function, because the families' builders refer back to this table through New.
 	families = map[string]*family{
 		"bert": bertFamily, "distilbert": distilbertFamily, "roberta": robertaFamily("Roberta"), "xlm-roberta": robertaFamily("XLMRoberta"),
-		"electra": electraFamily, "albert": albertFamily, "mpnet": mpnetFamily,
+		"electra": electraFamily, "albert": albertFamily, "mpnet": mpnetFamily, "modernbert": modernbertFamily, "deberta-v2": debertaFamily,
+		"gpt2": gpt2Family, "gpt_neox": neoxFamily, "llama": llamaFamily, "mistral": mistralFamily, "qwen2": qwen2Family, "qwen3": qwen3Family,
+		"smollm3": smollm3Family, "gemma3_text": gemma3Family, "phi3": phi3Family,
 	}
 }
 

@@ -85,16 +85,26 @@ func near(t *testing.T, column, what string, want, got []float32, tol float64) {
 	}
 }
 
-// nearGradient compares gradients: 1e-4 of the tensor's largest element, plus 1e-6. The table shows the share of the tolerance used.
-func nearGradient(t *testing.T, what string, want, got []float32) {
+// nearGradient compares gradients: 1e-4 of the tensor's largest element, plus 1e-6. largest is that of the largest gradient of the model: a
+// tensor below a millionth of it is zero in exact arithmetic (the key bias of plain attention), and what the reference shows is rounding
+// noise, which grows with the gradients that flow. The table shows the share of the tolerance used.
+func nearGradient(t *testing.T, what string, want, got []float32, largest float64) {
 	t.Helper()
-	top := 0.0
-	for _, w := range want {
-		top = max(top, math.Abs(float64(w)))
-	}
+	top := absMax(want)
 	d, tol := distance(t, want, got), 1e-4*top+1e-6
+	if top < 1e-6*largest {
+		tol += 1e-6 * largest
+	}
 	results.add(t, "grad/tol", d/tol)
 	if d > tol {
 		t.Errorf("%s: differs by %.3g, tolerance %.3g", what, d, tol)
 	}
+}
+
+func absMax(v []float32) float64 {
+	top := 0.0
+	for _, x := range v {
+		top = max(top, math.Abs(float64(x)))
+	}
+	return top
 }
