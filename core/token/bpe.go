@@ -20,8 +20,7 @@ type bpe struct {
 	ignoreMerges bool
 	bytes        [256]int32 // ids of <0x00> to <0xFF>, -1 for none
 	ascii        [utf8.RuneSelf]int32
-	// breaks is set when no merge ever crosses from something else to a mark U+2581: words can then be merged one by one.
-	breaks bool
+	breaks       breaks
 }
 
 // symbol is a token in the making: len bytes of the word.
@@ -35,7 +34,6 @@ func newBPE(v *vocab, merges [][2]string, m bpe) (*bpe, error) {
 		}
 	}
 	m.merges = newPairs(len(merges))
-	m.breaks = true
 	var joined []byte
 	for rank, pair := range merges {
 		a, ok := v.ids[pair[0]]
@@ -55,7 +53,7 @@ func newBPE(v *vocab, merges [][2]string, m bpe) (*bpe, error) {
 			return nil, fmt.Errorf("merge %d: %q is not in the vocabulary", rank, joined)
 		}
 		m.merges.set(a, b, merge{int32(rank), id})
-		m.breaks = m.breaks && !crosses(joined)
+		m.breaks.add(joined)
 	}
 	for c := range m.bytes {
 		m.bytes[c] = -1
@@ -69,35 +67,14 @@ func newBPE(v *vocab, merges [][2]string, m bpe) (*bpe, error) {
 			m.ascii[c] = id
 		}
 	}
-	if m.prefix != "" || m.suffix != "" || m.ignoreMerges {
-		m.breaks = false
-	}
+	_, marks := v.ids[metaMark]
+	m.breaks.off = !marks || m.prefix != "" || m.suffix != "" || m.ignoreMerges
 	return &m, nil
 }
 
-// crosses says whether a mark follows something that is not a mark.
-func crosses(name []byte) bool {
-	marks := true
-	for i := 0; i < len(name); {
-		if len(name)-i >= 3 && name[i] == 0xE2 && name[i+1] == 0x96 && name[i+2] == 0x81 {
-			if !marks {
-				return true
-			}
-			i += 3
-			continue
-		}
-		marks = false
-		i++
-	}
-	return false
-}
-
 func (m *bpe) tokenize(sc *scratch, a *aligned, word int32) error {
-	if !m.breaks {
-		return m.word(sc, a, 0, len(a.text), word)
-	}
 	for lo := 0; lo < len(a.text); {
-		hi := nextWord(a.text, lo)
+		hi := m.breaks.next(a.text, lo)
 		if err := m.word(sc, a, lo, hi, word); err != nil {
 			return err
 		}
@@ -106,22 +83,45 @@ func (m *bpe) tokenize(sc *scratch, a *aligned, word int32) error {
 	return nil
 }
 
-// nextWord is the end of the word at lo: where a mark follows something that is not a mark.
-func nextWord(text []byte, lo int) int {
+// breaks tells where a text can be cut without changing what becomes of it: before a mark U+2581 that follows something else, unless some token holds
+// a mark after just that byte. SentencePiece vocabularies have few such tokens, so words can be joined one by one.
+type breaks struct {
+	off   bool
+	never [256]bool
+}
+
+// add takes note of a token.
+func (b *breaks) add(name []byte) {
+	for i := 1; i+3 <= len(name); i++ {
+		if isMark(name[i:]) && !(i >= 3 && isMark(name[i-3:])) {
+			b.never[name[i-1]] = true
+		}
+	}
+}
+
+func isMark(text []byte) bool {
+	return len(text) >= 3 && text[0] == 0xE2 && text[1] == 0x96 && text[2] == 0x81
+}
+
+// next is the end of the part that begins at lo.
+func (b *breaks) next(text []byte, lo int) int {
+	if b.off {
+		return len(text)
+	}
 	marks := true
-	i := lo
-	for i < len(text) {
-		if text[i] == 0xE2 && len(text)-i >= 3 && text[i+1] == 0x96 && text[i+2] == 0x81 {
-			if !marks {
+	for i := lo; i < len(text); {
+		if text[i] == 0xE2 && isMark(text[i:]) {
+			if !marks && !b.never[text[i-1]] {
 				return i
 			}
+			marks = true
 			i += 3
 			continue
 		}
 		marks = false
 		i++
 	}
-	return i
+	return len(text)
 }
 
 // maxCachedWord bounds the words that the cache holds.

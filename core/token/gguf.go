@@ -137,7 +137,7 @@ func integer(v any) (int64, bool) {
 
 // controls are names whose tokens llama.cpp takes for control tokens whatever the file says, since they end a turn or a text.
 var controls = []string{"<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>", "<EOT>", "_<EOT>", "[EOT]",
-	"<｜end▁of▁sentence｜>", "<end_of_utterance>", "<|eom_id|>"}
+	"<｜end▁of▁sentence｜>", "<end_of_utterance>", "<|eom_id|>", "</s>"}
 
 // FromGGUF makes the tokenizer that llama.cpp makes of the vocabulary. Names of control tokens in a text are recognised unless Options.SpecialAsText says
 // otherwise; user-defined tokens always are.
@@ -264,45 +264,42 @@ func (l *llama) index(names []string) {
 	l.finder = newMatcher(all, func(a *AddedToken) []byte { return []byte(a.Content) })
 }
 
-// all calls f with every token that text begins with.
-func (m *matcher) all(text []byte, f func(t *AddedToken, n int)) {
-	lo, hi := 0, len(m.patterns)
-	for k := 0; lo < hi; k++ {
-		if len(m.patterns[lo]) == k {
-			f(m.tokens[lo], k)
-			lo++
-		}
-		if k == len(text) || lo == hi {
-			return
-		}
-		lo, hi = m.narrow(lo, hi, k, text[k])
-	}
+// hit is a special token found in a text.
+type hit struct {
+	at, n int
+	token *AddedToken
 }
 
 // extract cuts a at special tokens: long ones first, wherever they stand, then shorter ones in what is left.
-func (l *llama) extract(a *aligned, dst []piece, asText bool) []piece {
-	type hit struct {
-		at, n int
-		token *AddedToken
-	}
-	var hits []hit
+func (l *llama) extract(sc *scratch, a *aligned, dst []piece, asText bool) []piece {
+	hits := sc.hits[:0]
 	for i, c := range a.text {
 		if !l.finder.begins[c] {
 			continue
 		}
-		l.finder.all(a.text[i:], func(t *AddedToken, n int) {
-			if !asText || !t.Special {
-				hits = append(hits, hit{i, n, t})
+		lo, hi := 0, len(l.finder.patterns)
+		for k := 0; lo < hi; k++ {
+			if len(l.finder.patterns[lo]) == k {
+				if t := l.finder.tokens[lo]; !asText || !t.Special {
+					hits = append(hits, hit{i, k, t})
+				}
+				lo++
 			}
-		})
+			if i+k == len(a.text) || lo == hi {
+				break
+			}
+			lo, hi = l.finder.narrow(lo, hi, k, a.text[i+k])
+		}
 	}
+	sc.hits = hits
 	if len(hits) == 0 {
 		return a.part(dst, 0, len(a.text))
 	}
 	slices.SortFunc(hits, func(x, y hit) int {
 		return cmp.Or(cmp.Compare(y.n, x.n), cmp.Compare(x.token.ID, y.token.ID), cmp.Compare(x.at, y.at))
 	})
-	taken := make([]bool, len(a.text))
+	taken := append(sc.taken[:0], make([]bool, len(a.text))...)
+	sc.taken = taken
 	kept := hits[:0]
 	for _, h := range hits {
 		// Longer ones are in place already, so an overlap shows at an end.
@@ -370,15 +367,19 @@ func (l *llama) decode(t *Tokenizer, ids []int32, skip bool) string {
 }
 
 // spacePrefix puts a space before each piece of text and writes spaces as marks.
-type spacePrefix struct{ prefix bool }
+type spacePrefix struct {
+	prefix bool
+	marks  *replacer
+}
+
+func marksFor(mark string) *replacer { return &replacer{find: literalFinder{" "}, content: mark} }
 
 func (p spacePrefix) pretokenize(sc *scratch, _ int, a *aligned, dst []piece) ([]piece, error) {
 	in := *a
 	if p.prefix {
 		in.prepend(sc, " ")
 	}
-	spaces := replacer{find: literalFinder{" "}, content: metaMark}
-	spaces.normalize(sc, &in)
+	p.marks.normalize(sc, &in)
 	return in.part(dst, 0, len(in.text)), nil
 }
 
@@ -388,8 +389,8 @@ func (t *Tokenizer) spmOf(g GGUF) error {
 	}
 	t.llama.pieces = true
 	t.llama.prefix = g.AddSpacePrefix == nil || *g.AddSpacePrefix
-	t.pre = []preTokenizer{spacePrefix{t.llama.prefix}}
-	t.model = newSPM(t.vocab, g.Scores, t.llama.types, g.UNK)
+	t.pre = []preTokenizer{spacePrefix{t.llama.prefix, marksFor(metaMark)}}
+	t.model = newSPM(t.vocab, g.Scores, g.UNK)
 	return nil
 }
 
@@ -496,7 +497,7 @@ func (t *Tokenizer) t5Of(g GGUF) error {
 	if g.AddSpacePrefix != nil && !*g.AddSpacePrefix {
 		when = never
 	}
-	t.pre = []preTokenizer{metaspace{mark: metaMark, when: when, split: false}}
+	t.pre = []preTokenizer{metaspace{mark: metaMark, when: when, marks: marksFor(metaMark)}}
 	t.decoder = metaspaceDecoder{mark: metaMark, never: when == never}
 	return nil
 }

@@ -97,19 +97,20 @@ type metaspace struct {
 	mark  string
 	when  scheme
 	split bool
+	marks *replacer
+	find  finder
 }
 
 func (p metaspace) pretokenize(sc *scratch, _ int, a *aligned, dst []piece) ([]piece, error) {
 	in := *a
-	spaces := replacer{find: literalFinder{" "}, content: p.mark}
-	spaces.normalize(sc, &in)
+	p.marks.normalize(sc, &in)
 	if (p.when == always || p.when == first && in.start == 0) && !strings.HasPrefix(view(in.text), p.mark) {
 		in.prepend(sc, p.mark)
 	}
 	if !p.split {
 		return in.part(dst, 0, len(in.text)), nil
 	}
-	cuts, _ := literalFinder{p.mark}.find(in.text, sc.cuts[:0])
+	cuts, _ := p.find.find(in.text, sc.cuts[:0])
 	sc.cuts = cuts
 	return in.split(dst, cuts, mergedWithNext), nil
 }
@@ -248,6 +249,7 @@ func loadPreTokenizer(dst []preTokenizer, raw json.RawMessage, depth int) ([]pre
 		if utf8.RuneCountInString(p.mark) != 1 {
 			return nil, fmt.Errorf("Metaspace: replacement: expected one character, got %q", p.mark)
 		}
+		p.marks, p.find = marksFor(p.mark), literalFinder{p.mark}
 		switch f.Scheme {
 		case "always":
 		case "first":

@@ -20,6 +20,8 @@ type scratch struct {
 	heap   []candidate
 	nodes  []node
 	joins  []joining
+	hits   []hit
+	taken  []bool
 	words  wordCache
 }
 
@@ -44,7 +46,7 @@ func (p *scratches) get() *scratch {
 }
 
 func (p *scratches) put(sc *scratch) {
-	if cap(sc.text)+8*cap(sc.at)+24*cap(sc.marks)+16*cap(sc.out)+64*cap(sc.pieces)+16*cap(sc.nodes)+32*cap(sc.syms) > keepBytes {
+	if cap(sc.text)+8*cap(sc.at)+24*cap(sc.marks)+16*cap(sc.out)+64*cap(sc.pieces)+16*cap(sc.nodes)+32*cap(sc.syms)+24*cap(sc.hits) > keepBytes {
 		return
 	}
 	p.mu.Lock()

@@ -13,12 +13,11 @@ type spm struct {
 	unk    int32
 	// longest token in bytes: longer texts need not be looked up.
 	longest int
-	// breaks: see bpe.
-	breaks bool
+	breaks  breaks
 }
 
-func newSPM(v *vocab, scores []float32, types []int32, unk int32) *spm {
-	m := &spm{vocab: v, scores: scores, unk: unk, breaks: true}
+func newSPM(v *vocab, scores []float32, unk int32) *spm {
+	m := &spm{vocab: v, scores: scores, unk: unk}
 	for c := range m.bytes {
 		m.bytes[c] = -1
 		if id, ok := v.ids[fmt.Sprintf("<0x%02X>", c)]; ok {
@@ -27,20 +26,18 @@ func newSPM(v *vocab, scores []float32, types []int32, unk int32) *spm {
 			m.bytes[c] = id
 		}
 	}
-	for id, name := range v.names {
+	for _, name := range v.names {
 		m.longest = max(m.longest, len(name))
-		// Pieces of special names are joined as well, when their texts come to be.
-		m.breaks = m.breaks && (types[id] == ggufControl || !crosses([]byte(name)))
+		m.breaks.add([]byte(name))
 	}
+	_, marks := v.ids[metaMark]
+	m.breaks.off = !marks
 	return m
 }
 
 func (m *spm) tokenize(sc *scratch, a *aligned, word int32) error {
-	if !m.breaks {
-		return m.word(sc, a, 0, len(a.text), word)
-	}
 	for lo := 0; lo < len(a.text); {
-		hi := nextWord(a.text, lo)
+		hi := m.breaks.next(a.text, lo)
 		if err := m.word(sc, a, lo, hi, word); err != nil {
 			return err
 		}

@@ -204,7 +204,7 @@ func (t *Tokenizer) run(sc *scratch, text string, track, asText bool) error {
 	whole := newAligned(sc, text, track)
 	var first []piece
 	if t.llama != nil {
-		first = t.llama.extract(&whole, sc.pieces[:0], asText)
+		first = t.llama.extract(sc, &whole, sc.pieces[:0], asText)
 	} else {
 		first = t.plain.extract(&whole, sc.pieces[:0], asText)
 	}
