@@ -1,0 +1,92 @@
+// Running an operation: the calling thread takes chunks until none is left, and so do the workers where there are any.
+#include "kernels.h"
+
+static void run_chunk(u32 op, const void *args, i32 chunk, env *e) {
+  switch (op) {
+#define CASE(name, n) \
+  case n:             \
+    op_##name(args, chunk, e); \
+    break;
+    OPS(CASE)
+#undef CASE
+  }
+}
+
+// version lets the engine refuse kernels of another build.
+EXPORT(version) u32 version(void) { return 1; }
+
+// level: bit 0 relaxed SIMD, bit 1 threads.
+EXPORT(level) u32 level(void) {
+  u32 l = 0;
+#ifdef TEMPER_RELAXED
+  l |= 1;
+#endif
+#ifdef TEMPER_THREADS
+  l |= 2;
+#endif
+  return l;
+}
+
+#ifdef TEMPER_THREADS
+
+#define LOAD(p) __atomic_load_n(&(p), __ATOMIC_SEQ_CST)
+#define STORE(p, v) __atomic_store_n(&(p), (v), __ATOMIC_SEQ_CST)
+#define INC(p) __atomic_fetch_add(&(p), 1, __ATOMIC_SEQ_CST)
+#define DEC(p) __atomic_fetch_sub(&(p), 1, __ATOMIC_SEQ_CST)
+
+static void take(ctl *c, u32 thread) {
+  env e = {c->scratch + thread * c->scratch_bytes};
+  for (;;) {
+    u32 i = INC(c->next);
+    if (i >= c->chunks) return;
+    run_chunk(c->op, c->args, (i32)i, &e);
+  }
+}
+
+// run executes chunks 0 … chunks-1 of an operation and returns when all are done.
+EXPORT(run) void run(ctl *c, u32 op, const void *args, u32 chunks) {
+  if (chunks <= 1 || LOAD(c->workers) == 0) {
+    env e = {c->scratch};
+    for (u32 i = 0; i < chunks; i++) run_chunk(op, args, (i32)i, &e);
+    return;
+  }
+  c->op = op, c->args = args, c->chunks = chunks;
+  STORE(c->next, 0);
+  STORE(c->open, 1);
+  INC(c->gen);
+  __builtin_wasm_memory_atomic_notify((int *)&c->gen, 0x7fffffff);
+  take(c, 0);
+  // All chunks are taken. A worker that still holds one is active; one that comes now finds the job closed.
+  STORE(c->open, 0);
+  while (LOAD(c->active) != 0) {
+  }
+}
+
+// worker serves jobs until stop is set. thread counts from 1; each has its own stack (see stack_set).
+EXPORT(worker) void worker(ctl *c, u32 thread) {
+  INC(c->ready);
+  u32 seen = LOAD(c->gen) - 1;
+  while (!LOAD(c->stop)) {
+    // Jobs follow closely within a forward pass: look for a while before going to sleep.
+    u32 gen = LOAD(c->gen);
+    for (i32 spin = 0; gen == seen && spin < 20000; spin++) gen = LOAD(c->gen);
+    if (gen == seen) {
+      __builtin_wasm_memory_atomic_wait32((int *)&c->gen, (int)seen, -1);
+      continue;
+    }
+    seen = gen;
+    INC(c->active);
+    if (LOAD(c->open)) take(c, thread);
+    DEC(c->active);
+  }
+  DEC(c->ready);
+}
+
+#else
+
+EXPORT(run) void run(ctl *c, u32 op, const void *args, u32 chunks) {
+  env e = {c->scratch};
+  for (u32 i = 0; i < chunks; i++) run_chunk(op, args, (i32)i, &e);
+}
+
+#endif
