@@ -508,3 +508,6 @@ func fill(p *grad.Param, x float32) {
 		v[i] = x
 	}
 }
+
+// Mergeable reports whether Merge can do its work: prompt methods cannot.
+func (m *Model) Mergeable() bool { return m.prompt == nil }
