@@ -11,6 +11,7 @@ import (
 	"github.com/temper-ml/temper/core/data"
 	"github.com/temper-ml/temper/core/grad"
 	"github.com/temper-ml/temper/core/model"
+	"github.com/temper-ml/temper/core/peft"
 	"github.com/temper-ml/temper/core/tensor"
 )
 
@@ -499,4 +500,14 @@ func argmax(v []float32) int {
 		}
 	}
 	return best
+}
+
+// EvaluateBundle scores an opened classifier on examples encoded by EncodeAll.
+func EvaluateBundle(ctx context.Context, k backend.Kernels, b *peft.Bundle, examples []Example) (Scores, error) {
+	loss := Loss{}
+	if b.Model.Config().Problem() == model.Regression {
+		loss.Kind = "mse"
+	}
+	var arena grad.Arena
+	return Evaluate(ctx, k, &arena, b.Model, loss, examples, b.Model.Config().Labels)
 }

@@ -1,0 +1,333 @@
+// Package harden makes classifiers stand against people who try to fool them: training on perturbed texts, made anew every time, and on
+// worst-case changes of word embeddings, on top of full tuning or any adapter.
+package harden
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/temper-ml/temper/backend"
+	"github.com/temper-ml/temper/core/attack"
+	"github.com/temper-ml/temper/core/checkpoint"
+	"github.com/temper-ml/temper/core/model"
+	"github.com/temper-ml/temper/core/peft"
+	"github.com/temper-ml/temper/core/pipeline"
+	"github.com/temper-ml/temper/core/train"
+)
+
+// Methods are the names that Objective knows; "augment" combines with any other by "+": "augment+fgm".
+func Methods() []string {
+	return []string{"augment", "fgm", "fgm-matrix", "fgsm", "pgd", "pgd-linf", "freelb", "smart", "vat", "r-drop"}
+}
+
+// Sources are what "augment" draws from; none means character noise.
+type Sources struct {
+	Perturbers []attack.Perturber
+	Labels     []string
+	Victim     attack.Victim
+}
+
+// Objective makes the objective of a method string. "none" is ordinary training.
+func Objective(method string, s Sources) (train.Objective, error) {
+	parts := strings.Split(method, "+")
+	augment := false
+	var inner train.Objective
+	for _, p := range parts {
+		switch p = strings.TrimSpace(p); p {
+		case "none":
+		case "augment":
+			if augment {
+				return nil, fmt.Errorf("method %q: augment twice", method)
+			}
+			augment = true
+		default:
+			if inner != nil {
+				return nil, fmt.Errorf("method %q: expected augment and at most one other method", method)
+			}
+			switch p {
+			case "smart", "vat", "r-drop":
+				m, err := NewSmooth(p)
+				if err != nil {
+					return nil, err
+				}
+				inner = m
+			case "fgm", "fgm-matrix", "fgsm", "pgd", "pgd-linf", "freelb":
+				m, err := NewEmbedding(p)
+				if err != nil {
+					return nil, err
+				}
+				inner = m
+			default:
+				return nil, fmt.Errorf("method %q: expected one of %s, or augment+ one of them", p, strings.Join(Methods(), ", "))
+			}
+		}
+	}
+	if inner == nil {
+		inner = train.Plain{}
+	}
+	if !augment {
+		return inner, nil
+	}
+	a := NewAugment(s.Perturbers...)
+	a.Inner, a.Labels, a.Victim = inner, s.Labels, s.Victim
+	return a, nil
+}
+
+// Options describe a hardening run.
+type Options struct {
+	// Tune are the settings of the training itself; Tune.Method is "full", "lora", ….
+	Tune train.Options
+	// Method is the defence: see Methods.
+	Method string
+	// Perturbers are the sources of "augment" beside character noise, or in place of it when OnlyThese is set.
+	Perturbers []attack.Perturber
+	OnlyThese  bool
+	// Augment, when not nil, changes the settings of augmentation before the run.
+	Augment func(*Augment)
+
+	// Examples are attacked before and after by each of Recipes (names); none measures nothing. Attack are the settings.
+	Examples []attack.Example
+	Recipes  []string
+	Attack   attack.Options
+	// Before names the model to compare with: a folder, or "" for the base itself if it is a classifier with these labels, else for
+	// the same tuning without defence ("plain" forces that, "none" leaves the comparison out).
+	Before string
+	// Phase is told what begins: "before", "attack before", "harden", "attack after".
+	Phase func(name string)
+}
+
+// Standing is how a model stands: accuracy on the dev set, and under each attack.
+type Standing struct {
+	Accuracy    float64                   `json:"accuracy"`
+	UnderAttack map[string]float64        `json:"under_attack"`
+	Reports     map[string]*attack.Report `json:"-"`
+}
+
+// Result is what a run reports; the JSON names are those of `temper harden`.
+type Result struct {
+	train.Result
+	Defence string    `json:"defence"`
+	Before  *Standing `json:"before,omitempty"`
+	After   *Standing `json:"after,omitempty"`
+}
+
+// Run hardens a classifier and writes it.
+func Run(ctx context.Context, o Options) (*Result, error) {
+	if o.Method == "" {
+		o.Method = "augment+fgm"
+	}
+	if o.Tune.Method == "head" {
+		return nil, errors.New("harden: a head over a frozen encoder cannot learn to see through disguises; tune full, lora or another adapter")
+	}
+	sources := o.Perturbers
+	if len(sources) == 0 || !o.OnlyThese {
+		sources = append([]attack.Perturber{NewCharNoise()}, sources...)
+	}
+	objective, err := Objective(o.Method, Sources{Perturbers: sources, Labels: o.Tune.Train.LabelNames})
+	if err != nil {
+		return nil, fmt.Errorf("harden: %w", err)
+	}
+	if a, ok := objective.(*Augment); ok && o.Augment != nil {
+		o.Augment(a)
+	}
+	for _, r := range o.Recipes {
+		if _, err := attack.NewRecipe(r); err != nil {
+			return nil, fmt.Errorf("harden: %w", err)
+		}
+	}
+	out := &Result{Defence: o.Method}
+	var spent train.Cost
+	started := time.Now()
+	if out.Before, spent, err = o.before(ctx); err != nil {
+		return nil, fmt.Errorf("harden: before: %w", err)
+	}
+	o.phase("harden")
+	t := o.Tune
+	t.Objective = objective
+	t.Extra = fmt.Sprintf("%s %s %v", t.Extra, o.Method, describe(objective))
+	r, err := train.Run(ctx, t)
+	if r != nil {
+		out.Result = *r
+	}
+	if err != nil {
+		return out, err
+	}
+	out.Cost = out.Cost.Add(spent)
+	o.phase("attack after")
+	p, err := pipeline.New(r.Bundle, o.Tune.Kernels, pipeline.Options{MaxTokens: o.Tune.MaxTokens})
+	if err != nil {
+		return out, err
+	}
+	if out.After, err = o.stand(ctx, p, r.Dev); err != nil {
+		return out, fmt.Errorf("harden: attack after: %w", err)
+	}
+	out.Seconds = time.Since(started).Seconds()
+	return out, nil
+}
+
+func (o *Options) phase(name string) {
+	if o.Phase != nil {
+		o.Phase(name)
+	}
+}
+
+// describe renders the settings of an objective, for the fingerprint of its checkpoints.
+func describe(x train.Objective) string {
+	switch m := x.(type) {
+	case *Augment:
+		names := make([]string, len(m.Sources))
+		for i, s := range m.Sources {
+			names[i] = s.Name()
+			if c, ok := s.(*CharNoise); ok {
+				names[i] = fmt.Sprintf("%s %v", c.Name(), *c)
+			}
+		}
+		return fmt.Sprint("augment ", names, m.Share, m.Copies, m.Consistency, m.Worst, m.Rounds, describe(m.Inner))
+	case *Embedding:
+		return fmt.Sprint(m.Kind, m.Epsilon, m.Steps, m.StepSize, m.Radius, m.InitMagnitude)
+	case *Smooth:
+		return fmt.Sprint(m.Kind, m.Weight, m.NoiseStd, m.StepSize, m.Radius)
+	}
+	return fmt.Sprintf("%T", x)
+}
+
+// before measures what the model is compared with.
+func (o *Options) before(ctx context.Context) (*Standing, train.Cost, error) {
+	if o.Before == "none" || o.Tune.Dev == nil && len(o.Examples) == 0 {
+		return nil, train.Cost{}, nil
+	}
+	o.phase("before")
+	path := o.Before
+	if path == "" {
+		if o.classifier() {
+			path = o.Tune.Base
+		} else {
+			path = "plain"
+		}
+	}
+	var p *pipeline.Pipeline
+	var dev *train.Scores
+	var spent train.Cost
+	if path == "plain" {
+		t := o.Tune
+		t.Out, t.Objective, t.Resume = "", nil, false
+		r, err := train.Run(ctx, t)
+		if err != nil {
+			return nil, spent, err
+		}
+		dev, spent = r.Dev, r.Cost
+		if p, err = pipeline.New(r.Bundle, o.Tune.Kernels, pipeline.Options{MaxTokens: o.Tune.MaxTokens}); err != nil {
+			r.Bundle.Close()
+			return nil, spent, err
+		}
+	} else {
+		var err error
+		if p, err = pipeline.Open(path, o.Tune.Kernels, pipeline.Options{MaxTokens: o.Tune.MaxTokens}); err != nil {
+			return nil, spent, err
+		}
+	}
+	defer p.Close()
+	o.phase("attack before")
+	s, err := o.stand(ctx, p, dev)
+	return s, spent, err
+}
+
+// classifier reports whether the base has a head for the labels of the data already.
+func (o *Options) classifier() bool {
+	f := o.Tune.Folder
+	if f == nil {
+		var err error
+		if f, err = checkpoint.OpenFolder(o.Tune.Base); err != nil {
+			return false
+		}
+		defer f.Close()
+	}
+	if f.Has(checkpoint.AdapterConfigFile) {
+		return false
+	}
+	raw, err := f.Config()
+	if err != nil {
+		return false
+	}
+	c, err := model.ParseConfig(raw)
+	if err != nil || c.Head != model.HeadSequence || o.Tune.Train == nil {
+		return false
+	}
+	a, b := slices.Clone(c.Labels), slices.Clone(o.Tune.Train.LabelNames)
+	slices.Sort(a)
+	slices.Sort(b)
+	return slices.Equal(a, b)
+}
+
+// stand measures a model. dev are its scores on the dev set where they are known.
+func (o *Options) stand(ctx context.Context, p *pipeline.Pipeline, dev *train.Scores) (*Standing, error) {
+	s := &Standing{UnderAttack: map[string]float64{}, Reports: map[string]*attack.Report{}}
+	if dev == nil && o.Tune.Dev != nil {
+		var err error
+		if dev, err = scores(ctx, p.Bundle(), o.Tune.Kernels, &o.Tune); err != nil {
+			return nil, err
+		}
+	}
+	if dev != nil {
+		s.Accuracy = dev.Accuracy
+	}
+	if len(o.Examples) == 0 {
+		return s, nil
+	}
+	v, err := p.Victim()
+	if err != nil {
+		return nil, err
+	}
+	examples, err := o.relabel(v.Labels())
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range o.Recipes {
+		r, err := attack.NewRecipe(name, attack.Capabilities(v, o.Attack)...)
+		if err != nil {
+			return nil, err
+		}
+		rep, err := attack.Run(ctx, v, examples, r, o.Attack)
+		if err != nil {
+			return nil, err
+		}
+		s.UnderAttack[name], s.Reports[name] = rep.AccuracyUnderAttack, rep
+		if dev == nil {
+			s.Accuracy = rep.CleanAccuracy
+		}
+	}
+	return s, nil
+}
+
+// relabel renumbers the examples, whose labels are those of the training data, as the model does.
+func (o *Options) relabel(labels []string) ([]attack.Example, error) {
+	names := o.Tune.Train.LabelNames
+	out := slices.Clone(o.Examples)
+	for i, e := range out {
+		if e.Label < 0 || e.Label >= len(names) {
+			return nil, fmt.Errorf("row %d has label %d, expected 0 to %d", e.Row, e.Label, len(names)-1)
+		}
+		if out[i].Label = slices.Index(labels, names[e.Label]); out[i].Label < 0 {
+			return nil, fmt.Errorf("row %d: the model does not know the label %q", e.Row, names[e.Label])
+		}
+	}
+	return out, nil
+}
+
+func scores(ctx context.Context, b *peft.Bundle, k backend.Kernels, t *train.Options) (*train.Scores, error) {
+	dev := *t.Dev
+	labels := b.Model.Config().Labels
+	if err := dev.MapLabels(labels); err != nil {
+		return nil, err
+	}
+	set, err := train.EncodeAll(b, &dev, t.MaxTokens)
+	if err != nil {
+		return nil, err
+	}
+	s, err := train.EvaluateBundle(ctx, k, b, set)
+	return &s, err
+}
