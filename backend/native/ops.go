@@ -1,0 +1,55 @@
+package native
+
+import "unsafe"
+
+// ops is the table of a level's assembly. Pointers are to the first of n elements; functions touch no memory beyond them.
+type ops struct {
+	level string
+	w     int // float32 lanes of a vector; a panel is two vectors wide
+	rows  int // of the largest register tile
+
+	tile  [2][15]tileFunc // by vectors-1 and rows
+	strip [4]stripFunc    // by rows, nil where the tiles serve
+
+	transpose8 func(dst *float32, ds int, src *float32, ss int, blocks int)
+
+	add, mul        func(dst, a, b *float32, n int)
+	addBiasResidual func(dst, src, bias, residual *float32, n int)
+	axpy            func(dst, x *float32, n int, s float32)
+	scale           func(dst *float32, n int, s float32)
+	sum, maxOf      func(x *float32, n int) float32
+	dot             func(x, y *float32, n int) float32
+	squares64       func(x *float32, n int) float64
+	centredSquares  func(x *float32, n int, mean float32) float32
+	expSum          func(dst, src *float32, n int, top float32) float32
+	mulSub          func(p, d *float32, n int, delta float32)
+	normRow         func(dst, x, gain, bias *float32, n int, mean, rstd float32)
+	normBackSums    func(dy, x, gain *float32, n int, mean, rstd float32) (sum, dot float32)
+	normBackDX      func(dx, dy, x, gain *float32, n int, mean, rstd, mg, mgx float32)
+	normBackParams  func(dgain, dy, x *float32, n int, mean, rstd float32)
+	adamW           func(p, grad, m, v *float32, n int, s *float32)
+	dots            func(dst, q, k *float32, stride, d, n int, s float32)
+	act             [8]func(dst, x *float32, n int)
+	actGrad         [8]func(dx, dy, x *float32, n int)
+	peakFMA         func(n int) float32
+}
+
+// tileFunc: see tileSignature in _gen/gemm.go.
+type tileFunc func(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int)
+
+type stripFunc func(k int, a *float32, rs, ks int, b *float32, bs, panel int, c *float32, cs int, alpha float32, acc int)
+
+// p is the address of the first element, also of an empty slice.
+func p(x []float32) *float32 { return unsafe.SliceData(x) }
+
+// off is p moved by n elements. It must stay within p's allocation, or be used for no element.
+func off(x *float32, n int) *float32 {
+	return (*float32)(unsafe.Add(unsafe.Pointer(x), 4*n))
+}
+
+// aligned returns n floats at a multiple of 64 bytes.
+func aligned(n int) []float32 {
+	v := make([]float32, n+16)
+	skip := int(-uintptr(unsafe.Pointer(&v[0])) % 64 / 4)
+	return v[skip : skip+n : skip+n]
+}

@@ -1,0 +1,352 @@
+package native
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/temper-ml/temper/backend"
+	"github.com/temper-ml/temper/core/tensor"
+)
+
+// A product C = A·B runs in register tiles over panels of B: two vectors of columns, stored k by k. Whatever tile an element falls into, it is
+// summed in the same order: k ascends in one chain of multiply-adds within each of the blocks that kBlock cuts, and the blocks are
+// added in order. That makes one row, a batch, any number of threads and any cut into pieces agree bit for bit.
+
+// kLimit bounds a block of k: a panel of 512 rows by 32 columns is 64 KB, so that several stay in the second-level cache.
+const kLimit = 512
+
+// kBlock is the length of the blocks that k is cut into.
+func kBlock(k int) int {
+	blocks := max(1, (k+kLimit-1)/kLimit)
+	return (k + blocks - 1) / blocks
+}
+
+// product is the multiplication in progress.
+type product struct {
+	m, n, k    int
+	a          []float32
+	rs, ks     int // strides of A in elements, between rows and along k
+	packA      bool
+	b          *float32
+	panel, bs  int       // strides of B in elements, between panels and along k
+	lastPanel  []float32 // a packed copy of the last panel where b is not packed and the panel is short
+	c          []float32
+	ldc        int
+	alpha      float32
+	accumulate bool
+	ep         *backend.Epilogue
+	epilogue   backend.Epilogue
+
+	tiles, panels    int // rows in tiles, columns in panels
+	rowCut, panelCut int // tiles and panels in a piece
+	sums             []float64
+	packed           []float32 // B of MatMul, kept from call to call
+	src              []float32 // what packPanels reads
+	ld               int
+	trans            bool
+	weight           backend.Weight
+}
+
+// split sets the pieces of the product. A piece is about 8 tiles by as many panels as fit into half of a 1 MB second-level cache.
+func (k *kernels) split() (pieces int) {
+	g := &k.prod
+	nr := 2 * k.o.w
+	g.tiles, g.panels = (g.m+k.o.rows-1)/k.o.rows, (g.n+nr-1)/nr
+	group := max(1, min(8, 160<<10/max(1, g.k*nr)))
+	g.rowCut, g.panelCut = min(8, g.tiles), min(group, g.panels)
+	count := func() int { return ((g.tiles + g.rowCut - 1) / g.rowCut) * ((g.panels + g.panelCut - 1) / g.panelCut) }
+	// Cut further for the workers' sake, down to a few microseconds each.
+	for t := k.pool.threads; t > 1 && count() < 4*t && g.rowCut*k.o.rows*g.panelCut*nr*g.k > 1<<18; {
+		switch {
+		case g.rowCut > 1 && g.rowCut*k.o.rows >= g.panelCut*nr || g.panelCut == 1 && g.rowCut > 1:
+			g.rowCut = (g.rowCut + 1) / 2
+		case g.panelCut > 1:
+			g.panelCut = (g.panelCut + 1) / 2
+		default:
+			return count()
+		}
+	}
+	return count()
+}
+
+// multiply runs the product that is set up in k.prod.
+func (k *kernels) multiply() {
+	g := &k.prod
+	if g.m == 0 || g.n == 0 {
+		return
+	}
+	pieces := k.split()
+	if 2*g.m*g.n*g.k < 1<<15 {
+		k.multiplyLoop(0, 0, pieces)
+		return
+	}
+	k.pool.run(pieces, 1, k.loops.multiply)
+}
+
+func (k *kernels) multiplyLoop(w, lo, hi int) {
+	g := &k.prod
+	across := (g.panels + g.panelCut - 1) / g.panelCut
+	for i := lo; i < hi; i++ {
+		t, p := i/across*g.rowCut, i%across*g.panelCut
+		k.piece(k.work[w], t, min(t+g.rowCut, g.tiles), p, min(p+g.panelCut, g.panels))
+	}
+}
+
+// piece computes tiles [t0, t1) of rows by panels [p0, p1).
+func (k *kernels) piece(ws *scratch, t0, t1, p0, p1 int) {
+	g, o := &k.prod, k.o
+	nr := 2 * o.w
+	c0, c1 := p0*nr, min(p1*nr, g.n)
+	kb := max(kBlock(g.k), 1)
+	for t := t0; t < t1; t++ {
+		r0, r1 := t*g.m/g.tiles, (t+1)*g.m/g.tiles
+		rows := r1 - r0
+		var c *float32
+		ldc := g.ldc
+		if g.ep == nil {
+			c = p(g.c[r0*ldc+c0:])
+		} else {
+			ldc = (p1 - p0) * nr
+			c = p(grow(&ws.tile, rows*ldc))
+		}
+		for k0 := 0; k0 == 0 || k0 < g.k; k0 += kb {
+			kn := min(kb, g.k-k0)
+			var a *float32
+			rs, ks := g.rs, g.ks
+			if kn > 0 {
+				a = p(g.a[r0*g.rs+k0*g.ks:])
+				if g.packA {
+					a, rs, ks = p(packRows(ws, g.a[r0*g.rs+k0*g.ks:], g.rs, g.ks, rows, kn)), 1, rows
+				}
+			}
+			acc := 0
+			if k0 > 0 || g.accumulate {
+				acc = 1
+			}
+			for q := p0; q < p1; {
+				b, bs := off(g.b, q*g.panel+k0*g.bs), g.bs
+				if q == g.panels-1 && g.lastPanel != nil {
+					b, bs = p(g.lastPanel[min(k0*nr, len(g.lastPanel)):]), nr
+				}
+				at := off(c, q*nr-c0)
+				n := min(nr, g.n-q*nr)
+				if rows < len(o.strip) && o.strip[rows] != nil && q+4 <= p1 && (q+4)*nr <= g.n && (q+4 < g.panels || g.lastPanel == nil) {
+					o.strip[rows](kn, a, 4*rs, 4*ks, b, 4*bs, 4*g.panel, at, 4*ldc, g.alpha, acc)
+					q += 4
+					continue
+				}
+				vecs := 2
+				if n <= o.w {
+					vecs = 1
+				}
+				o.tile[vecs-1][rows](kn, a, 4*rs, 4*ks, b, 4*bs, at, 4*ldc, n, g.alpha, acc)
+				q++
+			}
+		}
+		if g.ep != nil {
+			for r := range rows {
+				k.finish(ws.tile[r*ldc:r*ldc+c1-c0], r0+r, c0)
+			}
+		}
+	}
+}
+
+// finish applies the epilogue to a piece of an output row, which starts at column c0; src holds the product.
+func (k *kernels) finish(src []float32, row, c0 int) {
+	g, o, n := &k.prod, k.o, len(src)
+	at := row*g.ldc + c0
+	dst, ep := g.c[at:at+n], g.ep
+	bias, residual := k.zeros, k.zeros
+	if ep.Bias != nil {
+		bias = ep.Bias[c0 : c0+n]
+	}
+	if ep.Residual != nil {
+		residual = ep.Residual[at : at+n]
+	}
+	if ep.Act == backend.None && ep.Pre == nil {
+		o.addBiasResidual(p(dst), p(src), p(bias), p(residual), n)
+		return
+	}
+	o.add(p(src), p(src), p(bias), n)
+	if ep.Pre != nil {
+		copy(ep.Pre[at:at+n], src)
+	}
+	if ep.Act != backend.None {
+		o.act[ep.Act](p(src), p(src), n)
+	}
+	o.add(p(dst), p(src), p(residual), n)
+}
+
+// packRows copies rows of A so that the values of one k lie together. It serves transposed A, and strides at which the rows of a tile
+// would compete for the same lines of the first-level cache.
+func packRows(ws *scratch, a []float32, rs, ks, rows, kn int) []float32 {
+	d := grow(&ws.panel, rows*kn)
+	if rs == 1 {
+		for i := range kn {
+			copy(d[i*rows:(i+1)*rows], a[i*ks:])
+		}
+		return d
+	}
+	for r := range rows {
+		s := a[r*rs:]
+		for i, at := 0, r; i < kn; i, at = i+1, at+rows {
+			d[at] = s[i*ks]
+		}
+	}
+	return d
+}
+
+func (k *kernels) MatMul(a backend.MatMulArgs) {
+	a.Check()
+	if a.M == 0 || a.N == 0 {
+		return
+	}
+	g := &k.prod
+	nr := 2 * k.o.w
+	keep := g.packed
+	*g = product{m: a.M, k: a.K, a: a.A, rs: a.LDA, ks: 1, c: a.C, ldc: a.LDC, alpha: a.Alpha, accumulate: a.Accumulate, sums: g.sums, packed: keep}
+	if g.alpha == 0 {
+		g.alpha = 1
+	}
+	if a.TransA {
+		g.rs, g.ks = 1, a.LDA
+	}
+	g.packA = a.M > 1 && a.N > 2*nr && (a.TransA || a.LDA%1024 == 0)
+	// Columns of B that are packed at once: at most 64 MB.
+	step := max(16*nr, 16<<20/max(a.K, 1)/nr*nr)
+	for n0 := 0; n0 < a.N; n0 += step {
+		g.n = min(step, a.N-n0)
+		g.c = a.C[n0:]
+		panels := (g.n + nr - 1) / nr
+		if a.K == 0 {
+			g.b, g.lastPanel = nil, nil
+			k.multiply()
+			continue
+		}
+		at := n0
+		if a.TransB {
+			at = n0 * a.LDB
+		}
+		g.src, g.ld, g.trans = a.B[at:], a.LDB, a.TransB
+		if !a.TransB && a.M <= 3*k.o.rows && a.LDB%1024 != 0 { // used as it lies
+			g.b, g.panel, g.bs, g.lastPanel = p(g.src), nr, a.LDB, nil
+			if g.n%nr != 0 {
+				g.lastPanel = grow(&g.packed, a.K*nr)
+				k.packPanel(g.lastPanel, panels-1)
+			}
+		} else {
+			g.b, g.panel, g.bs, g.lastPanel = p(grow(&g.packed, panels*a.K*nr)), a.K*nr, nr, nil
+			k.pool.run(panels, grain(a.K*nr/2), k.loops.packPanels)
+		}
+		k.multiply()
+	}
+}
+
+func (k *kernels) packPanelsLoop(_, lo, hi int) {
+	g, size := &k.prod, k.prod.k*2*k.o.w
+	for q := lo; q < hi; q++ {
+		k.packPanel(g.packed[q*size:(q+1)*size], q)
+	}
+}
+
+// packPanel writes panel q of B, from k.prod.src, with zeros beyond its last column.
+func (k *kernels) packPanel(dst []float32, q int) {
+	g := &k.prod
+	nr := 2 * k.o.w
+	cols := min(nr, g.n-q*nr)
+	if g.trans {
+		k.packTransposed(dst, g.src[q*nr*g.ld:], g.ld, cols, g.k, nr)
+		return
+	}
+	for i := range g.k {
+		d, s := dst[i*nr:(i+1)*nr], g.src[i*g.ld+q*nr:][:cols]
+		copy(d, s)
+		clear(d[cols:])
+	}
+}
+
+// packTransposed writes dst[i·nr+r] = src[r·ld+i] for rows r < rows <= nr and i < n, with zeros for the other r.
+func (k *kernels) packTransposed(dst, src []float32, ld, rows, n, nr int) {
+	r, blocks := 0, n/8
+	for ; r+8 <= rows; r += 8 {
+		k.o.transpose8(p(dst[r:]), 4*nr, p(src[r*ld:]), 4*ld, blocks)
+		for i := 8 * blocks; i < n; i++ {
+			for j := r; j < r+8; j++ {
+				dst[i*nr+j] = src[j*ld+i]
+			}
+		}
+	}
+	if r == nr {
+		return
+	}
+	for i := range n {
+		d := dst[i*nr : (i+1)*nr]
+		for j := r; j < rows; j++ {
+			d[j] = src[j*ld+i]
+		}
+		clear(d[rows:])
+	}
+}
+
+// packed is a weight as panels of columns (its output channels).
+type packed struct {
+	o       *ops
+	out, in int
+	panels  []float32
+}
+
+func (w *packed) Shape() (out, in int) { return w.out, w.in }
+func (w *packed) Bytes() int           { return 4 * len(w.panels) }
+
+// HoldsSource tells whether the weight still reads the data that it was packed from.
+func (w *packed) HoldsSource() bool { return false }
+
+func (k *kernels) Pack(w backend.Weight) backend.Packed {
+	w.Check()
+	nr := 2 * k.o.w
+	panels := (w.Out + nr - 1) / nr
+	pw := &packed{o: k.o, out: w.Out, in: w.In, panels: aligned(panels * w.In * nr)}
+	k.prod.weight, k.job = w, job{a: pw.panels}
+	k.pool.run(panels, 1, k.loops.packWeight)
+	k.prod.weight = backend.Weight{}
+	return pw
+}
+
+// packWeightLoop expands and packs one panel's rows at a time, so that a quantized matrix never stands whole in float32 beside its panels.
+func (k *kernels) packWeightLoop(_, lo, hi int) {
+	w, nr := k.prod.weight, 2*k.o.w
+	bytes := w.DType.RowBytes(w.In)
+	for q := lo; q < hi; q++ {
+		r0, r1 := q*nr, min((q+1)*nr, w.Out)
+		part := backend.Weight{DType: w.DType, Out: r1 - r0, In: w.In, Data: w.Data[r0*bytes : r1*bytes]}
+		if w.DType == tensor.Q8Row {
+			part.Scales = w.Scales[r0:r1]
+		}
+		v, err := part.Values()
+		if err != nil {
+			panic(fmt.Sprintf("native: pack: %v", err))
+		}
+		k.packTransposed(k.job.a[q*w.In*nr:(q+1)*w.In*nr], v, w.In, r1-r0, w.In, nr)
+	}
+}
+
+func (k *kernels) Linear(dst, x []float32, rows int, pw backend.Packed, ep backend.Epilogue) {
+	w, ok := pw.(*packed)
+	if !ok || w.o != k.o {
+		panic(fmt.Sprintf("native: linear: weight of type %T was packed by another backend or level", pw))
+	}
+	backend.CheckLinear(dst, x, rows, w.out, w.in, ep)
+	g := &k.prod
+	nr := 2 * k.o.w
+	*g = product{m: rows, n: w.out, k: w.in, a: x, rs: w.in, ks: 1, b: p(w.panels), panel: w.in * nr, bs: nr, c: dst, ldc: w.out, alpha: 1,
+		sums: g.sums, packed: g.packed}
+	g.packA = rows > 8 && w.in%1024 == 0
+	if ep.Bias != nil || ep.Residual != nil || ep.Pre != nil || ep.Act != backend.None {
+		g.epilogue = ep
+		g.ep = &g.epilogue
+		k.constants(min(w.out, 8*nr))
+	}
+	k.multiply()
+}
+
+var negInf = float32(math.Inf(-1))

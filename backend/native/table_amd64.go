@@ -1,0 +1,90 @@
+//go:build amd64 && !purego
+
+package native
+
+import (
+	"github.com/klauspost/cpuid/v2"
+)
+
+// levels tells which of the assembly levels this machine and its operating system support.
+func levels() []string {
+	var l []string
+	if cpuid.CPU.Supports(cpuid.AVX2, cpuid.FMA3, cpuid.BMI2) {
+		l = append(l, avx2.level)
+	} else {
+		return nil
+	}
+	if cpuid.CPU.Supports(cpuid.AVX512F, cpuid.AVX512BW, cpuid.AVX512DQ, cpuid.AVX512VL) {
+		l = append(l, avx512.level)
+	}
+	return l
+}
+
+func table(level string) *ops {
+	if level == avx2.level {
+		return &avx2
+	}
+	return &avx512
+}
+
+var avx2 = ops{
+	level: "avx2", w: 8, rows: 6,
+	tile: [2][15]tileFunc{
+		{nil, gemm1x1AVX2, gemm2x1AVX2, gemm3x1AVX2, gemm4x1AVX2, gemm5x1AVX2, gemm6x1AVX2},
+		{nil, gemm1x2AVX2, gemm2x2AVX2, gemm3x2AVX2, gemm4x2AVX2, gemm5x2AVX2, gemm6x2AVX2},
+	},
+	strip:           [4]stripFunc{nil, gemmStrip1AVX2},
+	transpose8:      transpose8AVX2,
+	add:             addAVX2,
+	mul:             mulAVX2,
+	addBiasResidual: addBiasResidualAVX2,
+	axpy:            axpyAVX2,
+	scale:           scaleAVX2,
+	sum:             sumAVX2,
+	maxOf:           maxOfAVX2,
+	dot:             dotAVX2,
+	squares64:       squares64AVX2,
+	centredSquares:  centredSquaresAVX2,
+	expSum:          expSumAVX2,
+	mulSub:          mulSubAVX2,
+	normRow:         normRowAVX2,
+	normBackSums:    normBackSumsAVX2,
+	normBackDX:      normBackDXAVX2,
+	normBackParams:  normBackParamsAVX2,
+	adamW:           adamWAVX2,
+	dots:            dotsAVX2,
+	peakFMA:         peakFMAAVX2,
+	act:             [8]func(dst, x *float32, n int){nil, geluAVX2, geluTanhAVX2, quickGELUAVX2, reluAVX2, siluAVX2, tanhAVX2, sigmoidAVX2},
+	actGrad:         [8]func(dx, dy, x *float32, n int){nil, geluGradAVX2, geluTanhGradAVX2, quickGELUGradAVX2, reluGradAVX2, siluGradAVX2, tanhGradAVX2, sigmoidGradAVX2},
+}
+
+var avx512 = ops{
+	level: "avx512", w: 16, rows: 14,
+	tile: [2][15]tileFunc{
+		{nil, gemm1x1AVX512, gemm2x1AVX512, gemm3x1AVX512, gemm4x1AVX512, gemm5x1AVX512, gemm6x1AVX512, gemm7x1AVX512, gemm8x1AVX512, gemm9x1AVX512, gemm10x1AVX512, gemm11x1AVX512, gemm12x1AVX512, gemm13x1AVX512, gemm14x1AVX512},
+		{nil, gemm1x2AVX512, gemm2x2AVX512, gemm3x2AVX512, gemm4x2AVX512, gemm5x2AVX512, gemm6x2AVX512, gemm7x2AVX512, gemm8x2AVX512, gemm9x2AVX512, gemm10x2AVX512, gemm11x2AVX512, gemm12x2AVX512, gemm13x2AVX512, gemm14x2AVX512},
+	},
+	strip:           [4]stripFunc{nil, gemmStrip1AVX512, gemmStrip2AVX512, gemmStrip3AVX512},
+	transpose8:      transpose8AVX512,
+	add:             addAVX512,
+	mul:             mulAVX512,
+	addBiasResidual: addBiasResidualAVX512,
+	axpy:            axpyAVX512,
+	scale:           scaleAVX512,
+	sum:             sumAVX512,
+	maxOf:           maxOfAVX512,
+	dot:             dotAVX512,
+	squares64:       squares64AVX512,
+	centredSquares:  centredSquaresAVX512,
+	expSum:          expSumAVX512,
+	mulSub:          mulSubAVX512,
+	normRow:         normRowAVX512,
+	normBackSums:    normBackSumsAVX512,
+	normBackDX:      normBackDXAVX512,
+	normBackParams:  normBackParamsAVX512,
+	adamW:           adamWAVX512,
+	dots:            dotsAVX512,
+	peakFMA:         peakFMAAVX512,
+	act:             [8]func(dst, x *float32, n int){nil, geluAVX512, geluTanhAVX512, quickGELUAVX512, reluAVX512, siluAVX512, tanhAVX512, sigmoidAVX512},
+	actGrad:         [8]func(dx, dy, x *float32, n int){nil, geluGradAVX512, geluTanhGradAVX512, quickGELUGradAVX512, reluGradAVX512, siluGradAVX512, tanhGradAVX512, sigmoidGradAVX512},
+}
