@@ -112,9 +112,6 @@ func (a *app) root() *cobra.Command {
 	f.Uint64Var(&a.seed, "seed", 0, "seed of everything random")
 	f.IntVar(&a.threads, "threads", 0, "worker threads (0: all cores)")
 	f.Float64Var(&a.priceKWh, "price-kwh", 0, "price of a kWh for the cost estimate (0: built-in estimate)")
-	for _, v := range []func() *cobra.Command{} {
-		root.AddCommand(v())
-	}
 	for _, v := range a.verbs() {
 		root.AddCommand(usage(v))
 	}
@@ -162,6 +159,12 @@ func (a *app) close() {
 	if a.kernels != nil {
 		a.kernels.Close()
 	}
+}
+
+// interactiveIn reports whether r is a terminal.
+func interactiveIn(r io.Reader) bool {
+	f, ok := r.(*os.File)
+	return ok && isTerminal(int(f.Fd()))
 }
 
 // interactive reports whether w is a terminal, so that progress bars are drawn.

@@ -5,6 +5,14 @@ import "github.com/spf13/cobra"
 // verbs lists the commands in the order of help.
 func (a *app) verbs() []*cobra.Command {
 	return []*cobra.Command{
+		a.tuneCmd(),
+		a.evalCmd(),
+		a.attackCmd(),
+		a.classifyCmd(),
+		a.embedCmd(),
+		a.fillCmd(),
+		a.tokenizeCmd(),
+		a.benchCmd(),
 		a.versionCmd(),
 	}
 }

@@ -1,0 +1,10 @@
+package main
+
+import (
+	"context"
+	"fmt"
+)
+
+func (a *app) resolveHub(_ context.Context, ref string) (string, error) {
+	return "", fmt.Errorf("%s: no such folder", ref)
+}

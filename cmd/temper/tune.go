@@ -1,0 +1,215 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"github.com/temper-ml/temper/core/data"
+	"github.com/temper-ml/temper/core/peft"
+	"github.com/temper-ml/temper/core/train"
+)
+
+// tuneFlags are shared by tune and harden.
+type tuneFlags struct {
+	dataFlags
+	dev       string
+	out       string
+	shots     int
+	o         train.Options
+	rank      int
+	alpha     float64
+	targets   []string
+	resume    bool
+	smoothing float64
+	saveEvery time.Duration
+}
+
+func (t *tuneFlags) add(cmd *cobra.Command, method string) {
+	t.dataFlags.add(cmd, true)
+	f := cmd.Flags()
+	f.StringVar(&t.dev, "dev", "", "labelled texts to evaluate on while training")
+	f.StringVarP(&t.out, "out", "o", "", "folder to write")
+	_ = cmd.MarkFlagRequired("out")
+	f.IntVar(&t.shots, "shots", 0, "train on this many examples per label, drawn by --seed")
+	f.StringVar(&t.o.Method, method, "full", "what is trained: "+strings.Join(train.Methods(), ", "))
+	f.IntVar(&t.o.Freeze, "freeze", 0, "with full: 1 freezes the embeddings, each further one a block")
+	f.IntVar(&t.o.Epochs, "epochs", 0, "passes over the data (default 3)")
+	f.IntVar(&t.o.Batch, "batch", 0, "examples a step (default 32)")
+	f.IntVar(&t.o.Accumulate, "accumulate", 0, "batches a step, to save memory (default 1)")
+	f.Float64Var(&t.o.LR, "lr", 0, "learning rate (default by method: 2e-5 full, 5e-4 lora)")
+	f.Float64Var(&t.o.WeightDecay, "weight-decay", 0, "decoupled weight decay (default 0.01; negative: none)")
+	f.Float64Var(&t.o.Warmup, "warmup", 0, "share of the steps, or number of steps, of linear warm-up (default 0.1)")
+	f.StringVar(&t.o.Schedule, "schedule", "", "linear, cosine, constant or wsd (default linear)")
+	f.StringVar(&t.o.Optimizer, "optimizer", "", "adamw or sgd (default adamw)")
+	f.IntVar(&t.o.MaxTokens, "max-tokens", 0, "texts are cut at this many tokens (default 128)")
+	f.BoolVar(&t.o.NoDropout, "no-dropout", false, "train without dropout")
+	f.BoolVar(&t.o.Recompute, "recompute", false, "save memory: compute blocks twice")
+	f.BoolVar(&t.o.Balance, "balance", false, "weigh labels by the inverse of their frequency")
+	f.Float64Var(&t.smoothing, "label-smoothing", 0, "mix targets with the uniform distribution")
+	f.Float64Var(&t.o.C, "c", 0, "with head: inverse regularisation strength (default 10)")
+	f.IntVar(&t.rank, "r", 0, "rank of the adapter")
+	f.Float64Var(&t.alpha, "alpha", 0, "scale of the adapter (lora_alpha)")
+	f.StringSliceVar(&t.targets, "target-modules", nil, "linear layers that get the adapter, by name")
+	f.IntVar(&t.o.EvalSteps, "eval-steps", 0, "steps between evaluations on --dev (default: each epoch)")
+	f.IntVar(&t.o.Patience, "patience", 0, "stop after this many evaluations without improvement, keep the best (0: never)")
+	f.DurationVar(&t.saveEvery, "save-every", 0, "time between checkpoints (default 1m; negative: none)")
+	f.IntVar(&t.o.SaveSteps, "save-steps", 0, "steps between checkpoints, beside --save-every")
+	f.BoolVar(&t.resume, "resume", false, "go on from the last checkpoint in the folder to write")
+}
+
+// prepare fills train.Options from the flags and reads the data.
+func (t *tuneFlags) prepare(a *app, cmd *cobra.Command, base string) (train.Options, error) {
+	o := t.o
+	if !slices.Contains(train.Methods(), o.Method) {
+		return o, usagef("method %q: expected one of %s", o.Method, strings.Join(train.Methods(), ", "))
+	}
+	for name, v := range map[string]int{"epochs": o.Epochs, "batch": o.Batch, "accumulate": o.Accumulate, "max-tokens": o.MaxTokens, "shots": t.shots,
+		"freeze": o.Freeze, "patience": o.Patience, "eval-steps": o.EvalSteps, "r": t.rank} {
+		if v < 0 {
+			return o, usagef("--%s %d: want 0 (default) or more", name, v)
+		}
+	}
+	if o.LR < 0 {
+		return o, usagef("--lr %g: want more than 0", o.LR)
+	}
+	if !a.named(base) {
+		path, err := a.modelPath(cmd, base)
+		if err != nil {
+			return o, err
+		}
+		o.Base = path
+	} else {
+		f, err := a.builtin(base)
+		if err != nil {
+			return o, err
+		}
+		o.Base, o.Folder = base, f
+	}
+	var err error
+	if o.Train, err = t.open(a, t.file, t.rows, false); err != nil {
+		return o, err
+	}
+	if t.shots > 0 {
+		if o.Train, err = o.Train.Shots(t.shots, a.seed); err != nil {
+			return o, err
+		}
+	}
+	if t.dev != "" {
+		if o.Dev, err = t.open(a, t.dev, "", false); err != nil {
+			return o, err
+		}
+	}
+	if o.Method != "full" && o.Method != "head" && (t.rank > 0 || t.alpha > 0 || len(t.targets) > 0) {
+		cfg, err := peft.Method(o.Method)
+		if err != nil {
+			return o, usageError{err}
+		}
+		if t.rank > 0 {
+			cfg.R = t.rank
+			if t.alpha == 0 {
+				cfg.Alpha = 2 * float64(t.rank)
+			}
+		}
+		if t.alpha > 0 {
+			cfg.Alpha = t.alpha
+		}
+		if len(t.targets) > 0 {
+			cfg.Targets = peft.Names(t.targets...)
+		}
+		o.Adapter = &cfg
+	}
+	o.Loss.Smoothing = t.smoothing
+	o.Seed, o.Out, o.Resume, o.SaveEvery = a.seed, t.out, t.resume, t.saveEvery
+	o.Kernels, err = a.backend()
+	return o, err
+}
+
+// watch shows the steps of a run.
+func (a *app) watch(what string) (func(train.Progress), func()) {
+	p := a.progress(what, -1)
+	return func(s train.Progress) {
+		note := fmt.Sprintf("loss %.4f, %s tokens/s", s.Loss, humanize.SIWithDigits(s.TokensPerSecond, 1, ""))
+		if s.Dev != nil {
+			note += fmt.Sprintf(", dev accuracy %.4f", s.Dev.Accuracy)
+		}
+		p.set(s.Step, s.Steps, note)
+	}, p.done
+}
+
+func (a *app) tuneCmd() *cobra.Command {
+	var t tuneFlags
+	cmd := &cobra.Command{
+		Use:   "tune BASE --data FILE -o DIR",
+		Short: "Fine-tune a model on labelled texts",
+		Long: "tune trains a classifier on labelled texts, from BASE: a Hugging Face folder, a hub reference or a built-in name. full and head write a\n" +
+			"Hugging Face folder, the parameter-efficient methods a PEFT adapter folder; both load in transformers and peft.",
+		Example: "  temper tune minilm/ --data train.tsv --dev dev.tsv --method lora -o out/\n  temper tune minilm/ --data train.tsv --method head --shots 16 -o out/",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o, err := t.prepare(a, cmd, args[0])
+			if err != nil {
+				return err
+			}
+			var done func()
+			o.Progress, done = a.watch("tuning")
+			r, err := train.Run(cmd.Context(), o)
+			done()
+			if err != nil {
+				return a.interrupted(cmd.Context(), err, t.out)
+			}
+			defer r.Bundle.Close()
+			return a.result(r, func(w io.Writer) error { return a.printTuned(w, r, t.out) })
+		},
+	}
+	t.add(cmd, "method")
+	return cmd
+}
+
+// interrupted says what a stop has kept.
+func (a *app) interrupted(ctx context.Context, err error, out string) error {
+	if ctx.Err() != nil {
+		a.logf("stopped; the last checkpoint is in %s: run the same command with --resume to go on", out)
+		return ctx.Err()
+	}
+	return err
+}
+
+func (a *app) printTuned(w io.Writer, r *train.Result, out string) error {
+	tw := newTable(w, "", "")
+	tw.AppendRow([]any{"method", r.Method})
+	tw.AppendRow([]any{"trained parameters", fmt.Sprintf("%s of %s", humanize.Comma(int64(r.Trainable)), humanize.Comma(int64(r.Total)))})
+	tw.AppendRow([]any{"steps", r.Steps})
+	tw.AppendRow([]any{"training loss", fmt.Sprintf("%.4f", r.Loss)})
+	if r.Dev != nil {
+		tw.AppendRow([]any{"dev accuracy", percent(r.Dev.Accuracy)})
+		tw.AppendRow([]any{"dev macro-F1", percent(r.Dev.MacroF1)})
+	}
+	tw.AppendRow([]any{"time", seconds(r.Seconds)})
+	tw.AppendRow([]any{"tokens per second", humanize.Comma(int64(r.TokensPerSecond))})
+	tw.AppendRow([]any{"peak memory", humanize.IBytes(uint64(max(0, r.PeakRSS)))})
+	tw.AppendRow([]any{"cost (estimate)", money(r.Cost)})
+	tw.Render()
+	_, err := fmt.Fprintf(w, "\nwrote %s\n", out)
+	return err
+}
+
+// money prints a cost, small ones in cents' fractions.
+func money(c train.Cost) string {
+	return fmt.Sprintf("%.4f %s, %.0f J, %.0f CPU s", c.Money, c.Currency, c.Joules, c.CPUSeconds)
+}
+
+// labelled reads a test set and matches its labels to a model's.
+func labelled(a *app, d *dataFlags, labels []string) (*data.Dataset, error) {
+	set, err := d.open(a, d.file, d.rows, false)
+	if err != nil {
+		return nil, err
+	}
+	return set, set.MapLabels(labels)
+}
