@@ -9,6 +9,7 @@ import (
 	"embed"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -64,7 +65,7 @@ func Messages() MessageSet {
 	if err != nil {
 		panic("builtin: " + err.Error())
 	}
-	return MessageSet{Train: clone(set.Train), Dev: clone(set.Dev), Test: clone(set.Test)}
+	return MessageSet{Train: slices.Clone(set.Train), Dev: slices.Clone(set.Dev), Test: slices.Clone(set.Test)}
 }
 
 // MessagesTSV returns one part, "train", "dev" or "test", as the file that it comes from: UTF-8, the header label<TAB>text, a message a line.
@@ -96,5 +97,3 @@ func parseMessages(file string, topics []string) ([]Example, error) {
 	}
 	return examples, nil
 }
-
-func clone[T any](s []T) []T { return append([]T(nil), s...) }
