@@ -23,8 +23,7 @@ var albertFamily = &family{
 		encoder := body.sub("encoder")
 		e.project = encoder.linear("embedding_hidden_mapping_in", cfg.Embedding, cfg.Hidden, true)
 		groups := make([][]*encoderLayer, cfg.Groups)
-		e.blocks = make([][]*encoderLayer, cfg.Layers)
-		for i := range e.blocks {
+		for i := range cfg.Layers {
 			g := i * cfg.Groups / cfg.Layers
 			if groups[g] == nil {
 				b.layer = i
@@ -32,10 +31,10 @@ var albertFamily = &family{
 					groups[g] = append(groups[g], b.albertLayer(encoder.at("albert_layer_groups", g).at("albert_layers", j)))
 				}
 			}
-			e.blocks[i] = groups[g]
+			e.blocks = append(e.blocks, groups[g]...)
 		}
 		b.layer = cfg.Layers
-		n.network = e
+		n.network, n.depth = e, len(e.blocks)
 		if cfg.Head == HeadNone || cfg.Head == HeadSequence {
 			n.pooler = body.headLinear("pooler", cfg.Hidden, cfg.Hidden, true)
 		}

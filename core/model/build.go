@@ -59,7 +59,7 @@ func New(cfg *Config, src checkpoint.Source, opt Options) (Model, error) {
 			b.have[name] = true
 		}
 	}
-	n := &net{cfg: cfg}
+	n := &net{cfg: cfg, depth: cfg.Layers}
 	cfg.family.build(b, n)
 	if b.err != nil {
 		return nil, fmt.Errorf("model: %w", b.err)

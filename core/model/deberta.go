@@ -126,7 +126,7 @@ type deberta struct {
 	norm                *norm
 	relative            *grad.Param // [2·span, Hidden]
 	relativeNorm        *norm
-	blocks              [][]*encoderLayer
+	blocks              []*encoderLayer
 	posKeys, posQueries []*Linear // per layer, where keys are not shared
 }
 
@@ -151,7 +151,7 @@ func (d *deberta) embed(c *grad.Ctx, p *pass) *grad.Value {
 }
 
 func (d *deberta) block(c *grad.Ctx, p *pass, layer int, x *grad.Value) *grad.Value {
-	cfg, l := p.n.cfg, d.blocks[layer][0]
+	cfg, l := p.n.cfg, d.blocks[layer]
 	terms := 1
 	if cfg.ContextToPosition {
 		terms++

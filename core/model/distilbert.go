@@ -22,12 +22,12 @@ var distilbertFamily = &family{
 	build: func(b *builder, n *net) {
 		cfg, body, top := b.cfg, b.body(), b.top()
 		e := b.bertEmbeddings(body.sub("embeddings"))
-		e.blocks = make([][]*encoderLayer, cfg.Layers)
+		e.blocks = make([]*encoderLayer, cfg.Layers)
 		for i := range e.blocks {
 			b.layer = i
 			l := body.at("transformer.layer", i)
 			a := l.sub("attention")
-			e.blocks[i] = []*encoderLayer{{
+			e.blocks[i] = &encoderLayer{
 				attention: attention{a.linear("q_lin", cfg.Hidden, cfg.Hidden, true), a.linear("k_lin", cfg.Hidden, cfg.Hidden, true),
 					a.linear("v_lin", cfg.Hidden, cfg.Hidden, true), a.linear("out_lin", cfg.Hidden, cfg.Hidden, true)},
 				norm1: l.layerNorm("sa_layer_norm", cfg.Hidden, true),
@@ -35,7 +35,7 @@ var distilbertFamily = &family{
 				down:  l.sub("ffn").linear("lin2", cfg.Intermediate, cfg.Hidden, true),
 				norm2: l.layerNorm("output_layer_norm", cfg.Hidden, true),
 				drop2: cfg.HiddenDropout,
-			}}
+			}
 		}
 		b.layer = cfg.Layers
 		n.network = e

@@ -27,14 +27,14 @@ func (l *encoderLayer) run(c *grad.Ctx, cfg *Config, x *grad.Value, attend func(
 	return l.norm2.apply(c, c.Add(c.Dropout(f, l.drop2), x))
 }
 
-// encoder is a network of such blocks with plain attention: BERT and most of its kin. A block is one layer, or several (ALBERT).
+// encoder is a network of such blocks with plain attention: BERT and most of its kin.
 type encoder struct {
 	words     *Embedding
 	positions *grad.Param // or nil
 	types     *grad.Param // or nil
 	norm      *norm
 	project   *Linear // from the table's width to the network's, or nil
-	blocks    [][]*encoderLayer
+	blocks    []*encoderLayer
 	bias      *grad.Param // relative attention bias [buckets, heads], or nil
 	bucket    func(distance int) int
 }
@@ -61,24 +61,21 @@ func (e *encoder) embed(c *grad.Ctx, p *pass) *grad.Value {
 
 func (e *encoder) block(c *grad.Ctx, p *pass, layer int, x *grad.Value) *grad.Value {
 	cfg := p.n.cfg
-	for _, l := range e.blocks[layer] {
-		x = l.run(c, cfg, x, func(q, k, v *grad.Value) *grad.Value {
-			return p.attend(c, layer, q, k, v, grad.AttentionSpec{Dropout: cfg.AttentionDropout, Bias: p.bias, BiasAt: p.biasAt})
-		})
-	}
-	return x
+	return e.blocks[layer].run(c, cfg, x, func(q, k, v *grad.Value) *grad.Value {
+		return p.attend(c, layer, q, k, v, grad.AttentionSpec{Dropout: cfg.AttentionDropout, Bias: p.bias, BiasAt: p.biasAt})
+	})
 }
 
 // bertBlocks makes blocks with BERT's names.
-func (b *builder) bertBlocks(s scope, q, k, v string) [][]*encoderLayer {
+func (b *builder) bertBlocks(s scope, q, k, v string) []*encoderLayer {
 	cfg := b.cfg
-	blocks := make([][]*encoderLayer, cfg.Layers)
+	blocks := make([]*encoderLayer, cfg.Layers)
 	inner := cfg.Heads * cfg.HeadDim
 	for i := range blocks {
 		b.layer = i
 		l := s.at("layer", i)
 		self := l.sub("attention.self")
-		blocks[i] = []*encoderLayer{{
+		blocks[i] = &encoderLayer{
 			attention: attention{self.linear(q, cfg.Hidden, inner, true), self.linear(k, cfg.Hidden, inner, true),
 				self.linear(v, cfg.Hidden, inner, true), l.sub("attention.output").linear("dense", inner, cfg.Hidden, true)},
 			norm1: l.sub("attention.output").layerNorm("LayerNorm", cfg.Hidden, true),
@@ -86,7 +83,7 @@ func (b *builder) bertBlocks(s scope, q, k, v string) [][]*encoderLayer {
 			down:  l.sub("output").linear("dense", cfg.Intermediate, cfg.Hidden, true),
 			norm2: l.sub("output").layerNorm("LayerNorm", cfg.Hidden, true),
 			drop1: cfg.HiddenDropout, drop2: cfg.HiddenDropout,
-		}}
+		}
 	}
 	b.layer = cfg.Layers
 	return blocks

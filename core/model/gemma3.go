@@ -12,7 +12,7 @@ var gemma3Family = &family{
 		c.MLPBias = false
 		c.EmbedScale = float32(math.Sqrt(float64(c.Hidden)))
 		c.AttentionScale = float32(1 / math.Sqrt(r.float("query_pre_attn_scalar", 256, 1e-6, 1e9)))
-		c.Softcap = float32(r.float("attn_logit_softcapping", 0, 0, 1e9))
+		// attn_logit_softcapping is left over from Gemma 2: transformers does not apply it, norms of queries and keys have taken its place.
 		c.LogitSoftcap = float32(r.float("final_logit_softcapping", 0, 0, 1e9))
 		c.Window = r.int("sliding_window", 4096, 1, maxLength)
 		if r.bool("use_bidirectional_attention", false) {

@@ -108,6 +108,9 @@ func (b *builder) maskedHead(dense, norm, out string, bias string, words *Embedd
 		h.out.W = top.sub(out).param("weight", initNormal, true, cfg.Vocab, cfg.Embedding)
 	}
 	if outBias {
+		if !cfg.TieWords && b.have[out+".bias"] { // not tied to the head's own bias either
+			bias = out + ".bias"
+		}
 		h.out.B = top.param(bias, initZero, true, cfg.Vocab)
 	}
 	b.addLinear(h.out)

@@ -21,12 +21,12 @@ var mpnetFamily = &family{
 		e := b.bertEmbeddings(body.sub("embeddings"))
 		encoder := body.sub("encoder")
 		e.bias, e.bucket = encoder.table("relative_attention_bias", cfg.Buckets, cfg.Heads), mpnetBucket
-		e.blocks = make([][]*encoderLayer, cfg.Layers)
+		e.blocks = make([]*encoderLayer, cfg.Layers)
 		for i := range e.blocks {
 			b.layer = i
 			l := encoder.at("layer", i)
 			a := l.sub("attention.attn")
-			e.blocks[i] = []*encoderLayer{{
+			e.blocks[i] = &encoderLayer{
 				attention: attention{a.linear("q", cfg.Hidden, cfg.Hidden, true), a.linear("k", cfg.Hidden, cfg.Hidden, true),
 					a.linear("v", cfg.Hidden, cfg.Hidden, true), a.linear("o", cfg.Hidden, cfg.Hidden, true)},
 				norm1: l.sub("attention").layerNorm("LayerNorm", cfg.Hidden, true),
@@ -34,7 +34,7 @@ var mpnetFamily = &family{
 				down:  l.sub("output").linear("dense", cfg.Intermediate, cfg.Hidden, true),
 				norm2: l.sub("output").layerNorm("LayerNorm", cfg.Hidden, true),
 				drop1: cfg.HiddenDropout, drop2: cfg.HiddenDropout,
-			}}
+			}
 		}
 		b.layer = cfg.Layers
 		n.network = e

@@ -63,6 +63,7 @@ type net struct {
 	embeddings []*Embedding
 
 	network
+	depth  int     // blocks
 	final  *norm   // after the last block, or nil
 	pooler *Linear // or nil
 	head   *head   // or nil
@@ -101,7 +102,7 @@ func (n *net) Forward(c *grad.Ctx, b *Batch) (Output, error) {
 	}
 	var out Output
 	x := n.embed(c, p)
-	for i := range n.cfg.Layers {
+	for i := range n.depth {
 		out.keep(c, b, x)
 		x = c.Block(x, func(x *grad.Value) *grad.Value { return n.block(c, p, i, x) }, p.sharedWith(i)...)
 	}
@@ -173,8 +174,8 @@ func (p *pass) layOut(cfg *Config) error {
 	}
 	prefix := 0
 	if b.Prefix != nil {
-		if len(b.Prefix) != cfg.Layers {
-			return fmt.Errorf("expected prefixes for %d layers, got %d", cfg.Layers, len(b.Prefix))
+		if len(b.Prefix) != p.n.depth {
+			return fmt.Errorf("expected prefixes for %d layers, got %d", p.n.depth, len(b.Prefix))
 		}
 		for i, kv := range b.Prefix {
 			if kv.K.Cols != cfg.KVHeads*cfg.HeadDim || kv.V.Cols != kv.K.Cols || kv.K.Rows != b.Prefix[0].K.Rows || kv.V.Rows != kv.K.Rows {

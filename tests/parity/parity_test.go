@@ -42,6 +42,7 @@ func register(name string, k kind) struct{} {
 // TestParity runs all fixtures. `go test ./tests/parity -run TestParity/models/bert -v` runs some and prints the table of errors.
 func TestParity(t *testing.T) {
 	root := fixture.Parity(t)
+	defer results.print(t)
 	entries, err := os.ReadDir(root)
 	require.NoError(t, err)
 	found := 0
@@ -62,7 +63,6 @@ func TestParity(t *testing.T) {
 		_, err := os.Stat(filepath.Join(root, name))
 		require.NoError(t, err, "fixtures of kind %q are gone", name)
 	}
-	results.print(t)
 }
 
 func runKind(t *testing.T, k kind, dir string) {
