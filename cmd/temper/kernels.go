@@ -1,8 +1,11 @@
 package main
 
-import "github.com/temper-ml/temper/backend"
+import (
+	"github.com/temper-ml/temper/backend"
+	"github.com/temper-ml/temper/backend/native"
+)
 
-// newKernels picks the backend: the one place where core meets it.
+// newKernels picks the backend: the one place where core meets it. TEMPER_CPU forces a level.
 func newKernels(threads int) (backend.Kernels, error) {
-	return backend.Generic(threads), nil
+	return native.New(native.Options{Threads: threads})
 }

@@ -91,7 +91,7 @@ func newTrainer(dir string, threads int, mode string) (*trainer, error) {
 		if err != nil {
 			return nil, err
 		}
-		cfg.TaskType, cfg.R, cfg.Alpha, cfg.Target = "SEQ_CLS", 8, 16, peft.Names("query", "value")
+		cfg.TaskType, cfg.R, cfg.Alpha, cfg.Targets = "SEQ_CLS", 8, 16, peft.Names("query", "value")
 		if t.m, err = peft.Attach(t.m, cfg, 1); err != nil {
 			return nil, err
 		}
