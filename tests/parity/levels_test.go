@@ -3,15 +3,26 @@ package parity
 import (
 	"testing"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/temper-ml/temper/backend"
+	"github.com/temper-ml/temper/backend/native"
 )
 
 // eachLevel runs f on the reference kernels and on every level of native kernels that this machine has.
 func eachLevel(t *testing.T, f func(t *testing.T, k backend.Kernels)) {
 	t.Helper()
-	run := func(k backend.Kernels) {
+	run := func(name string, k backend.Kernels) {
 		defer k.Close()
-		t.Run(k.Level(), func(t *testing.T) { f(t, k) })
+		t.Run(name, func(t *testing.T) { f(t, k) })
 	}
-	run(backend.Generic(2))
+	run("generic", backend.Generic(2))
+	for _, level := range native.Levels() {
+		if level == "generic" {
+			continue
+		}
+		k, err := native.New(native.Options{Level: level, Threads: 2})
+		require.NoError(t, err)
+		run(level, k)
+	}
 }
