@@ -20,6 +20,9 @@ func kernelLevel() uint32
 //go:wasmimport temper run
 func kernelRun(ctl unsafe.Pointer, op uint32, args unsafe.Pointer, chunks uint32)
 
+//go:wasmimport temper stop
+func kernelStop(ctl unsafe.Pointer)
+
 const wantVersion = 1
 
 // Operations, as OPS in kernels.h numbers them.
@@ -123,7 +126,10 @@ func (k *Kernels) Level() string {
 func (k *Kernels) Threads() int { return int(k.ctl.workers) + 1 }
 
 // Close stops the workers.
-func (k *Kernels) Close() { k.ctl.stop, k.ctl.workers = 1, 0 }
+func (k *Kernels) Close() {
+	k.ctl.workers = 0
+	kernelStop(unsafe.Pointer(k.ctl))
+}
 
 // need makes room for scratch of the given size on each thread.
 func (k *Kernels) need(bytes int) {

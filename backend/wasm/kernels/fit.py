@@ -1,24 +1,53 @@
-import numpy as np, mpmath as mp
+"""Fits the coefficients of functions.h: least maximum of the relative error, by reweighted least squares. Needs numpy and scipy."""
+import numpy as np
 from scipy.special import erfcx
-from scipy.optimize import linprog
-# h(t)=0.5*erfc(t/sqrt2) = exp(-t^2/2) * R(t), R=0.5*erfcx(t/sqrt2). poly in u=1/(1+p t)
-def fit(p,deg,T=14.0):
-    u=np.cos(np.linspace(0,np.pi,4001))*0.5+0.5
-    umin=1/(1+p*T)
-    u=umin+(1-umin)*u
-    t=(1/u-1)/p
-    R=0.5*erfcx(t/np.sqrt(2))
-    # relative minimax by LP; no constant term => R/u poly; R->0 as u->0
-    V=np.vander(u,deg+1,increasing=True)*u[:,None]
-    A=V/R[:,None]
-    n=deg+1
-    c=np.zeros(n+1);c[-1]=1
-    Aub=np.vstack([np.hstack([A,-np.ones((len(u),1))]),np.hstack([-A,-np.ones((len(u),1))])])
-    b=np.concatenate([np.ones(len(u)),-np.ones(len(u))])
-    r=linprog(c,A_ub=Aub,b_ub=b,bounds=[(None,None)]*n+[(0,None)],method='highs')
-    return r.x[:-1],r.x[-1]
-best=None
-for p in [0.2,0.25,0.2316419,0.3,0.35,0.4]:
-    for deg in [6,7,8]:
-        c,e=fit(p,deg)
-        print(p,deg,e)
+
+
+def grid(lo, hi, n=3000):
+    return np.cos(np.linspace(0, np.pi, n)) * (hi - lo) / 2 + (hi + lo) / 2
+
+
+def polynomial(f, lo, hi, degree, rounds=60):
+    x = grid(lo, hi)
+    y = f(x)
+    a, lw, best = np.vander(x, degree + 1, increasing=True), np.ones_like(x), None
+    for _ in range(rounds):
+        c = np.linalg.lstsq(a * (lw / y)[:, None], lw, rcond=None)[0]
+        e = np.abs(a @ c / y - 1)
+        if best is None or e.max() < best[0]:
+            best = e.max(), c
+        lw *= np.sqrt(0.1 + e / e.max())
+        lw /= lw.max()
+    return best
+
+
+def rational(g, lo, hi, p, q, rounds=200):
+    t = grid(lo, hi)
+    y = g(t)
+    lw, den, best = np.ones_like(t), np.ones_like(t), None
+    vp, vq = np.vander(t, p + 1, increasing=True), np.vander(t, q + 1, increasing=True)[:, 1:]
+    for _ in range(rounds):
+        w = (lw / y / np.abs(den))[:, None]
+        a = np.hstack([vp, -y[:, None] * vq]) * w
+        scale = np.linalg.norm(a, axis=0)
+        c = np.linalg.lstsq(a / scale, y * w[:, 0], rcond=None)[0] / scale
+        den = 1 + vq @ c[p + 1:]
+        e = np.abs(vp @ c[:p + 1] / den / y - 1)
+        if best is None or e.max() < best[0]:
+            best = e.max(), c[:p + 1], np.r_[1, c[p + 1:]]
+        lw *= (0.05 + e / e.max()) ** 0.3
+        lw /= lw.max()
+    return best
+
+
+def show(name, error, *coefficients):
+    print(name, "%.2g" % error)
+    for c in coefficients:
+        print("  ", ", ".join("%.9ef" % np.float32(v) for v in c))
+
+
+show("exp on ±ln2/2", *polynomial(np.exp, -0.3467, 0.3467, 6))
+show("tanh(√t)/√t on [0, 81]", *rational(lambda t: np.tanh(np.sqrt(t + 1e-12)) / np.sqrt(t + 1e-12), 1e-9, 81, 5, 4))
+# The normal tail: erfc(x/√2)/2 = exp(-x²/2)·u·P(u), u = 1/(1+px), x in [0, 14].
+best = min((polynomial(lambda u: 0.5 * erfcx((1 / u - 1) / p / np.sqrt(2)) / u, 1 / (1 + 14 * p), 1, 8) + (p,) for p in np.arange(0.14, 0.6, 0.02)), key=lambda b: b[0])
+show("normal tail, p = %.2f" % best[2], best[0], best[1])

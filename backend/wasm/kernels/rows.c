@@ -193,9 +193,17 @@ static f64 log_sum_exp(const f32 *s, i32 n) {
   for (i32 j = 0; j < n; j++)
     if (s[j] > top) top = s[j];
   if (top == -__builtin_inff()) return top;
-  v4 t = SPLAT(top);
-  f32 sum = ROW_SUM(n, vexp(SUB(load_some(s + j, w), t)));
-  return (f64)top + dlog(sum);
+  // The order of softmax_row, so that the loss has the same bits with and without its gradient.
+  v4 t = SPLAT(top), sum = ZERO;
+  i32 j = 0;
+  for (; j + 4 <= n; j += 4) sum = ADD(sum, vexp(SUB(LD(s + j), t)));
+  f64 total = hsum(sum);
+  if (j < n) {
+    f32 rest[4];
+    ST(rest, vexp(SUB(load_part(s + j, n - j), t)));
+    for (i32 i = 0; j + i < n; i++) total += rest[i];
+  }
+  return (f64)top + dlog(total);
 }
 
 void op_cross_entropy(const void *args, i32 chunk, env *e) {

@@ -82,7 +82,16 @@ EXPORT(worker) void worker(ctl *c, u32 thread) {
   DEC(c->ready);
 }
 
+// stop sends the workers home.
+EXPORT(stop) void stop(ctl *c) {
+  STORE(c->stop, 1);
+  INC(c->gen);
+  __builtin_wasm_memory_atomic_notify((int *)&c->gen, 0x7fffffff);
+}
+
 #else
+
+EXPORT(stop) void stop(ctl *c) { c->stop = 1; }
 
 EXPORT(run) void run(ctl *c, u32 op, const void *args, u32 chunks) {
   env e = {c->scratch};
