@@ -40,6 +40,7 @@ INLINE v4 vcdf(v4 x) {
 
 // vtanh: 1.3e-9 before rounding.
 INLINE v4 vtanh(v4 x) {
+  v4 far = wasm_f32x4_ge(wasm_f32x4_abs(x), SPLAT(9.0f)), one = wasm_v128_or(wasm_v128_and(x, wasm_i32x4_const_splat((i32)0x80000000)), SPLAT(1));
   x = wasm_f32x4_pmax(wasm_f32x4_pmin(x, SPLAT(9.0f)), SPLAT(-9.0f));
   v4 t = MUL(x, x);
   v4 p = SPLAT(-1.224623094e-11f);
@@ -53,7 +54,7 @@ INLINE v4 vtanh(v4 x) {
   q = MADD(q, t, SPLAT(2.725015394e-02f));
   q = MADD(q, t, SPLAT(4.701418877e-01f));
   q = MADD(q, t, SPLAT(1.0f));
-  return DIV(MUL(x, p), q);
+  return wasm_v128_bitselect(one, DIV(MUL(x, p), q), far);
 }
 
 INLINE v4 vsigmoid(v4 x) { return DIV(SPLAT(1), ADD(SPLAT(1), vexp(wasm_f32x4_neg(x)))); }
