@@ -86,8 +86,12 @@ type builder struct {
 	linears    []*Linear
 	embeddings []*Embedding
 	fresh      []string
+	drawn      int // values initialised
 	err        error
 }
+
+// maxDrawn bounds random initialisation, which no file's size bounds: 16 GiB.
+const maxDrawn = 1 << 32
 
 // scope is a module: a place in the tree of names.
 type scope struct {
@@ -156,6 +160,10 @@ func (s scope) param(name string, how initial, optional bool, shape ...int) *gra
 				err = checkpoint.ErrNoTensor
 			}
 			b.err = fmt.Errorf("expected a tensor %q of shape %v: %w", full, shape, err)
+			break
+		}
+		if b.drawn += tensor.Elements(shape); b.drawn > maxDrawn {
+			b.err = fmt.Errorf("initialising %q of shape %v: more than %d values in all", full, shape, maxDrawn)
 			break
 		}
 		t = b.initialise(full, how, shape)

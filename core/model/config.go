@@ -116,7 +116,7 @@ const (
 	maxWidth  = 1 << 20
 	maxLayers = 1 << 12
 	maxHeads  = 1 << 12
-	maxLabels = 1 << 20
+	maxLabels = 1 << 16
 	maxLength = 1 << 28
 )
 

@@ -10,7 +10,7 @@ import (
 // Batch is a packed batch: the ids of all sequences one after the other, no padding.
 type Batch struct {
 	IDs     []int32
-	Types   []int32 // token type ids; nil means all 0
+	Types   []int32 // token type ids; nil means all 0; families without types ignore them
 	Offsets []int32 // sequence i is IDs[Offsets[i]:Offsets[i+1]]; len = sequences+1
 	// Positions, when not nil, replaces the positions that the family would count.
 	Positions []int32

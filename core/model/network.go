@@ -133,6 +133,11 @@ func (n *net) start(b *Batch) (*pass, error) {
 	if len(b.Offsets) < 2 || b.Offsets[0] != 0 || int(b.Offsets[len(b.Offsets)-1]) != len(b.IDs) {
 		return nil, fmt.Errorf("offsets must run from 0 to %d tokens", len(b.IDs))
 	}
+	for i := range b.Sequences() {
+		if b.Offsets[i+1] <= b.Offsets[i] || int(b.Offsets[i+1]) > len(b.IDs) {
+			return nil, fmt.Errorf("sequence %d has no tokens: offsets %d to %d of %d", i, b.Offsets[i], b.Offsets[i+1], len(b.IDs))
+		}
+	}
 	if b.Types != nil && len(b.Types) != len(b.IDs) || b.Positions != nil && len(b.Positions) != len(b.IDs) {
 		return nil, fmt.Errorf("expected %d types and positions, got %d and %d", len(b.IDs), len(b.Types), len(b.Positions))
 	}
@@ -148,8 +153,8 @@ func (n *net) start(b *Batch) (*pass, error) {
 		}
 	}
 	for i, t := range b.Types {
-		if t < 0 || int(t) >= max(cfg.Types, 1) {
-			return nil, fmt.Errorf("token %d: type %d is not below %d", i, t, max(cfg.Types, 1))
+		if cfg.Types > 0 && (t < 0 || int(t) >= cfg.Types) {
+			return nil, fmt.Errorf("token %d: type %d is outside the %d of the model", i, t, cfg.Types)
 		}
 	}
 	for i, r := range b.Rows {
@@ -195,9 +200,6 @@ func (p *pass) layOut(cfg *Config) error {
 	}
 	for i := range s {
 		lo, hi := int(b.Offsets[i]), int(b.Offsets[i+1])
-		if lo >= hi {
-			return fmt.Errorf("sequence %d has no tokens", i)
-		}
 		past := 0
 		if b.Cache != nil {
 			if past = b.Cache.Len(i); b.Prefix != nil && (past == 0) != (p.prefix > 0) {
