@@ -8,6 +8,7 @@ func (a *app) verbs() []*cobra.Command {
 		a.tuneCmd(),
 		a.evalCmd(),
 		a.attackCmd(),
+		a.hardenCmd(),
 		a.classifyCmd(),
 		a.embedCmd(),
 		a.fillCmd(),

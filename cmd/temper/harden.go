@@ -1,0 +1,128 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/temper-ml/temper/core/attack"
+	"github.com/temper-ml/temper/core/harden"
+)
+
+func (a *app) hardenCmd() *cobra.Command {
+	var t tuneFlags
+	var method, against, before string
+	var plugins, recipes []string
+	var examples, budget int
+	cmd := &cobra.Command{
+		Use:   "harden BASE --data FILE -o DIR",
+		Short: "Train a classifier to resist being fooled",
+		Long: "harden trains as tune does, on texts that are perturbed anew every time and on worst-case changes of word embeddings, and measures\n" +
+			"accuracy under attack before and after on --dev (or --attack-data).\n\nMethods: " + strings.Join(harden.Methods(), ", ") + "; augment combines with any other by +.",
+		Example: "  temper harden minilm/ --data train.tsv --dev dev.tsv --method augment+fgm --tune lora -o hard/",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			if _, err := harden.Objective(method, harden.Sources{}); err != nil {
+				return usageError{err}
+			}
+			for _, r := range recipes {
+				if !slices.Contains(attack.RecipeNames(), r) {
+					return usagef("--recipe %q: expected one of %s", r, strings.Join(attack.RecipeNames(), ", "))
+				}
+			}
+			o := harden.Options{Method: method, Before: before, Recipes: recipes}
+			tune, err := t.prepare(a, cmd, args[0])
+			if err != nil {
+				return err
+			}
+			for _, path := range plugins {
+				p, err := openPlugin(ctx, path)
+				if err != nil {
+					return err
+				}
+				defer p.Close()
+				o.Perturbers = append(o.Perturbers, p)
+			}
+			if examples > 0 {
+				set := tune.Dev
+				if against != "" {
+					if set, err = t.open(a, against, "", false); err != nil {
+						return err
+					}
+				}
+				if set != nil {
+					s := *set
+					if err := s.MapLabels(tune.Train.LabelNames); err != nil {
+						return err
+					}
+					part, err := pick(&s, examples, a.seed)
+					if err != nil {
+						return err
+					}
+					o.Examples = attackExamples(part)
+				}
+			}
+			watch, done := a.watch("training")
+			tune.Progress = watch
+			o.Tune = tune
+			o.Attack = attack.Options{Seed: a.seed, Budget: budget}
+			bar := a.progress("attacking", -1)
+			o.Attack.Progress = func(p attack.Progress) {
+				bar.set(p.Done, p.Total, fmt.Sprintf("fooled %d, held %d, %.0f texts/s", p.Won, p.Held, p.QueriesPerSecond))
+			}
+			o.Phase = func(name string) { a.logf("%s …", name) }
+			r, err := harden.Run(ctx, o)
+			done()
+			bar.done()
+			if err != nil {
+				return a.interrupted(ctx, err, t.out)
+			}
+			defer r.Bundle.Close()
+			return a.result(r, func(w io.Writer) error {
+				if err := printStandings(w, r.Before, r.After); err != nil {
+					return err
+				}
+				return a.printTuned(w, &r.Result, t.out)
+			})
+		},
+	}
+	t.add(cmd, "tune")
+	f := cmd.Flags()
+	f.StringVar(&method, "method", "augment+fgm", "defence, see above")
+	f.StringArrayVar(&plugins, "plugin", nil, "a plugin's .wasm to draw perturbations from (may be repeated)")
+	f.StringSliceVar(&recipes, "recipe", []string{"deepwordbug"}, "attacks to measure with")
+	f.IntVar(&examples, "attack-examples", 100, "examples to attack before and after (0: none)")
+	f.StringVar(&against, "attack-data", "", "labelled texts to attack (default: --dev)")
+	f.IntVar(&budget, "budget", 0, "queries allowed an example (default: no limit)")
+	f.StringVar(&before, "before", "", "model to compare with: a folder, plain (same tuning, no defence), or none")
+	return cmd
+}
+
+// printStandings shows what hardening has changed.
+func printStandings(w io.Writer, before, after *harden.Standing) error {
+	if before == nil && after == nil {
+		return nil
+	}
+	t := newTable(w, "accuracy", "before", "after")
+	show := func(s *harden.Standing, v func(*harden.Standing) float64) string {
+		if s == nil {
+			return "-"
+		}
+		return percent(v(s))
+	}
+	t.AppendRow([]any{"clean", show(before, func(s *harden.Standing) float64 { return s.Accuracy }), show(after, func(s *harden.Standing) float64 { return s.Accuracy })})
+	if after != nil {
+		for _, name := range slices.Sorted(maps.Keys(after.UnderAttack)) {
+			v := func(s *harden.Standing) float64 { return s.UnderAttack[name] }
+			t.AppendRow([]any{"under " + name, show(before, v), show(after, v)})
+		}
+	}
+	t.Render()
+	_, err := fmt.Fprintln(w)
+	return err
+}
