@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -14,8 +15,18 @@ import (
 
 // FolderWriter collects the files of a model folder out of sight; WriteFolder puts them in place together.
 type FolderWriter struct {
-	stage string
-	names map[string]bool
+	stage  string
+	names  map[string]bool
+	memory map[string][]byte // not nil: files are kept here
+}
+
+// MemoryFolder lets write fill a folder that is only held in memory (a page has no disk) and returns its files.
+func MemoryFolder(write func(*FolderWriter) error) (map[string][]byte, error) {
+	w := &FolderWriter{names: map[string]bool{}, memory: map[string][]byte{}}
+	if err := write(w); err != nil {
+		return nil, err
+	}
+	return w.memory, nil
 }
 
 // File adds a file; name is slash-separated and may lie in a subfolder.
@@ -41,6 +52,14 @@ func (w *FolderWriter) Stream(name string, write func(io.Writer) error) (err err
 		return fmt.Errorf("write folder: %s is written twice", name)
 	}
 	w.names[name] = true
+	if w.memory != nil {
+		var b bytes.Buffer
+		if err := write(&b); err != nil {
+			return fmt.Errorf("write %s: %w", name, err)
+		}
+		w.memory[name] = b.Bytes()
+		return nil
+	}
 	path := filepath.Join(w.stage, local)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return fmt.Errorf("write %s: %w", name, err)

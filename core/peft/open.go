@@ -273,7 +273,12 @@ func abridge(s string) string {
 // is merged into the written weights if it can be, and is written beside them as a PEFT folder, adapter/. One that cannot be merged is
 // written as a PEFT folder alone.
 func (b *Bundle) SaveFolder(dir string, more func(*checkpoint.FolderWriter) error) error {
-	return checkpoint.WriteFolder(dir, func(w *checkpoint.FolderWriter) error {
+	return checkpoint.WriteFolder(dir, b.SaveTo(more))
+}
+
+// SaveTo is SaveFolder for any folder writer.
+func (b *Bundle) SaveTo(more func(*checkpoint.FolderWriter) error) func(*checkpoint.FolderWriter) error {
+	return func(w *checkpoint.FolderWriter) error {
 		cfg, err := json.Marshal(b.Model.Config())
 		if err != nil {
 			return fmt.Errorf("%s: %w", checkpoint.ConfigFile, err)
@@ -312,7 +317,7 @@ func (b *Bundle) SaveFolder(dir string, more func(*checkpoint.FolderWriter) erro
 			return more(w)
 		}
 		return nil
-	})
+	}
 }
 
 // carried are the files that go with a model wherever it is written.
