@@ -47,17 +47,20 @@ func (o CharOptions) at(n int, r *Rand) []int {
 	return out
 }
 
-func chars(name string, o CharOptions, shrink int, edit func(w []rune, i int, r *Rand) string) WordSwap {
+// chars makes a swap of an edit at one position; span is the number of characters that the edit looks at.
+func chars(name string, o CharOptions, span int, edit func(w []rune, i int, r *Rand) string) WordSwap {
+	return charVariants(name, o, span, func(w []rune, i int, r *Rand) []string { return []string{edit(w, i, r)} })
+}
+
+func charVariants(name string, o CharOptions, span int, edit func(w []rune, i int, r *Rand) []string) WordSwap {
 	return WordSwap{Label: name, Variants: func(word string, r *Rand) []string {
 		w := []rune(word)
 		if len(w) <= 1 {
 			return nil
 		}
 		var out []string
-		for _, i := range o.at(len(w)-shrink, r) {
-			if v := edit(w, i, r); v != "" {
-				out = append(out, v)
-			}
+		for _, i := range o.at(len(w)-span+1, r) {
+			out = append(out, edit(w, i, r)...)
 		}
 		return out
 	}}
@@ -65,33 +68,33 @@ func chars(name string, o CharOptions, shrink int, edit func(w []rune, i int, r 
 
 // SwapChars swaps two neighbouring characters.
 func SwapChars(o CharOptions) WordSwap {
-	return chars("swap", o, 1, func(w []rune, i int, _ *Rand) string {
+	return chars("swap", o, 2, func(w []rune, i int, _ *Rand) string {
 		return string(w[:i]) + string(w[i+1]) + string(w[i]) + string(w[i+2:])
 	})
 }
 
 // SubstituteChars replaces a character by a letter.
 func SubstituteChars(o CharOptions) WordSwap {
-	return chars("substitute", o, 0, func(w []rune, i int, r *Rand) string {
+	return chars("substitute", o, 1, func(w []rune, i int, r *Rand) string {
 		return string(w[:i]) + string(o.letter(r)) + string(w[i+1:])
 	})
 }
 
 // DeleteChars removes a character.
 func DeleteChars(o CharOptions) WordSwap {
-	return chars("delete", o, 0, func(w []rune, i int, _ *Rand) string { return string(w[:i]) + string(w[i+1:]) })
+	return chars("delete", o, 1, func(w []rune, i int, _ *Rand) string { return string(w[:i]) + string(w[i+1:]) })
 }
 
 // InsertChars inserts a letter before a character.
 func InsertChars(o CharOptions) WordSwap {
-	return chars("insert", o, 0, func(w []rune, i int, r *Rand) string {
+	return chars("insert", o, 1, func(w []rune, i int, r *Rand) string {
 		return string(w[:i]) + string(o.letter(r)) + string(w[i:])
 	})
 }
 
 // RepeatChars doubles a character.
 func RepeatChars(o CharOptions) WordSwap {
-	return chars("repeat", o, 0, func(w []rune, i int, _ *Rand) string { return string(w[:i+1]) + string(w[i:]) })
+	return chars("repeat", o, 1, func(w []rune, i int, _ *Rand) string { return string(w[:i+1]) + string(w[i:]) })
 }
 
 // keyRows are the letter keys of the American QWERTY layout, each row shifted half a key to the right of the one above.
@@ -114,18 +117,33 @@ var keyNeighbours = func() map[rune]string {
 	return m
 }()
 
-// Keyboard replaces a character by one of a neighbouring key, keeping case.
+// keyVariants gives, for characters in either case, those of the neighbouring keys.
+var keyVariants = func() map[rune][]rune {
+	m := map[rune][]rune{}
+	for k, near := range keyNeighbours {
+		m[k] = []rune(near)
+		if u := unicode.ToUpper(k); u != k {
+			m[u] = []rune(strings.ToUpper(near))
+		}
+	}
+	return m
+}()
+
+// Keyboard replaces a character by one of a neighbouring key, keeping case: one drawn by chance, or every one at every position.
 func Keyboard(o CharOptions) WordSwap {
-	return chars("keyboard", o, 0, func(w []rune, i int, r *Rand) string {
-		near := keyNeighbours[unicode.ToLower(w[i])]
-		if near == "" {
-			return ""
+	return charVariants("keyboard", o, 1, func(w []rune, i int, r *Rand) []string {
+		near := keyVariants[w[i]]
+		if len(near) == 0 {
+			return nil
 		}
-		k := rune(near[r.IntN(len(near))])
-		if unicode.IsUpper(w[i]) {
-			k = unicode.ToUpper(k)
+		if !o.All {
+			near = near[r.IntN(len(near)):][:1]
 		}
-		return string(w[:i]) + string(k) + string(w[i+1:])
+		out := make([]string, len(near))
+		for k, c := range near {
+			out[k] = string(w[:i]) + string(c) + string(w[i+1:])
+		}
+		return out
 	})
 }
 
@@ -206,14 +224,14 @@ func Invisible(o CharOptions) WordSwap {
 
 // Reorder hides a swap of two characters behind bidirectional controls, so that the word still reads as before (Boucher et al. 2022).
 func Reorder(o CharOptions) WordSwap {
-	return chars("reorder", o, 1, func(w []rune, i int, _ *Rand) string {
+	return chars("reorder", o, 2, func(w []rune, i int, _ *Rand) string {
 		return string(w[:i]) + "\u202e" + string(w[i+1]) + string(w[i]) + "\u202c" + string(w[i+2:])
 	})
 }
 
 // Backspaced puts a character followed by a backspace into the word (Boucher et al. 2022).
 func Backspaced(o CharOptions) WordSwap {
-	return chars("backspace", o, 0, func(w []rune, i int, r *Rand) string {
+	return chars("backspace", o, 1, func(w []rune, i int, r *Rand) string {
 		return string(w[:i]) + string(o.letter(r)) + "\b" + string(w[i:])
 	})
 }
