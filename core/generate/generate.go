@@ -1,0 +1,453 @@
+// Package generate runs decoders: prompts in, text out. One loop serves all requests of a model: their prompts are read in chunks and
+// their next tokens computed together, keys and values of a shared beginning are reused, and guessed continuations are checked in one pass.
+package generate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/temper-ml/temper/backend"
+	"github.com/temper-ml/temper/core/grad"
+	"github.com/temper-ml/temper/core/model"
+	"github.com/temper-ml/temper/core/sample"
+	"github.com/temper-ml/temper/core/token"
+)
+
+// Options of a Generator. Zero values mean the defaults in brackets.
+type Options struct {
+	// Parallel is the number of sequences computed together [4]; Waiting bounds those in the queue [256].
+	Parallel, Waiting int
+	// Context is the largest number of tokens of a sequence [what the model was made for].
+	Context int
+	// Chunk is the number of prompt tokens read in one step [512].
+	Chunk int
+	// Draft is the number of tokens guessed ahead by look-up in the text [0: none]. The output does not change.
+	Draft int
+}
+
+// Generator continues texts with one decoder. Its methods may be called from several goroutines.
+type Generator struct {
+	m     model.Model
+	tok   *token.Tokenizer
+	k     backend.Kernels
+	opt   Options
+	eos   []int32
+	arena grad.Arena
+	cache *slots
+
+	mu      sync.Mutex
+	queue   []*job
+	active  []*job
+	wake    chan struct{}
+	done    chan struct{}
+	closing bool
+}
+
+// ErrBusy is returned when too many requests wait; ErrClosed after Close.
+var (
+	ErrBusy   = errors.New("too many requests are waiting")
+	ErrClosed = errors.New("the generator is closed")
+)
+
+// New starts a generator over a causal model. eos are the tokens that end a text. Close stops it; it does not close the model.
+func New(m model.Model, tok *token.Tokenizer, k backend.Kernels, eos []int32, o Options) (*Generator, error) {
+	cfg := m.Config()
+	if cfg.Head != model.HeadCausal {
+		return nil, fmt.Errorf("generate: the model's head is %q: a causal language model is needed", cfg.Head)
+	}
+	if o.Parallel <= 0 {
+		o.Parallel = 4
+	}
+	if o.Waiting <= 0 {
+		o.Waiting = 256
+	}
+	if most := cfg.MaxPositions; o.Context <= 0 || most > 0 && o.Context > most {
+		o.Context = most
+	}
+	if o.Context <= 0 {
+		o.Context = 4096
+	}
+	if o.Chunk <= 0 {
+		o.Chunk = 512
+	}
+	g := &Generator{m: m, tok: tok, k: k, opt: o, eos: eos, cache: newSlots(cfg, o.Parallel, 256, o.Context),
+		wake: make(chan struct{}, 1), done: make(chan struct{})}
+	go g.loop()
+	return g, nil
+}
+
+// Context is the largest number of tokens of a prompt and its continuation.
+func (g *Generator) Context() int { return g.opt.Context }
+
+// Request is one text to continue.
+type Request struct {
+	Prompt    []int32 // token ids, beginning token included where the model wants one
+	MaxTokens int     // 0: to the end of the context
+	Sample    sample.Params
+	Stop      []string
+	// Ignore lets the text go on after an end token.
+	IgnoreEnd bool
+	// LogProbs is −1 for none, otherwise the number of alternatives beside each token's own.
+	LogProbs int
+	// Constraint restricts the output; nil is free.
+	Constraint sample.Constraint
+}
+
+// Piece is a bit of text, whole runes, and the tokens behind it.
+type Piece struct {
+	Text   string
+	Tokens []Token
+}
+
+// Token is a chosen token with its log-probability and the likeliest alternatives, when asked for.
+type Token struct {
+	ID  int32
+	Own sample.LogProb
+	Top []sample.LogProb
+}
+
+// Reasons for an end.
+const (
+	FinishStop   = "stop"   // an end token, a stop string, or a constraint that is met
+	FinishLength = "length" // MaxTokens or the context
+)
+
+// Result sums a generation up.
+type Result struct {
+	Prompt, Cached, Tokens      int
+	Finish                      string
+	PromptSeconds, TokenSeconds float64
+	// Drafted tokens were guessed, Accepted were right.
+	Drafted, Accepted int
+}
+
+type job struct {
+	ctx     context.Context
+	req     Request
+	sampler *sample.Sampler
+	stream  *token.Stream
+	stop    stopper
+	slot    int
+	text    []int32 // prompt and what was generated
+	pending int     // tokens of text that are not in the cache yet
+	guess   []int32
+	begun   time.Time
+	first   time.Time
+	res     Result
+	out     chan Piece
+	err     error
+	ended   chan struct{}
+}
+
+// Generate continues a prompt and calls emit for each piece of text, in order, on the caller's goroutine. An error of emit, or the end of
+// ctx, ends the generation.
+func (g *Generator) Generate(ctx context.Context, req Request, emit func(Piece) error) (Result, error) {
+	if len(req.Prompt) == 0 {
+		return Result{}, errors.New("the prompt is empty")
+	}
+	if len(req.Prompt) >= g.opt.Context {
+		return Result{}, fmt.Errorf("the prompt has %d tokens: the context of %d leaves no room for an answer", len(req.Prompt), g.opt.Context)
+	}
+	vocab := int32(g.m.Config().Vocab)
+	for i, id := range req.Prompt {
+		if id < 0 || id >= vocab {
+			return Result{}, fmt.Errorf("token %d of the prompt is %d: the vocabulary has %d", i, id, vocab)
+		}
+	}
+	if req.MaxTokens < 0 {
+		return Result{}, fmt.Errorf("max tokens %d: want 0 (no limit) or more", req.MaxTokens)
+	}
+	s, err := sample.New(req.Sample)
+	if err != nil {
+		return Result{}, err
+	}
+	s.Accept(req.Prompt...)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	j := &job{ctx: ctx, req: req, sampler: s, stream: g.tok.Stream(true), stop: stopper{stops: req.Stop}, slot: -1,
+		text: slices.Clone(req.Prompt), out: make(chan Piece, g.most(req)+4), ended: make(chan struct{})}
+	j.res.Prompt = len(req.Prompt)
+	g.mu.Lock()
+	switch {
+	case g.closing:
+		err = ErrClosed
+	case len(g.queue) >= g.opt.Waiting:
+		err = fmt.Errorf("%w (%d)", ErrBusy, g.opt.Waiting)
+	default:
+		g.queue = append(g.queue, j)
+	}
+	g.mu.Unlock()
+	if err != nil {
+		return Result{}, err
+	}
+	g.poke()
+	var failed error
+	for p := range j.out {
+		if failed == nil {
+			if failed = emit(p); failed != nil {
+				cancel()
+			}
+		}
+	}
+	<-j.ended
+	if failed != nil {
+		return j.res, failed
+	}
+	return j.res, j.err
+}
+
+func (g *Generator) poke() {
+	select {
+	case g.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Close ends running requests with ErrClosed and waits for the loop.
+func (g *Generator) Close() {
+	g.mu.Lock()
+	g.closing = true
+	g.mu.Unlock()
+	g.poke()
+	<-g.done
+}
+
+func (g *Generator) loop() {
+	defer close(g.done)
+	for {
+		g.mu.Lock()
+		closing := g.closing
+		for !closing && len(g.queue) > 0 && len(g.active) < g.opt.Parallel {
+			j := g.queue[0]
+			g.queue = g.queue[1:]
+			slot, keep := g.cache.take(j.text)
+			j.slot, j.pending, j.res.Cached, j.begun = slot, len(j.text)-keep, keep, time.Now()
+			g.active = append(g.active, j)
+		}
+		waiting := g.queue
+		if closing {
+			g.queue = nil
+		}
+		g.mu.Unlock()
+		if closing {
+			for _, j := range append(g.active, waiting...) {
+				g.end(j, ErrClosed)
+			}
+			g.active = nil
+			return
+		}
+		if len(g.active) == 0 {
+			<-g.wake
+			continue
+		}
+		g.step()
+	}
+}
+
+// end gives the slot back and tells the caller.
+func (g *Generator) end(j *job, err error) {
+	if j.slot >= 0 {
+		g.cache.release(j.slot)
+	}
+	if err == nil {
+		if rest := j.stream.Flush(); rest != "" {
+			text, _ := j.stop.push(rest)
+			j.send(Piece{Text: text})
+		}
+		if rest := j.stop.rest(); rest != "" {
+			j.send(Piece{Text: rest})
+		}
+	}
+	if !j.first.IsZero() {
+		j.res.PromptSeconds = j.first.Sub(j.begun).Seconds()
+		j.res.TokenSeconds = time.Since(j.first).Seconds()
+	}
+	j.err = err
+	close(j.out)
+	close(j.ended)
+}
+
+// send hands a piece over. The channel has room for all that a request may give, so that a slow caller does not hold up the others.
+func (j *job) send(p Piece) {
+	if p.Text != "" || p.Tokens != nil {
+		j.out <- p
+	}
+}
+
+// most is the largest number of tokens that a request can give.
+func (g *Generator) most(r Request) int {
+	n := g.opt.Context - len(r.Prompt)
+	if r.MaxTokens > 0 {
+		n = min(n, r.MaxTokens)
+	}
+	return n
+}
+
+// step runs one batch: a chunk of the prompt of each new sequence, the latest token (and a guess) of each running one.
+func (g *Generator) step() {
+	live := g.active[:0]
+	for _, j := range g.active {
+		if err := j.ctx.Err(); err != nil {
+			g.end(j, err)
+			continue
+		}
+		live = append(live, j)
+	}
+	clear(g.active[len(live):])
+	g.active = live
+	if len(live) == 0 {
+		return
+	}
+	b := &model.Batch{Offsets: make([]int32, 1, len(live)+1), Want: model.WantLogits, Rows: []int32{}}
+	v := &view{s: g.cache}
+	room := g.opt.Chunk
+	type part struct{ ids, row int }
+	parts := make([]part, len(live))
+	need := 0
+	for i, j := range live {
+		ids := j.text[len(j.text)-j.pending:]
+		j.guess = j.guess[:0]
+		if len(ids) > 1 {
+			ids = ids[:min(len(ids), max(room, 1))]
+			room -= len(ids)
+		} else if n := g.guesses(j); n > 0 {
+			j.guess = draft(j.guess, j.text, n)
+		}
+		b.IDs = append(b.IDs, ids...)
+		b.IDs = append(b.IDs, j.guess...)
+		parts[i] = part{len(ids), -1}
+		if len(ids) == j.pending { // the text is complete: logits of its last token, and of the guesses
+			parts[i].row = len(b.Rows)
+			for r := len(b.IDs) - len(j.guess) - 1; r < len(b.IDs); r++ {
+				b.Rows = append(b.Rows, int32(r))
+			}
+		}
+		b.Offsets = append(b.Offsets, int32(len(b.IDs)))
+		v.at = append(v.at, j.slot)
+		need = max(need, len(g.cache.held[j.slot])+len(ids)+len(j.guess))
+	}
+	g.cache.reserve(need)
+	b.Cache = v
+	g.arena.Reset()
+	out, err := g.m.Forward(grad.Infer(g.k, &g.arena), b)
+	if err != nil {
+		for _, j := range live {
+			g.end(j, err)
+		}
+		g.active = g.active[:0]
+		return
+	}
+	kept := live[:0]
+	for i, j := range live {
+		ids := b.IDs[b.Offsets[i]:b.Offsets[i+1]]
+		held := append(g.cache.held[j.slot], ids[:parts[i].ids]...)
+		g.cache.held[j.slot] = held
+		j.pending -= parts[i].ids
+		over := false
+		if row := parts[i].row; row >= 0 {
+			over, err = g.choose(j, out.Logits, row)
+		}
+		if over || err != nil {
+			g.end(j, err)
+			err = nil
+			continue
+		}
+		kept = append(kept, j)
+	}
+	clear(live[len(kept):])
+	g.active = kept
+}
+
+// guesses is how many tokens may be guessed for j now.
+func (g *Generator) guesses(j *job) int {
+	if g.opt.Draft == 0 || j.req.Constraint != nil {
+		return 0
+	}
+	n := min(g.opt.Draft, g.opt.Context-len(j.text)-1)
+	if j.req.MaxTokens > 0 {
+		n = min(n, j.req.MaxTokens-j.res.Tokens-1)
+	}
+	return max(n, 0)
+}
+
+// choose draws the next token from each row of logits in turn, as long as the guesses are right: the tokens, and the draws, are those
+// that one row at a time would have given.
+func (g *Generator) choose(j *job, logits *grad.Value, row int) (over bool, err error) {
+	if j.first.IsZero() {
+		j.first = time.Now()
+	}
+	j.res.Drafted += len(j.guess)
+	for i := 0; i <= len(j.guess); i++ {
+		z := logits.Data[(row+i)*logits.Cols : (row+i+1)*logits.Cols]
+		var t Token
+		raw := z
+		if j.req.LogProbs >= 0 {
+			raw = slices.Clone(z)
+		}
+		if j.req.Constraint != nil {
+			if err := j.req.Constraint.Allow(z); err != nil {
+				return true, err
+			}
+		}
+		id, err := j.sampler.Next(z)
+		if err != nil {
+			return true, err
+		}
+		t.ID = id
+		if j.req.LogProbs >= 0 {
+			t.Own, t.Top = sample.LogProbs(raw, id, j.req.LogProbs)
+			if math.IsNaN(t.Own.LP) {
+				return true, errors.New("the model's logits are not numbers")
+			}
+		}
+		if over, err := g.accept(j, t); over || err != nil {
+			return over, err
+		}
+		if i == len(j.guess) || j.guess[i] != id {
+			break
+		}
+		// The guess is in the cache already.
+		j.res.Accepted++
+		g.cache.held[j.slot] = append(g.cache.held[j.slot], id)
+		j.pending--
+	}
+	return false, nil
+}
+
+// accept adds a token to the text and sends what has become certain.
+func (g *Generator) accept(j *job, t Token) (over bool, err error) {
+	if j.req.Constraint != nil {
+		if err := j.req.Constraint.Accept(t.ID); err != nil {
+			return true, err
+		}
+	}
+	if slices.Contains(g.eos, t.ID) && !j.req.IgnoreEnd {
+		j.res.Finish = FinishStop
+		return true, nil
+	}
+	j.sampler.Accept(t.ID)
+	j.text = append(j.text, t.ID)
+	j.pending++
+	j.res.Tokens++
+	text, stopped := j.stop.push(j.stream.Next(t.ID))
+	p := Piece{Text: text}
+	if j.req.LogProbs >= 0 {
+		p.Tokens = []Token{t}
+	}
+	j.send(p)
+	switch {
+	case stopped:
+		j.res.Finish = FinishStop
+		j.stream.Flush()
+		return true, nil
+	case j.req.MaxTokens > 0 && j.res.Tokens >= j.req.MaxTokens, len(j.text) >= g.opt.Context:
+		j.res.Finish = FinishLength
+		return true, nil
+	}
+	return false, nil
+}
