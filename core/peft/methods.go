@@ -3,28 +3,49 @@ package peft
 import (
 	"fmt"
 	"strings"
-
-	"github.com/temper-ml/temper/core/tensor"
 )
+
+// methods are the everyday names, in the order they are listed in.
+var methods = []struct {
+	name string
+	kind Type
+	set  func(*Config)
+}{
+	{"lora", LoRA, nil},
+	{"rslora", LoRA, func(c *Config) { c.RSLoRA = true }},
+	{"dora", LoRA, func(c *Config) { c.DoRA = true }},
+	{"adalora", AdaLoRA, nil},
+	{"vera", VeRA, nil},
+	{"ia3", IA3, nil},
+	{"oft", OFT, nil},
+	{"boft", BOFT, nil},
+	{"ln", LNTuning, nil},
+	{"bitfit", BitFit, nil},
+	{"adapter", Bottleneck, nil},
+	{"prefix", PrefixTuning, nil},
+	{"prompt", PromptTuning, nil},
+	{"p-tuning", PTuning, nil},
+}
 
 // MethodNames are the names that Method takes.
 func MethodNames() []string {
-	return []string{"lora", "rslora", "dora"}
+	out := make([]string, len(methods))
+	for i, m := range methods {
+		out[i] = m.name
+	}
+	return out
 }
 
 // Method returns the settings of a method by its everyday name.
 func Method(name string) (Config, error) {
-	switch name {
-	case "lora":
-		return Default(LoRA)
-	case "rslora":
-		c, err := Default(LoRA)
-		c.RSLoRA = true
-		return c, err
-	case "dora":
-		c, err := Default(LoRA)
-		c.DoRA = true
-		return c, err
+	for _, m := range methods {
+		if m.name == name {
+			c, err := Default(m.kind)
+			if err == nil && m.set != nil {
+				m.set(&c)
+			}
+			return c, err
+		}
 	}
 	return Config{}, fmt.Errorf("unknown method %q: expected one of %s", name, strings.Join(MethodNames(), ", "))
 }
@@ -34,14 +55,12 @@ func LearningRate(method string) float64 {
 	switch method {
 	case "full":
 		return 2e-5
-	case "lora", "rslora", "dora", "adalora":
+	case "lora", "rslora", "dora", "adapter":
 		return 5e-4
-	case "ia3", "vera", "prefix", "prompt", "p-tuning":
+	case "ia3", "vera", "prompt", "p-tuning":
 		return 5e-3
+	case "prefix":
+		return 2e-3
 	}
 	return 1e-3
 }
-
-// Budget returns what must run after each optimiser step of a run of the given length, and the tensors that it keeps: AdaLoRA's rank
-// allocation. Other methods have none.
-func (m *Model) Budget(steps int) (func(step int) error, []tensor.Tensor) { return nil, nil }

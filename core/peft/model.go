@@ -20,16 +20,19 @@ import (
 
 // Model is a base model with one adapter. It is a model.Model itself: Params are the trainable ones, Forward goes through the adapter.
 type Model struct {
-	base   model.Model
-	cfg    Config
-	layers []*layer      // adapted linear layers
-	shared []*grad.Param // parameters that belong to no layer
-	saved  []*saved      // base parameters that the adapter changes as a whole: modules_to_save, biases, norms
-	prompt prompt        // prompt methods; nil otherwise
+	base     model.Model
+	cfg      Config
+	layers   []*layer     // adapted linear layers
+	tables   []*embedding // adapted embeddings
+	vera     *veraShared
+	constant []*grad.Param // saved with the adapter but not trained
+	saved    []*saved      // base parameters that the adapter changes as a whole: modules_to_save, biases, norms
+	prompt   prompt        // prompt methods; nil otherwise
 	// file is the source that the adapter is being loaded from: some methods read shapes from it.
-	file    checkpoint.Source
-	merged  bool
-	enabled bool
+	file       checkpoint.Source
+	keepPrompt bool
+	merged     bool
+	enabled    bool
 }
 
 // layer is one adapted linear layer.
@@ -72,7 +75,7 @@ func Attach(base model.Model, cfg Config, seed uint64) (*Model, error) {
 	return attach(base, cfg, seed, nil)
 }
 
-func attach(base model.Model, cfg Config, seed uint64, src checkpoint.Source) (m *Model, err error) {
+func attach(base model.Model, cfg Config, seed uint64, src checkpoint.Source) (_ *Model, err error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("adapter: %w", err)
 	}
@@ -87,11 +90,14 @@ func attach(base model.Model, cfg Config, seed uint64, src checkpoint.Source) (m
 	for _, p := range base.Params() {
 		p.Freeze()
 	}
-	m = &Model{base: base, cfg: cfg, enabled: true, file: src}
+	m := &Model{base: base, cfg: cfg, enabled: true, file: src}
 	defer func() {
 		if err != nil { // leave the base as it was
 			for _, l := range m.layers {
 				l.linear.Adapter = nil
+			}
+			for _, e := range m.tables {
+				e.e.Adapter = nil
 			}
 			for _, s := range m.saved {
 				s.p.Freeze()
@@ -202,14 +208,21 @@ func (m *Model) saveParams(pick func(*grad.Param) (string, bool)) error {
 }
 
 func (m *Model) buildLayers(seed uint64) error {
+	var wanted []*model.Linear
 	for _, l := range m.base.Linears() {
 		ok, err := m.targets(l.Name)
 		if err != nil {
 			return err
 		}
-		if !ok {
-			continue
+		if ok {
+			wanted = append(wanted, l)
 		}
+	}
+	if m.cfg.Type == VeRA {
+		m.vera = newVeRAShared(&m.cfg, wanted, rng(uint64(m.cfg.PRNGKey), "vera"))
+		m.constant = []*grad.Param{m.vera.a, m.vera.b}
+	}
+	for _, l := range wanted {
 		me, err := m.newMethod(l, rng(seed, l.Name))
 		if err != nil {
 			return fmt.Errorf("%s: %w", l.Name, err)
@@ -217,7 +230,24 @@ func (m *Model) buildLayers(seed uint64) error {
 		m.layers = append(m.layers, &layer{linear: l, method: me})
 		l.Adapter = me
 	}
-	if len(m.layers) == 0 {
+	if m.cfg.Type == LoRA && m.cfg.Targets.Regex != AllLinear {
+		for _, e := range m.base.Embeddings() {
+			ok, err := m.targets(e.Name)
+			if err != nil {
+				return err
+			}
+			if !ok {
+				continue
+			}
+			o, err := newEmbedding(&m.cfg, e, rng(seed, e.Name))
+			if err != nil {
+				return fmt.Errorf("%s: %w", e.Name, err)
+			}
+			m.tables = append(m.tables, o)
+			e.Adapter = o
+		}
+	}
+	if len(m.layers)+len(m.tables) == 0 {
 		names := make([]string, 0, len(m.base.Linears()))
 		for _, l := range m.base.Linears() {
 			names = append(names, l.Name)
@@ -283,6 +313,18 @@ func (m *Model) newMethod(l *model.Linear, r *rand.Rand) (method, error) {
 			return newDoRA(&m.cfg, l, r)
 		}
 		return newLoRA(&m.cfg, l, r)
+	case AdaLoRA:
+		return newAdaLoRA(&m.cfg, l, r), nil
+	case IA3:
+		return newIA3(&m.cfg, l)
+	case VeRA:
+		return newVeRA(&m.cfg, l, m.vera), nil
+	case OFT:
+		return newOFT(&m.cfg, l)
+	case BOFT:
+		return newBOFT(m, l)
+	case Bottleneck:
+		return newBottleneck(&m.cfg, l, r), nil
 	}
 	return nil, fmt.Errorf("peft_type %s is not for linear layers", m.cfg.Type)
 }
@@ -309,7 +351,9 @@ func (m *Model) own() []*grad.Param {
 	for _, l := range m.layers {
 		out = append(out, l.method.params()...)
 	}
-	out = append(out, m.shared...)
+	for _, e := range m.tables {
+		out = append(out, e.a, e.b)
+	}
 	if m.prompt != nil {
 		out = append(out, m.prompt.params()...)
 	}
@@ -348,6 +392,18 @@ func (m *Model) Forward(c *grad.Ctx, b *model.Batch) (model.Output, error) {
 	return m.base.Forward(c, b)
 }
 
+// KeepPrompt makes outputs per token hold the rows of the virtual tokens too, before those of each sequence: a causal loss needs the last
+// of them, which predicts the first token of the text.
+func (m *Model) KeepPrompt(on bool) { m.keepPrompt = on }
+
+// VirtualTokens is the number of tokens that a prompt method puts before each text, 0 for others (prefixes are not tokens).
+func (m *Model) VirtualTokens() int {
+	if m.cfg.Type == PromptTuning || m.cfg.Type == PTuning {
+		return m.cfg.VirtualTokens
+	}
+	return 0
+}
+
 // Enable switches the adapter on or off. Off, the base computes exactly what it did before Attach.
 func (m *Model) Enable(on bool) error {
 	if m.merged {
@@ -362,6 +418,13 @@ func (m *Model) Enable(on bool) error {
 			l.linear.Adapter = l.method
 		} else {
 			l.linear.Adapter = nil
+		}
+	}
+	for _, e := range m.tables {
+		if on {
+			e.e.Adapter = e
+		} else {
+			e.e.Adapter = nil
 		}
 	}
 	for _, s := range m.saved {
@@ -386,8 +449,8 @@ func (s *saved) switchTo(tuned bool) {
 // Merge writes the adapter into the base's weights, in memory; Unmerge takes it out again, bit for bit. Prompt methods cannot be merged.
 func (m *Model) Merge() error {
 	switch {
-	case m.prompt != nil:
-		return fmt.Errorf("adapter: %s adds virtual tokens and cannot be merged", m.cfg.Type)
+	case !m.Mergeable():
+		return fmt.Errorf("adapter: %s is no change of weights and cannot be merged", m.cfg.Type)
 	case m.merged:
 		return nil
 	case !m.enabled:
@@ -401,6 +464,17 @@ func (m *Model) Merge() error {
 			return fmt.Errorf("merge %s: %w", l.linear.Name, err)
 		}
 	}
+	for i, e := range m.tables {
+		if err := m.mergeTable(e); err != nil {
+			for _, done := range m.tables[:i] {
+				done.unmerge()
+			}
+			for _, done := range m.layers {
+				done.unmerge()
+			}
+			return fmt.Errorf("merge %s: %w", e.e.Name, err)
+		}
+	}
 	m.merged = true
 	return nil
 }
@@ -412,6 +486,9 @@ func (m *Model) Unmerge() error {
 	}
 	for _, l := range m.layers {
 		l.unmerge()
+	}
+	for _, e := range m.tables {
+		e.unmerge()
 	}
 	m.merged = false
 	return nil
@@ -509,5 +586,15 @@ func fill(p *grad.Param, x float32) {
 	}
 }
 
-// Mergeable reports whether Merge can do its work: prompt methods cannot.
-func (m *Model) Mergeable() bool { return m.prompt == nil }
+// Mergeable reports whether Merge can do its work: virtual tokens and bottleneck networks are no change of weights.
+func (m *Model) Mergeable() bool { return m.prompt == nil && m.cfg.Type != Bottleneck }
+
+// mergeTable merges into a table that nothing else reads: tied output layers would change too.
+func (m *Model) mergeTable(e *embedding) error {
+	for _, l := range m.base.Linears() {
+		if l.W == e.e.W {
+			return fmt.Errorf("the table is tied to %s, which the adapter leaves as it is", l.Name)
+		}
+	}
+	return e.merge()
+}

@@ -292,7 +292,7 @@ func (b *Bundle) SaveTo(more func(*checkpoint.FolderWriter) error) func(*checkpo
 		}
 		plain := true
 		if b.Adapter != nil {
-			if b.Adapter.prompt != nil {
+			if !b.Adapter.Mergeable() {
 				plain = false
 				if err := b.Adapter.Save(w); err != nil {
 					return err

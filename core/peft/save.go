@@ -26,7 +26,11 @@ func (m *Model) Tensors() ([]tensor.Tensor, error) {
 			add(p.Name, p)
 		}
 	}
-	for _, p := range m.shared {
+	for _, e := range m.tables {
+		add(e.a.Name, e.a)
+		add(e.b.Name, e.b)
+	}
+	for _, p := range m.constant {
 		add(p.Name, p)
 	}
 	if m.prompt != nil {
@@ -85,7 +89,7 @@ func (m *Model) SetTensors(src checkpoint.Source) error {
 		return nil
 	}
 	var errs []error
-	for _, p := range m.own() {
+	for _, p := range slices.Concat(m.own(), m.constant) {
 		if m.prompt == nil {
 			errs = append(errs, set(p, p.Name))
 		}

@@ -259,6 +259,7 @@ func (o *Options) run(ctx context.Context, b *peft.Bundle) (*Result, error) {
 	t.Fingerprint = o.fingerprint(b, trainSet, devSet)
 	if b.Adapter != nil {
 		t.After, t.Extra = b.Adapter.Budget(steps)
+		t.Regularise = b.Adapter.Regularise
 	}
 	out, err := t.Fit(ctx)
 	r := o.result(b, params, out)

@@ -167,6 +167,8 @@ type Trainer struct {
 	Resume      bool
 	Fingerprint string
 	Progress    func(Progress)
+	// Regularise, when not nil, adds the gradient of a further loss of the parameters and returns it, once per optimiser step.
+	Regularise func() float64
 	// After, when not nil, runs after each optimiser step (AdaLoRA's budget); Extra are tensors that it keeps, for checkpoints.
 	After func(step int) error
 	Extra []tensor.Tensor
@@ -377,6 +379,9 @@ func (t *Trainer) step(ctx context.Context, st *state, lr float64) (loss float64
 		if t.FLOPs != nil {
 			st.Spent.FLOPs += t.FLOPs(lengths) * float64(s.Passes)
 		}
+	}
+	if t.Regularise != nil {
+		loss += t.Regularise()
 	}
 	norm := GradNorm(t.K, t.Params)
 	if err := checkFinite(norm, loss, st.Step); err != nil {
