@@ -26,3 +26,12 @@ func eachLevel(t *testing.T, f func(t *testing.T, k backend.Kernels)) {
 		run(level, k)
 	}
 }
+
+// best returns the fastest kernels of this machine.
+func best(t *testing.T) backend.Kernels {
+	t.Helper()
+	k, err := native.New(native.Options{Threads: 2})
+	require.NoError(t, err)
+	t.Cleanup(k.Close)
+	return k
+}
