@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"unicode"
-	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
 )
@@ -155,13 +154,3 @@ func loadNormalizer(raw json.RawMessage, depth int) (normalizer, error) {
 }
 
 func orTrue(b *bool) bool { return b == nil || *b }
-
-// ascii says whether s holds nothing but ASCII.
-func ascii(s string) bool {
-	for i := 0; i < len(s); i++ {
-		if s[i] >= utf8.RuneSelf {
-			return false
-		}
-	}
-	return true
-}
