@@ -3,6 +3,7 @@ package peft
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 
 	"github.com/temper-ml/temper/backend"
 	"github.com/temper-ml/temper/core/grad"
@@ -73,6 +74,26 @@ func (o *embedding) Lookup(c *grad.Ctx, e *model.Embedding, ids []int32) *grad.V
 			}
 		}
 	}, o.a.Trainable() || o.b.Trainable(), y)
+}
+
+func (o *embedding) baseName() string { return "base_model.model." + o.e.Name + ".base_layer.weight" }
+
+// setBase takes over the table that was saved with an adapter, where it is not the base's own.
+func (o *embedding) setBase(t tensor.Tensor) error {
+	if t.Data == nil {
+		return nil
+	}
+	if !slices.Equal(t.Shape, o.e.W.T.Shape) {
+		return fmt.Errorf("%s: expected shape %v, got %v", o.baseName(), o.e.W.T.Shape, t.Shape)
+	}
+	v, err := t.F32()
+	if err != nil {
+		return err
+	}
+	if !slices.Equal(v, o.e.W.Values()) {
+		o.e.W.Replace(tensor.FromF32(o.e.W.Name, slices.Clone(v), t.Shape...))
+	}
+	return nil
 }
 
 func (o *embedding) merge() error {

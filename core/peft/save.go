@@ -29,6 +29,7 @@ func (m *Model) Tensors() ([]tensor.Tensor, error) {
 	for _, e := range m.tables {
 		add(e.a.Name, e.a)
 		add(e.b.Name, e.b)
+		add(e.baseName(), e.e.W) // peft saves the table itself beside its adapter
 	}
 	for _, p := range m.constant {
 		add(p.Name, p)
@@ -103,6 +104,14 @@ func (m *Model) SetTensors(src checkpoint.Source) error {
 	}
 	for _, s := range m.saved {
 		errs = append(errs, set(s.p, s.name))
+	}
+	for _, e := range m.tables {
+		t, err := src.Tensor(e.baseName())
+		if errors.Is(err, checkpoint.ErrNoTensor) {
+			continue
+		}
+		used[e.baseName()] = true
+		errs = append(errs, err, e.setBase(t))
 	}
 	for _, n := range src.Names() {
 		if !used[n] {
