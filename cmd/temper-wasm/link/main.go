@@ -1,0 +1,61 @@
+// Link builds the browser's engine: it compiles cmd/temper-wasm, turns its memory into an import and writes it to the npm package with the
+// kernels beside it.
+//
+//	go run ./cmd/temper-wasm/link [-o js/dist]
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/temper-ml/temper/backend/wasm"
+	"github.com/temper-ml/temper/backend/wasm/link"
+)
+
+func main() {
+	out := flag.String("o", "js/dist", "folder to write to")
+	flag.Parse()
+	if err := run(*out); err != nil {
+		fmt.Fprintln(os.Stderr, "link:", err)
+		os.Exit(1)
+	}
+}
+
+func run(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	tmp, err := os.MkdirTemp("", "temper-wasm")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
+	raw := filepath.Join(tmp, "engine.wasm")
+	c := exec.Command("go", "build", "-buildmode=c-shared", "-trimpath", "-ldflags=-s -w", "-o", raw, "github.com/temper-ml/temper/cmd/temper-wasm")
+	c.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
+	c.Stderr = os.Stderr
+	if err := c.Run(); err != nil {
+		return fmt.Errorf("build the engine: %w", err)
+	}
+	module, err := os.ReadFile(raw)
+	if err != nil {
+		return err
+	}
+	linked, mem, err := link.ImportMemory(module, link.Memory{Max: 65536})
+	if err != nil {
+		return err
+	}
+	files := map[string][]byte{"temper.wasm": linked, "kernels.wasm": wasm.Plain, "kernels-relaxed.wasm": wasm.Relaxed,
+		"kernels-threads.wasm": wasm.PlainThreads, "kernels-relaxed-threads.wasm": wasm.RelaxedThreads,
+		"memory.json": fmt.Appendf(nil, "{\"pages\":%d}\n", mem.Min)}
+	for name, b := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), b, 0o644); err != nil {
+			return err
+		}
+	}
+	fmt.Printf("%s: engine of %d bytes, %d pages of memory at start\n", dir, len(linked), mem.Min)
+	return nil
+}
