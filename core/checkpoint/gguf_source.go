@@ -320,8 +320,8 @@ func (g *GGUF) ConfigJSON() ([]byte, error) {
 	default:
 		c["rms_norm_eps"], c["hidden_act"] = eps("attention.layer_norm_rms_epsilon", 1e-6), "silu"
 		c["num_key_value_heads"] = kv
-		if _, bias := g.tensors["blk.0.attn_q.bias"]; bias && f.modelType != "qwen2" { // Qwen2 has them always
-			c["attention_bias"] = true
+		if f.modelType != "qwen2" { // whose projections always have biases, but for the output
+			_, c["attention_bias"] = g.tensors["blk.0.attn_output.bias"]
 		}
 	}
 	c["hidden_size"], c["num_hidden_layers"], c["intermediate_size"] = hidden, layers, inner
@@ -331,6 +331,11 @@ func (g *GGUF) ConfigJSON() ([]byte, error) {
 		return nil, err
 	} else if v > 0 {
 		headDim = v
+	}
+	if v, err := g.uniform(key("attention.value_length")); err != nil {
+		return nil, err
+	} else if v > 0 && v != headDim {
+		return nil, fmt.Errorf("%s: %s: expected the key length %d, got %d", g.path, key("attention.value_length"), headDim, v)
 	}
 	if f.modelType != "gpt_neox" && f.modelType != "phi3" {
 		c["head_dim"] = headDim
@@ -471,7 +476,7 @@ func (g *GGUF) rope(c map[string]any, key func(string) string, headDim, context 
 		}
 		c["rope_scaling"] = s
 		c["original_max_position_embeddings"] = original
-	case kind == "linear" && hasFactor && factor >= 1:
+	case (kind == "linear" || kind == "" && factor > 1) && hasFactor && factor >= 1:
 		c["rope_scaling"] = map[string]any{"rope_type": "linear", "factor": factor}
 	case kind == "yarn" && hasFactor && factor >= 1:
 		s := map[string]any{"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original}
