@@ -7,11 +7,20 @@ func (c *Ctx) Add(a, b *Value) *Value {
 	c.K.Add(y.Data, a.Data, b.Data)
 	if c.tracks(a, b) {
 		c.push(y, func() {
-			c.addGrad(a, 1, y.Grad)
 			c.addGrad(b, 1, y.Grad)
+			c.passGrad(a, y.Grad)
 		})
 	}
 	return y
+}
+
+// passGrad adds g to v's gradient, and lets v have g itself when it has none: g must not be needed any more.
+func (c *Ctx) passGrad(v *Value, g []float32) {
+	if v.Needs() && v.Grad == nil {
+		v.Grad = g
+		return
+	}
+	c.addGrad(v, 1, g)
 }
 
 // Sub returns a−b, of equal shapes.
@@ -22,8 +31,8 @@ func (c *Ctx) Sub(a, b *Value) *Value {
 	c.K.Axpy(y.Data, -1, b.Data)
 	if c.tracks(a, b) {
 		c.push(y, func() {
-			c.addGrad(a, 1, y.Grad)
 			c.addGrad(b, -1, y.Grad)
+			c.passGrad(a, y.Grad)
 		})
 	}
 	return y
@@ -37,10 +46,10 @@ func (c *Ctx) AddRow(x, v *Value) *Value {
 	c.K.AddRow(y.Data, v.Data, x.Rows, x.Cols)
 	if c.tracks(x, v) {
 		c.push(y, func() {
-			c.addGrad(x, 1, y.Grad)
 			if dv := c.GradOf(v); dv != nil {
 				c.K.SumRows(dv, y.Grad, x.Rows, x.Cols)
 			}
+			c.passGrad(x, y.Grad)
 		})
 	}
 	return y

@@ -179,6 +179,22 @@ func TestDropout(t *testing.T) {
 	assert.Same(t, in, c.Dropout(in, 0.5), "off when not training")
 }
 
+// The loop over slices is the decision that all backends share.
+func TestDropoutIsDropoutKeep(t *testing.T) {
+	var a grad.Arena
+	x := make([]float32, 2000)
+	for i := range x {
+		x[i] = 1
+	}
+	for _, p := range []float32{1e-8, 0.1, 0.25, 0.5, 0.9, 0.99999} {
+		seed := grad.Record(nil, &a, true, 99).DropSeed()
+		y := grad.Record(backend.Generic(1), &a, true, 99).Dropout(grad.Infer(nil, &a).Input(x, 1, len(x), false), p)
+		for i, v := range y.Data {
+			require.Equal(t, backend.DropoutKeep(seed, uint64(i), p), v != 0, "p %g element %d", p, i)
+		}
+	}
+}
+
 func TestNoGrad(t *testing.T) {
 	var a grad.Arena
 	c := grad.Record(backend.Generic(1), &a, false, 0)

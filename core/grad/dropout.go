@@ -1,6 +1,6 @@
 package grad
 
-import "github.com/temper-ml/temper/backend"
+import "math"
 
 // Dropout zeroes elements with probability p and scales the others by 1/(1−p), when training. The mask is a function of a seed
 // (backend.DropoutKeep), so nothing is stored.
@@ -10,26 +10,39 @@ func (c *Ctx) Dropout(x *Value, p float32) *Value {
 	}
 	seed := c.DropSeed()
 	y := c.New(x.Rows, x.Cols)
+	dropout(y.Data, x.Data, p, seed)
+	if c.tracks(x, nil) {
+		c.push(y, func() {
+			dx, fresh := c.gradInto(x)
+			if fresh {
+				dropout(dx, y.Grad, p, seed)
+				return
+			}
+			m := c.arena.Mark()
+			t := c.Scratch(len(dx))
+			dropout(t, y.Grad, p, seed)
+			c.K.Add(dx, dx, t)
+			c.arena.Release(m)
+		})
+	}
+	return y
+}
+
+// dropout is backend.DropoutKeep over a slice: the same hash with its steps added up, compared as integers, without branches.
+func dropout(dst, src []float32, p float32, seed uint64) {
+	const step = 0x9e3779b97f4a7c15
 	s := 1 / (1 - p)
 	if p >= 1 {
 		s = 0
 	}
-	for i, v := range x.Data {
-		if backend.DropoutKeep(seed, uint64(i), p) {
-			y.Data[i] = v * s
-		} else {
-			y.Data[i] = 0
-		}
+	least := int64(math.Ceil(float64(p) * (1 << 24))) // of the hash's upper 24 bits
+	dst = dst[:len(src)]
+	for i, v := range src {
+		seed += step
+		z := (seed ^ seed>>30) * 0xbf58476d1ce4e5b9
+		z = (z ^ z>>27) * 0x94d049bb133111eb
+		z ^= z >> 31
+		drop := uint32((int64(z>>40) - least) >> 63) // all ones when below
+		dst[i] = math.Float32frombits(math.Float32bits(v*s) &^ drop)
 	}
-	if c.tracks(x, nil) {
-		c.push(y, func() {
-			dx := c.GradOf(x)
-			for i, g := range y.Grad {
-				if backend.DropoutKeep(seed, uint64(i), p) {
-					dx[i] += g * s
-				}
-			}
-		})
-	}
-	return y
 }

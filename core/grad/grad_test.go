@@ -158,6 +158,13 @@ func TestGradients(t *testing.T) {
 		{name: "linear transposed", in: []shape{{3, 5}}, par: []shape{{5, 4}, {1, 4}}, run: func(c *grad.Ctx, o operands) *grad.Value {
 			return c.Linear(o.in[0], o.par[0], o.par[1], backend.GELUTanh, true)
 		}},
+		{name: "linear add", in: []shape{{3, 5}, {3, 4}}, par: []shape{{4, 5}, {1, 4}}, run: func(c *grad.Ctx, o operands) *grad.Value {
+			return c.Mul(c.LinearAdd(o.in[0], o.par[0], o.par[1], false, o.in[1]), o.in[1])
+		}},
+		{name: "add to itself", in: []shape{{2, 3}}, run: func(c *grad.Ctx, o operands) *grad.Value {
+			y := c.Add(o.in[0], o.in[0])
+			return c.Mul(c.Add(y, c.Sub(y, o.in[0])), y)
+		}},
 		{name: "linear twice", in: []shape{{3, 4}}, par: []shape{{4, 4}}, near: 0.5, run: func(c *grad.Ctx, o operands) *grad.Value {
 			return c.Linear(c.Linear(o.in[0], o.par[0], nil, backend.None, false), o.par[0], nil, backend.None, true)
 		}},

@@ -9,6 +9,15 @@ import (
 // Linear computes act(x·Wᵀ + b), x [rows, In], W [Out, In] (stored [In, Out] when transposed), b [Out] or nil. Frozen weights run packed,
 // in whatever type they are stored; trainable ones as f32 matrices.
 func (c *Ctx) Linear(x *Value, w, b *Param, act backend.Activation, transposed bool) *Value {
+	return c.linear(x, w, b, act, transposed, nil)
+}
+
+// LinearAdd computes x·Wᵀ + b + residual: a layer at the end of a residual branch, in one pass.
+func (c *Ctx) LinearAdd(x *Value, w, b *Param, transposed bool, residual *Value) *Value {
+	return c.linear(x, w, b, backend.None, transposed, residual)
+}
+
+func (c *Ctx) linear(x *Value, w, b *Param, act backend.Activation, transposed bool, residual *Value) *Value {
 	rows, in, out := x.Rows, w.T.Cols(), w.T.Rows()
 	if transposed {
 		in, out = out, in
@@ -17,7 +26,12 @@ func (c *Ctx) Linear(x *Value, w, b *Param, act backend.Activation, transposed b
 		panic(fmt.Sprintf("grad.Linear: %s wants %d columns, got %d", w.Name, in, x.Cols))
 	}
 	y := c.New(rows, out)
-	tracked := c.Recording() && (x.Needs() || w.Trainable() || b.Trainable())
+	tracked := c.Recording() && (x.Needs() || w.Trainable() || b.Trainable() || residual.Needs())
+	var plus []float32
+	if residual != nil {
+		sameShape("LinearAdd", y, residual)
+		plus = residual.Data
+	}
 	var pre []float32
 	if tracked && act != backend.None {
 		pre = c.Scratch(rows * out)
@@ -42,13 +56,21 @@ func (c *Ctx) Linear(x *Value, w, b *Param, act backend.Activation, transposed b
 		if act != backend.None {
 			c.K.Act(y.Data, z, act)
 		}
+		if plus != nil {
+			c.K.Add(y.Data, y.Data, plus)
+		}
 	} else {
-		c.K.Linear(y.Data, x.Data, rows, w.packedFor(c.K, transposed), backend.Epilogue{Bias: bias, Act: act, Pre: pre})
+		c.K.Linear(y.Data, x.Data, rows, w.packedFor(c.K, transposed), backend.Epilogue{Bias: bias, Act: act, Residual: plus, Pre: pre})
 	}
 	if !tracked {
 		return y
 	}
-	c.push(y, func() { c.linearBackward(y, x, w, b, pre, act, transposed) })
+	c.push(y, func() {
+		c.linearBackward(y, x, w, b, pre, act, transposed)
+		if residual != nil {
+			c.passGrad(residual, y.Grad)
+		}
+	})
 	return y
 }
 

@@ -21,10 +21,8 @@ type encoderLayer struct {
 // run computes the block; attend is the family's attention.
 func (l *encoderLayer) run(c *grad.Ctx, cfg *Config, x *grad.Value, attend func(q, k, v *grad.Value) *grad.Value) *grad.Value {
 	a := attend(l.q.Apply(c, x, backend.None), l.k.Apply(c, x, backend.None), l.v.Apply(c, x, backend.None))
-	a = c.Dropout(l.o.Apply(c, a, backend.None), l.drop1)
-	x = l.norm1.apply(c, c.Add(a, x))
-	f := l.down.Apply(c, l.up.Apply(c, x, cfg.Act), backend.None)
-	return l.norm2.apply(c, c.Add(c.Dropout(f, l.drop2), x))
+	x = l.norm1.apply(c, l.o.addTo(c, x, a, l.drop1))
+	return l.norm2.apply(c, l.down.addTo(c, x, l.up.Apply(c, x, cfg.Act), l.drop2))
 }
 
 // encoder is a network of such blocks with plain attention: BERT and most of its kin.

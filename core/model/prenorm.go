@@ -23,7 +23,7 @@ type preNormLayer struct {
 	scale       float32 // of scores; 0 is the config's
 	interleaved bool
 
-	attentionDrop float32 // dropout of the attention's output, beyond the config's HiddenDropout
+	attentionDrop float32 // dropout of the attention's output, where the config's HiddenDropout is not it
 }
 
 // preNorm is a network of such blocks.
@@ -44,15 +44,24 @@ func (n *preNorm) embed(c *grad.Ctx, p *pass) *grad.Value {
 
 func (n *preNorm) block(c *grad.Ctx, p *pass, layer int, x *grad.Value) *grad.Value {
 	l, drop := n.blocks[layer], p.n.cfg.HiddenDropout
-	a := c.Dropout(l.post1.apply(c, l.attend(c, p, layer, l.norm1.apply(c, x))), drop)
+	a := l.attend(c, p, layer, l.norm1.apply(c, x))
 	if p.n.cfg.Parallel {
-		f := c.Dropout(l.feed(c, p.n.cfg, l.norm2.apply(c, x)), drop)
-		return c.Add(x, c.Add(a, f))
+		f := l.feed(c, p.n.cfg, l.norm2.apply(c, x))
+		return l.down.addTo(c, l.o.addTo(c, x, a, drop), f, drop)
 	}
-	x = c.Add(x, a)
-	return c.Add(x, c.Dropout(l.post2.apply(c, l.feed(c, p.n.cfg, l.norm2.apply(c, x))), drop))
+	x = join(c, l.o, l.post1, x, a, max(drop, l.attentionDrop))
+	return join(c, l.down, l.post2, x, l.feed(c, p.n.cfg, l.norm2.apply(c, x)), drop)
 }
 
+// join adds the output layer of a branch to the residual stream, through its norm where it has one.
+func join(c *grad.Ctx, out *Linear, post *norm, x, branch *grad.Value, drop float32) *grad.Value {
+	if post == nil {
+		return out.addTo(c, x, branch, drop)
+	}
+	return c.Add(c.Dropout(post.apply(c, out.Apply(c, branch, backend.None)), drop), x)
+}
+
+// attend computes attention before its output layer.
 func (l *preNormLayer) attend(c *grad.Ctx, p *pass, layer int, x *grad.Value) *grad.Value {
 	cfg := p.n.cfg
 	wide, narrow := cfg.Heads*cfg.HeadDim, cfg.KVHeads*cfg.HeadDim
@@ -75,9 +84,10 @@ func (l *preNormLayer) attend(c *grad.Ctx, p *pass, layer int, x *grad.Value) *g
 		q = p.rotate(c, q, l.rope, 0, cfg.Heads)
 		k = p.rotate(c, k, l.rope, s.KAt, cfg.KVHeads)
 	}
-	return c.Dropout(l.o.Apply(c, p.attend(c, layer, q, k, v, s), backend.None), l.attentionDrop)
+	return p.attend(c, layer, q, k, v, s)
 }
 
+// feed computes the feed-forward part before its output layer.
 func (l *preNormLayer) feed(c *grad.Ctx, cfg *Config, x *grad.Value) *grad.Value {
 	switch {
 	case l.gateUp != nil:
@@ -88,7 +98,7 @@ func (l *preNormLayer) feed(c *grad.Ctx, cfg *Config, x *grad.Value) *grad.Value
 	default:
 		x = l.up.Apply(c, x, cfg.Act)
 	}
-	return l.down.Apply(c, c.Dropout(x, cfg.InnerDropout), backend.None)
+	return c.Dropout(x, cfg.InnerDropout)
 }
 
 // llamaBlocks makes blocks with Llama's names. qkvBias and oBias say which products have a bias.
