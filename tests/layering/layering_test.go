@@ -43,6 +43,7 @@ var layers = map[string]int{
 	"backend/backendtest": 2,
 	"core/grad":           2,
 	"plugins/abi":         2,
+	"plugins/meter":       1,
 	"plugins/host":        3,
 	"plugins/author":      4,
 	"core/model":          3,
