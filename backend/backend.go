@@ -178,6 +178,17 @@ type AdamWArgs struct {
 	Step               int
 }
 
+// Dropper is an optional interface of Kernels: dropout over a slice.
+type Dropper interface {
+	// Dropout writes x/(1-p) where DropoutKeep(seed, i, p) keeps element i and 0 elsewhere; dst may be x. Its gradient is the same call on the
+	// gradient. 0 <= p < 1.
+	Dropout(dst, x []float32, p float32, seed uint64)
+}
+
+// SourceHolder is an optional interface of Packed. Where HoldsSource is false, the weight was copied: pages of a mapped file that it was packed
+// from may be dropped (they are read again when needed).
+type SourceHolder interface{ HoldsSource() bool }
+
 // DropoutKeep is the decision shared by all backends: a counter-based hash of (seed, index), so that masks need no storage and do not
 // depend on threads. It reports whether element i is kept at drop probability p.
 func DropoutKeep(seed, i uint64, p float32) bool {

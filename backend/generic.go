@@ -45,6 +45,9 @@ type genericWeight struct {
 func (w *genericWeight) Shape() (out, in int) { return w.out, w.in }
 func (w *genericWeight) Bytes() int           { return w.held }
 
+// HoldsSource implements SourceHolder.
+func (w *genericWeight) HoldsSource() bool { return w.held == 0 }
+
 func (g *generic) Pack(w Weight) Packed {
 	w.Check()
 	v, err := w.Values()

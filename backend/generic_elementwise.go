@@ -239,3 +239,18 @@ func (g *generic) AdamW(a AdamWArgs) {
 		}
 	})
 }
+
+// Dropout implements Dropper.
+func (g *generic) Dropout(dst, x []float32, p float32, seed uint64) {
+	Need("dropout", "dst", len(dst), len(x))
+	keep := 1 / (1 - p)
+	g.split(len(x), 8, func(lo, hi int) {
+		for i := lo; i < hi; i++ {
+			if DropoutKeep(seed, uint64(i), p) {
+				dst[i] = x[i] * keep
+			} else {
+				dst[i] = 0
+			}
+		}
+	})
+}

@@ -264,3 +264,27 @@ func adamW(t *testing.T, k backend.Kernels) {
 		}
 	}
 }
+
+func dropout(t *testing.T, k backend.Kernels) {
+	d, ok := k.(backend.Dropper)
+	if !ok {
+		t.Skip("no backend.Dropper")
+	}
+	for _, n := range append([]int{20001}, lengths...) {
+		for _, p := range []float32{0, 0.1, 0.5, 0.999, 1.0 / 3} {
+			o := newOperands(t, uint64(n))
+			x := o.normal(n)
+			dst := o.zeros(n)
+			d.Dropout(dst, x, p, 77)
+			for i, v := range x {
+				want := float32(0)
+				if backend.DropoutKeep(77, uint64(i), p) {
+					want = v * (1 / (1 - p))
+				}
+				near(t, dst[i], float64(want), 0, "dropout of %d at %g, element %d", n, p, i)
+			}
+			d.Dropout(x, x, p, 77)
+			same(t, x, dst, "dropout in place")
+		}
+	}
+}

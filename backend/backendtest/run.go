@@ -22,6 +22,7 @@ func Run(t *testing.T, k backend.Kernels) {
 	t.Run("GatherScatter", func(t *testing.T) { gatherScatter(t, k) })
 	t.Run("Rope", func(t *testing.T) { rope(t, k) })
 	t.Run("AdamW", func(t *testing.T) { adamW(t, k) })
+	t.Run("Dropout", func(t *testing.T) { dropout(t, k) })
 	t.Run("Softmax", func(t *testing.T) { softmax(t, k) })
 	t.Run("Norms", func(t *testing.T) { norms(t, k) })
 	t.Run("NormGradients", func(t *testing.T) { normGradients(t, k) })

@@ -142,17 +142,10 @@ func (k *kernels) shape(row, t []float32, n, h, i, lo, hi int) {
 	}
 }
 
-// drop multiplies the weights of a row by what dropout makes of them: 0 or 1/(1-P).
-func (a *attentionJob) drop(w []float32, row, h, lo int) {
-	keep := 1 / (1 - a.DropoutP)
-	base := backend.AttentionIndex(row, a.Heads, h, lo)
-	for j := range w {
-		if backend.DropoutKeep(a.DropoutSeed, base+uint64(j), a.DropoutP) {
-			w[j] *= keep
-		} else {
-			w[j] = 0
-		}
-	}
+// drop multiplies the weights of a row, which starts at key lo, by what dropout makes of them: 0 or 1/(1-P).
+func (k *kernels) drop(w []float32, row, h, lo int) {
+	a := &k.attn
+	k.dropout(w, w, a.DropoutP, a.DropoutSeed, backend.AttentionIndex(row, a.Heads, h, lo))
 }
 
 // softmaxRow turns the final scores row[lo:hi] into weights before normalisation, with zeros elsewhere in [from, to), and returns their sum
@@ -216,7 +209,7 @@ func (k *kernels) attend(ws *scratch, n, kh, from, to int) {
 					a.LSE[(row+r)*a.Heads+h] = lse
 				}
 				if a.DropoutP > 0 {
-					a.drop(x[lo:hi], row+r, h, lo)
+					k.drop(x[lo:hi], row+r, h, lo)
 				}
 			}
 			out := p(a.Out[row*a.OStride+h*d:])
@@ -256,7 +249,7 @@ func (k *kernels) attendOne(ws *scratch, n, kh int) {
 			a.LSE[row*a.Heads+h] = lse
 		}
 		if a.DropoutP > 0 {
-			a.drop(x[lo:hi], row, h, lo)
+			k.drop(x[lo:hi], row, h, lo)
 		}
 	}
 	for g0 := 0; g0 < a.group; g0 += k.o.rows {
@@ -387,8 +380,8 @@ func (k *kernels) attendBack(ws *scratch, n, kh int) {
 				if a.DropoutP > 0 {
 					y := kept[r*ld : (r+1)*ld]
 					copy(y[q0*nr:q1*nr], x[q0*nr:q1*nr])
-					a.drop(y[lo:hi], row+r, h, lo)
-					a.drop(dw[r*ld+lo:r*ld+hi], row+r, h, lo)
+					k.drop(y[lo:hi], row+r, h, lo)
+					k.drop(dw[r*ld+lo:r*ld+hi], row+r, h, lo)
 				}
 			}
 			if a.DV != nil {

@@ -5829,3 +5829,54 @@ done246:
 done240:
 	VZEROUPPER
 	RET
+
+// func copyStridedAVX2(dst *float32, ds int, src *float32, ss int, n int, count int)
+// Requires: AVX
+TEXT ·copyStridedAVX2(SB), NOSPLIT, $0-48
+	MOVQ    dst+0(FP), AX
+	MOVQ    ds+8(FP), CX
+	MOVQ    src+16(FP), DX
+	MOVQ    ss+24(FP), BX
+	MOVQ    n+32(FP), SI
+	MOVQ    count+40(FP), DI
+	LEAQ    masksAVX2<>+0(SB), R8
+	NEGQ    SI
+	VMOVUPS 32(R8)(SI*4), Y0
+	SUBQ    $0x04, DI
+	JL      rest248
+
+loop247:
+	VMASKMOVPS (DX), Y0, Y1
+	VMASKMOVPS Y1, Y0, (AX)
+	ADDQ       BX, DX
+	ADDQ       CX, AX
+	VMASKMOVPS (DX), Y0, Y1
+	VMASKMOVPS Y1, Y0, (AX)
+	ADDQ       BX, DX
+	ADDQ       CX, AX
+	VMASKMOVPS (DX), Y0, Y1
+	VMASKMOVPS Y1, Y0, (AX)
+	ADDQ       BX, DX
+	ADDQ       CX, AX
+	VMASKMOVPS (DX), Y0, Y1
+	VMASKMOVPS Y1, Y0, (AX)
+	ADDQ       BX, DX
+	ADDQ       CX, AX
+	SUBQ       $0x04, DI
+	JGE        loop247
+
+rest248:
+	ADDQ $0x04, DI
+	JZ   done250
+
+one249:
+	VMASKMOVPS (DX), Y0, Y1
+	VMASKMOVPS Y1, Y0, (AX)
+	ADDQ       BX, DX
+	ADDQ       CX, AX
+	DECQ       DI
+	JNZ        one249
+
+done250:
+	VZEROUPPER
+	RET

@@ -12138,3 +12138,158 @@ done434:
 done428:
 	VZEROUPPER
 	RET
+
+// func copyStridedAVX512(dst *float32, ds int, src *float32, ss int, n int, count int)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·copyStridedAVX512(SB), NOSPLIT, $0-48
+	MOVQ  dst+0(FP), AX
+	MOVQ  ds+8(FP), CX
+	MOVQ  src+16(FP), DX
+	MOVQ  ss+24(FP), BX
+	MOVQ  n+32(FP), SI
+	MOVQ  count+40(FP), DI
+	MOVL  $-1, R8
+	BZHIL SI, R8, SI
+	KMOVW SI, K1
+	SUBQ  $0x04, DI
+	JL    rest436
+
+loop435:
+	VMOVUPS.Z (DX), K1, Z0
+	VMOVUPS   Z0, K1, (AX)
+	ADDQ      BX, DX
+	ADDQ      CX, AX
+	VMOVUPS.Z (DX), K1, Z0
+	VMOVUPS   Z0, K1, (AX)
+	ADDQ      BX, DX
+	ADDQ      CX, AX
+	VMOVUPS.Z (DX), K1, Z0
+	VMOVUPS   Z0, K1, (AX)
+	ADDQ      BX, DX
+	ADDQ      CX, AX
+	VMOVUPS.Z (DX), K1, Z0
+	VMOVUPS   Z0, K1, (AX)
+	ADDQ      BX, DX
+	ADDQ      CX, AX
+	SUBQ      $0x04, DI
+	JGE       loop435
+
+rest436:
+	ADDQ $0x04, DI
+	JZ   done438
+
+one437:
+	VMOVUPS.Z (DX), K1, Z0
+	VMOVUPS   Z0, K1, (AX)
+	ADDQ      BX, DX
+	ADDQ      CX, AX
+	DECQ      DI
+	JNZ       one437
+
+done438:
+	VZEROUPPER
+	RET
+
+// func dropRowAVX512(dst *float32, x *float32, n int, z uint64, threshold uint32, keep float32)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·dropRowAVX512(SB), NOSPLIT, $0-40
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VBROADCASTSS keep+36(FP), Z0
+	MOVL         threshold+32(FP), BX
+	VPBROADCASTD BX, Z1
+	MOVQ         $0xf1bbcdcbfa53e0a8, BX
+	VPBROADCASTQ BX, Z2
+	MOVQ         $0xbf58476d1ce4e5b9, BX
+	VPBROADCASTQ BX, Z3
+	MOVQ         $0x94d049bb133111eb, BX
+	VPBROADCASTQ BX, Z4
+	MOVQ         z+24(FP), BX
+	VPBROADCASTQ BX, Z5
+	VPADDQ       dropLanesAVX512<>+0(SB), Z5, Z5
+	XORQ         BX, BX
+	MOVQ         DX, SI
+	ANDQ         $-16, SI
+
+loop439:
+	CMPQ         BX, SI
+	JGE          tail440
+	VPSRLQ       $0x1e, Z5, Z7
+	VPXORQ       Z7, Z5, Z6
+	VPMULLQ      Z3, Z6, Z6
+	VPSRLQ       $0x1b, Z6, Z7
+	VPXORQ       Z7, Z6, Z6
+	VPMULLQ      Z4, Z6, Z6
+	VPSRLQ       $0x1f, Z6, Z7
+	VPXORQ       Z7, Z6, Z6
+	VPSRLQ       $0x28, Z6, Z6
+	VPADDQ       Z2, Z5, Z5
+	VPMOVQD      Z6, Y8
+	VPSRLQ       $0x1e, Z5, Z7
+	VPXORQ       Z7, Z5, Z6
+	VPMULLQ      Z3, Z6, Z6
+	VPSRLQ       $0x1b, Z6, Z7
+	VPXORQ       Z7, Z6, Z6
+	VPMULLQ      Z4, Z6, Z6
+	VPSRLQ       $0x1f, Z6, Z7
+	VPXORQ       Z7, Z6, Z6
+	VPSRLQ       $0x28, Z6, Z6
+	VPADDQ       Z2, Z5, Z5
+	VPMOVQD      Z6, Y6
+	VINSERTI64X4 $0x01, Y6, Z8, Z6
+	VPCMPUD      $0x05, Z1, Z6, K1
+	VMOVUPS      (CX)(BX*4), Z6
+	VMULPS.Z     Z0, Z6, K1, Z6
+	VMOVUPS      Z6, (AX)(BX*4)
+	ADDQ         $0x10, BX
+	JMP          loop439
+
+tail440:
+	MOVQ         DX, SI
+	SUBQ         BX, SI
+	JZ           done441
+	MOVL         $-1, DX
+	BZHIL        SI, DX, DX
+	KMOVW        DX, K1
+	VPSRLQ       $0x1e, Z5, Z7
+	VPXORQ       Z7, Z5, Z6
+	VPMULLQ      Z3, Z6, Z6
+	VPSRLQ       $0x1b, Z6, Z7
+	VPXORQ       Z7, Z6, Z6
+	VPMULLQ      Z4, Z6, Z6
+	VPSRLQ       $0x1f, Z6, Z7
+	VPXORQ       Z7, Z6, Z6
+	VPSRLQ       $0x28, Z6, Z6
+	VPADDQ       Z2, Z5, Z5
+	VPMOVQD      Z6, Y8
+	VPSRLQ       $0x1e, Z5, Z7
+	VPXORQ       Z7, Z5, Z6
+	VPMULLQ      Z3, Z6, Z6
+	VPSRLQ       $0x1b, Z6, Z7
+	VPXORQ       Z7, Z6, Z6
+	VPMULLQ      Z4, Z6, Z6
+	VPSRLQ       $0x1f, Z6, Z7
+	VPXORQ       Z7, Z6, Z6
+	VPSRLQ       $0x28, Z6, Z6
+	VPADDQ       Z2, Z5, Z5
+	VPMOVQD      Z6, Y2
+	VINSERTI64X4 $0x01, Y2, Z8, Z2
+	VPCMPUD      $0x05, Z1, Z2, K2
+	VMOVUPS.Z    (CX)(BX*4), K1, Z1
+	VMULPS.Z     Z0, Z1, K2, Z1
+	VMOVUPS      Z1, K1, (AX)(BX*4)
+
+done441:
+	VZEROUPPER
+	RET
+
+DATA dropLanesAVX512<>+0(SB)/8, $0x0000000000000000
+DATA dropLanesAVX512<>+8(SB)/8, $0x9e3779b97f4a7c15
+DATA dropLanesAVX512<>+16(SB)/8, $0x3c6ef372fe94f82a
+DATA dropLanesAVX512<>+24(SB)/8, $0xdaa66d2c7ddf743f
+DATA dropLanesAVX512<>+32(SB)/8, $0x78dde6e5fd29f054
+DATA dropLanesAVX512<>+40(SB)/8, $0x1715609f7c746c69
+DATA dropLanesAVX512<>+48(SB)/8, $0xb54cda58fbbee87e
+DATA dropLanesAVX512<>+56(SB)/8, $0x538454127b096493
+GLOBL dropLanesAVX512<>(SB), RODATA|NOPTR, $64

@@ -246,3 +246,32 @@ func (k *kernels) adamWLoop(_, lo, hi int) {
 	j := &k.job
 	k.o.adamW(p(j.a[lo:hi]), p(j.b[lo:hi]), p(j.c[lo:hi]), p(j.d[lo:hi]), hi-lo, &j.table[0])
 }
+
+// Dropout implements backend.Dropper.
+func (k *kernels) Dropout(dst, x []float32, prob float32, seed uint64) {
+	backend.Need("dropout", "dst", len(dst), len(x))
+	k.job = job{a: dst, b: x, s: prob, seed: seed}
+	k.pool.run(len(x), chunk, k.loops.dropout)
+}
+
+func (k *kernels) dropoutLoop(_, lo, hi int) {
+	k.dropout(k.job.a[lo:hi], k.job.b[lo:hi], k.job.s, k.job.seed, uint64(lo))
+}
+
+// dropout writes x/(1-prob) where backend.DropoutKeep keeps elements first, first+1, …, and 0 elsewhere.
+func (k *kernels) dropout(dst, x []float32, prob float32, seed, first uint64) {
+	keep := 1 / (1 - prob)
+	if k.o.dropRow != nil {
+		// float32(h)/2^24 >= prob, exactly, for the 24 high bits h of the hash.
+		threshold := uint32(math.Ceil(float64(prob) * (1 << 24)))
+		k.o.dropRow(p(dst), p(x), len(x), seed+(first+1)*0x9e3779b97f4a7c15, threshold, keep)
+		return
+	}
+	for i, v := range x {
+		if backend.DropoutKeep(seed, first+uint64(i), prob) {
+			dst[i] = v * keep
+		} else {
+			dst[i] = 0
+		}
+	}
+}

@@ -29,14 +29,15 @@ type job struct {
 	s                   float32
 	act                 backend.Activation
 	flag                bool
+	seed                uint64
 	rope                backend.RopeArgs
 	table               [9]float32
 }
 
 type loops struct {
-	add, mul, axpy, scale, act, actBack, addRow, sumRows, dot, squares, gather, scatter func(w, lo, hi int)
-	rope, adamW, softmax, layerNorm, rmsNorm, normBackDX, normBackParams, crossEntropy  func(w, lo, hi int)
-	packPanels, packWeight, multiply, attention, attentionBack                          func(w, lo, hi int)
+	add, mul, axpy, scale, act, actBack, addRow, sumRows, dot, squares, gather, scatter         func(w, lo, hi int)
+	dropout, rope, adamW, softmax, layerNorm, rmsNorm, normBackDX, normBackParams, crossEntropy func(w, lo, hi int)
+	packPanels, packWeight, multiply, attention, attentionBack                                  func(w, lo, hi int)
 }
 
 func newKernels(level string, threads int) *kernels {
@@ -47,7 +48,7 @@ func newKernels(level string, threads int) *kernels {
 	k.loops = loops{
 		add: k.addLoop, mul: k.mulLoop, axpy: k.axpyLoop, scale: k.scaleLoop, act: k.actLoop, actBack: k.actBackLoop,
 		addRow: k.addRowLoop, sumRows: k.sumRowsLoop, dot: k.dotLoop, squares: k.squaresLoop, gather: k.gatherLoop, scatter: k.scatterLoop,
-		rope: k.ropeLoop, adamW: k.adamWLoop, softmax: k.softmaxLoop, layerNorm: k.layerNormLoop, rmsNorm: k.rmsNormLoop,
+		dropout: k.dropoutLoop, rope: k.ropeLoop, adamW: k.adamWLoop, softmax: k.softmaxLoop, layerNorm: k.layerNormLoop, rmsNorm: k.rmsNormLoop,
 		normBackDX: k.normBackDXLoop, normBackParams: k.normBackParamsLoop, crossEntropy: k.crossEntropyLoop,
 		packPanels: k.packPanelsLoop, packWeight: k.packWeightLoop, multiply: k.multiplyLoop, attention: k.attentionLoop, attentionBack: k.attentionBackLoop,
 	}

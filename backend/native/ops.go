@@ -13,6 +13,9 @@ type ops struct {
 
 	transpose8 func(dst *float32, ds int, src *float32, ss int, blocks int)
 
+	copyStrided func(dst *float32, ds int, src *float32, ss int, n, count int)
+	dropRow     func(dst, x *float32, n int, z uint64, threshold uint32, keep float32) // nil: DropoutKeep one by one
+
 	add, mul        func(dst, a, b *float32, n int)
 	addBiasResidual func(dst, src, bias, residual *float32, n int)
 	axpy            func(dst, x *float32, n int, s float32)

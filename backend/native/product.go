@@ -116,7 +116,7 @@ func (k *kernels) piece(ws *scratch, t0, t1, p0, p1 int) {
 			if kn > 0 {
 				a = p(g.a[r0*g.rs+k0*g.ks:])
 				if g.packA {
-					a, rs, ks = p(packRows(ws, g.a[r0*g.rs+k0*g.ks:], g.rs, g.ks, rows, kn)), 1, rows
+					a, rs, ks = p(k.packRows(ws, g.a[r0*g.rs+k0*g.ks:], g.rs, g.ks, rows, kn)), 1, rows
 				}
 			}
 			acc := 0
@@ -179,17 +179,21 @@ func (k *kernels) finish(src []float32, row, c0 int) {
 
 // packRows copies rows of A so that the values of one k lie together. It serves transposed A, and strides at which the rows of a tile
 // would compete for the same lines of the first-level cache.
-func packRows(ws *scratch, a []float32, rs, ks, rows, kn int) []float32 {
+func (k *kernels) packRows(ws *scratch, a []float32, rs, ks, rows, kn int) []float32 {
 	d := grow(&ws.panel, rows*kn)
 	if rs == 1 {
-		for i := range kn {
-			copy(d[i*rows:(i+1)*rows], a[i*ks:])
-		}
+		k.o.copyStrided(p(d), 4*rows, p(a), 4*ks, rows, kn)
 		return d
+	}
+	from := 0
+	if rows >= 8 && ks == 1 { // two overlapping transpositions cover up to 16 rows
+		from = kn / 8 * 8
+		k.o.transpose8(p(d), 4*rows, p(a), 4*rs, kn/8)
+		k.o.transpose8(p(d[rows-8:]), 4*rows, p(a[(rows-8)*rs:]), 4*rs, kn/8)
 	}
 	for r := range rows {
 		s := a[r*rs:]
-		for i, at := 0, r; i < kn; i, at = i+1, at+rows {
+		for i, at := from, from*rows+r; i < kn; i, at = i+1, at+rows {
 			d[at] = s[i*ks]
 		}
 	}

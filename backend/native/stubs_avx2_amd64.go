@@ -238,3 +238,8 @@ func addBiasResidualAVX2(dst *float32, src *float32, bias *float32, residual *fl
 //
 //go:noescape
 func dotsAVX2(dst *float32, q *float32, k *float32, stride int, d int, n int, s float32)
+
+// copyStridedAVX2 copies count rows of n values, n at most a vector, between row strides ds and ss in bytes.
+//
+//go:noescape
+func copyStridedAVX2(dst *float32, ds int, src *float32, ss int, n int, count int)

@@ -328,3 +328,13 @@ func addBiasResidualAVX512(dst *float32, src *float32, bias *float32, residual *
 //
 //go:noescape
 func dotsAVX512(dst *float32, q *float32, k *float32, stride int, d int, n int, s float32)
+
+// copyStridedAVX512 copies count rows of n values, n at most a vector, between row strides ds and ss in bytes.
+//
+//go:noescape
+func copyStridedAVX512(dst *float32, ds int, src *float32, ss int, n int, count int)
+
+// dropRowAVX512 writes x·keep where the hash of the element's counter reaches threshold, 0 elsewhere. Counters start at z and step by the golden ratio.
+//
+//go:noescape
+func dropRowAVX512(dst *float32, x *float32, n int, z uint64, threshold uint32, keep float32)

@@ -54,6 +54,7 @@ var avx2 = ops{
 	adamW:           adamWAVX2,
 	dots:            dotsAVX2,
 	peakFMA:         peakFMAAVX2,
+	copyStrided:     copyStridedAVX2,
 	act:             [8]func(dst, x *float32, n int){nil, geluAVX2, geluTanhAVX2, quickGELUAVX2, reluAVX2, siluAVX2, tanhAVX2, sigmoidAVX2},
 	actGrad:         [8]func(dx, dy, x *float32, n int){nil, geluGradAVX2, geluTanhGradAVX2, quickGELUGradAVX2, reluGradAVX2, siluGradAVX2, tanhGradAVX2, sigmoidGradAVX2},
 }
@@ -85,6 +86,7 @@ var avx512 = ops{
 	adamW:           adamWAVX512,
 	dots:            dotsAVX512,
 	peakFMA:         peakFMAAVX512,
+	copyStrided:     copyStridedAVX512,
 	act:             [8]func(dst, x *float32, n int){nil, geluAVX512, geluTanhAVX512, quickGELUAVX512, reluAVX512, siluAVX512, tanhAVX512, sigmoidAVX512},
 	actGrad:         [8]func(dx, dy, x *float32, n int){nil, geluGradAVX512, geluTanhGradAVX512, quickGELUGradAVX512, reluGradAVX512, siluGradAVX512, tanhGradAVX512, sigmoidGradAVX512},
 }

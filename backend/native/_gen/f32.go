@@ -1,6 +1,9 @@
 package main
 
-import "github.com/mmcloughlin/avo/operand"
+import (
+	"github.com/mmcloughlin/avo/attr"
+	"github.com/mmcloughlin/avo/operand"
+)
 
 // emitF32 writes every float32 kernel of one level.
 func emitF32(g *gen) {
@@ -46,6 +49,10 @@ func emitF32(g *gen) {
 	g.adamW()
 	g.epilogue()
 	g.dots()
+	g.copyStrided()
+	if g.wide() {
+		g.dropRow()
+	}
 }
 
 func (g *gen) binary(name string, op func(a vec, b operand.Op) vec) {
@@ -409,5 +416,72 @@ func (g *gen) packTransposed() {
 	g.DECQ(blocks)
 	g.JMP(operand.LabelRef(loop))
 	g.Label(done)
+	g.ret()
+}
+
+// copyStrided moves the short rows that panels are made of; a call of copy for each would cost more than the copy.
+func (g *gen) copyStrided() {
+	g.fn("copyStrided", "func(dst *float32, ds int, src *float32, ss int, n, count int)")
+	g.Doc("copyStrided" + g.sfx + " copies count rows of n values, n at most a vector, between row strides ds and ss in bytes.")
+	dst, ds, src, ss, n, count := g.arg("dst"), g.arg("ds"), g.arg("src"), g.arg("ss"), g.arg("n"), g.arg("count")
+	g.mask = g.setMask(n)
+	g.countdown(count, 4, func() {
+		g.store(g.load(mem{Base: src}, true), mem{Base: dst}, true)
+		g.ADDQ(ss, src)
+		g.ADDQ(ds, dst)
+	})
+	g.ret()
+}
+
+// dropRow multiplies w[j] by keep or 0 as backend.DropoutKeep decides for the counters z, z+golden, …; AVX-512 only.
+func (g *gen) dropRow() {
+	g.fn("dropRow", "func(dst, x *float32, n int, z uint64, threshold uint32, keep float32)")
+	g.Doc("dropRow" + g.sfx + " writes x·keep where the hash of the element's counter reaches threshold, 0 elsewhere. Counters start at z and step by the golden ratio.")
+	const golden = 0x9e3779b97f4a7c15
+	dst, x, n, keep := g.arg("dst"), g.arg("x"), g.arg("n"), g.bcast("keep")
+	limit := g.ZMM()
+	t := g.GP32()
+	g.Load(g.Param("threshold"), t)
+	g.VPBROADCASTD(t, limit)
+	lanes := g.StaticGlobal("dropLanes" + g.sfx)
+	g.DataAttributes(attr.RODATA | attr.NOPTR)
+	for i := range uint64(8) {
+		g.AddDatum(int(8*i), operand.U64(i*golden))
+	}
+	wide := func(v uint64) vec {
+		r, d := g.GP64(), g.ZMM()
+		g.MOVQ(operand.U64(v), r)
+		g.VPBROADCASTQ(r, d)
+		return d
+	}
+	step, m1, m2 := wide((golden&(1<<61-1))*8), wide(0xbf58476d1ce4e5b9), wide(0x94d049bb133111eb)
+	z := g.ZMM()
+	g.VPBROADCASTQ(g.arg("z"), z)
+	g.VPADDQ(lanes, z, z)
+	hash := func() vec {
+		h, s := g.ZMM(), g.ZMM()
+		g.VPSRLQ(operand.Imm(30), z, s)
+		g.VPXORQ(s, z, h)
+		g.VPMULLQ(m1, h, h)
+		g.VPSRLQ(operand.Imm(27), h, s)
+		g.VPXORQ(s, h, h)
+		g.VPMULLQ(m2, h, h)
+		g.VPSRLQ(operand.Imm(31), h, s)
+		g.VPXORQ(s, h, h)
+		g.VPSRLQ(operand.Imm(40), h, h)
+		g.VPADDQ(step, z, z)
+		y := g.YMM()
+		g.VPMOVQD(h, y)
+		return y
+	}
+	g.each(n, func(at func(gp) mem, tail bool) {
+		lo, hi := hash(), hash()
+		h, k := g.ZMM(), g.K()
+		g.VINSERTI64X4(operand.Imm(1), hi, lo.AsZ(), h)
+		g.VPCMPUD(operand.Imm(5), limit, h, k) // h >= limit
+		v := g.load(at(x), tail)
+		g.VMULPS_Z(keep, v, k, v)
+		g.store(v, at(dst), tail)
+	})
 	g.ret()
 }
