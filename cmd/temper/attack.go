@@ -59,7 +59,7 @@ func (a *app) recipeOf(ctx context.Context, t *attackFlags, victim attack.Victim
 		if t.recipe != "" {
 			return attack.Recipe{}, nil, usagef("--recipe and --plugin exclude each other")
 		}
-		p, err := openPlugin(ctx, t.plugin)
+		p, err := a.openPlugin(ctx, t.plugin)
 		if err != nil {
 			return attack.Recipe{}, nil, err
 		}

@@ -41,7 +41,7 @@ func (a *app) hardenCmd() *cobra.Command {
 				return err
 			}
 			for _, path := range plugins {
-				p, err := openPlugin(ctx, path)
+				p, err := a.openPlugin(ctx, path)
 				if err != nil {
 					return err
 				}

@@ -2,17 +2,17 @@ package main
 
 import (
 	"context"
-	"fmt"
+	"os"
+	"path/filepath"
 
-	"github.com/temper-ml/temper/core/attack"
+	"github.com/temper-ml/temper/plugins/host"
 )
 
-// plugin is an opened perturbation strategy.
-type plugin interface {
-	attack.Perturber
-	Close() error
-}
-
-func openPlugin(_ context.Context, path string) (plugin, error) {
-	return nil, fmt.Errorf("%s: plugins are not available in this build", path)
+// openPlugin opens a perturbation strategy; its compiled code is kept in the user's cache folder.
+func (a *app) openPlugin(ctx context.Context, path string) (*host.Plugin, error) {
+	o := host.Options{Log: func(m string) { a.logf("%s: %s", filepath.Base(path), m) }}
+	if dir, err := os.UserCacheDir(); err == nil {
+		o.CacheDir = filepath.Join(dir, "temper", "plugins")
+	}
+	return host.Open(ctx, path, o)
 }

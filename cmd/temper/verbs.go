@@ -14,6 +14,7 @@ func (a *app) verbs() []*cobra.Command {
 		a.fillCmd(),
 		a.tokenizeCmd(),
 		a.benchCmd(),
+		a.doctorCmd(),
 		a.versionCmd(),
 	}
 }
