@@ -1,7 +1,6 @@
 package token
 
 import (
-	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
@@ -38,7 +37,7 @@ func (n *bertNormalizer) normalize(sc *scratch, a *aligned) {
 	}
 	if n.strip {
 		a.decompose(sc, norm.NFD)
-		a.filter(sc, func(r rune) bool { return r < 0x300 || !unicode.Is(unicode.Mn, r) })
+		a.filter(sc, func(r rune) bool { return !isAccent(r) })
 	}
 	if n.lower {
 		a.each(sc, putLower)

@@ -93,13 +93,13 @@ type breaks struct {
 // add takes note of a token.
 func (b *breaks) add(name []byte) {
 	for i := 1; i+3 <= len(name); i++ {
-		if isMark(name[i:]) && !(i >= 3 && isMark(name[i-3:])) {
+		if isSpaceMark(name[i:]) && !(i >= 3 && isSpaceMark(name[i-3:])) {
 			b.never[name[i-1]] = true
 		}
 	}
 }
 
-func isMark(text []byte) bool {
+func isSpaceMark(text []byte) bool {
 	return len(text) >= 3 && text[0] == 0xE2 && text[1] == 0x96 && text[2] == 0x81
 }
 
@@ -110,7 +110,7 @@ func (b *breaks) next(text []byte, lo int) int {
 	}
 	marks := true
 	for i := lo; i < len(text); {
-		if text[i] == 0xE2 && isMark(text[i:]) {
+		if text[i] == 0xE2 && isSpaceMark(text[i:]) {
 			if !marks && !b.never[text[i-1]] {
 				return i
 			}

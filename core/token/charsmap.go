@@ -75,27 +75,23 @@ func (m *charsmap) find(key []byte) ([]byte, bool) {
 // normalize replaces whole grapheme clusters of fewer than six bytes where the map has them (or a beginning of them: so the original), and else
 // character by character.
 func (m *charsmap) normalize(sc *scratch, a *aligned) {
-	b := sc.begin(a.at != nil)
-	next := 0
-	keep := func(size int) {
-		b.copy(a, next, next+size)
-		next += size
-	}
-	replace := func(size int, with []byte) {
-		old := utf8.RuneCount(a.text[next : next+size])
-		at, end := next, next+size
-		for i := 0; len(with) > 0; i++ {
+	marks, changed := sc.marks[:0], false
+	replace := func(old int, with []byte) {
+		changed = true
+		fresh := 0
+		for len(with) > 0 {
 			r, n := utf8.DecodeRune(with)
 			with = with[n:]
-			if i < old {
-				b.put(r, a.span(at))
-				_, n = utf8.DecodeRune(a.text[at:end])
-				at += n
-			} else {
-				b.put(r, a.before(at))
+			k := mark{r: r}
+			if fresh++; fresh > old {
+				k.change = 1
 			}
+			marks = append(marks, k)
 		}
-		next = end
+		// What vanishes is counted with the character before it, and lost count of when there is none; offsets are off by it, as the original's are.
+		if fresh < old && len(marks) > 0 {
+			marks[len(marks)-1].change -= int32(old - fresh)
+		}
 	}
 	rest, state := a.text, -1
 	for len(rest) > 0 {
@@ -108,19 +104,24 @@ func (m *charsmap) normalize(sc *scratch, a *aligned) {
 		}
 		if len(cluster) < 6 {
 			if with, ok := m.find(cluster); ok {
-				replace(len(cluster), with)
+				replace(utf8.RuneCount(cluster), with)
 				continue
 			}
 		}
 		for len(cluster) > 0 {
-			_, n := utf8.DecodeRune(cluster)
+			r, n := utf8.DecodeRune(cluster)
 			if with, ok := m.find(cluster[:n]); ok {
-				replace(n, with)
+				replace(1, with)
 			} else {
-				keep(n)
+				marks = append(marks, mark{r: r})
 			}
 			cluster = cluster[n:]
 		}
 	}
-	a.text, a.at = b.done(sc)
+	sc.marks = marks
+	if changed {
+		b := sc.begin(a.at != nil)
+		emit(&b, a, marks)
+		a.text, a.at = b.done(sc)
+	}
 }

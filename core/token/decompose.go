@@ -1,6 +1,7 @@
 package token
 
 import (
+	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
@@ -100,7 +101,11 @@ func (sc *scratch) decomposed(a *aligned, form norm.Form) []mark {
 			i += n
 			continue
 		}
-		sc.one = form.Append(sc.one[:0], a.text[i:i+n]...)
+		if sc.one = sc.one[:0]; unicode.Is(laterDecompositions, r) {
+			sc.one = append(sc.one, a.text[i:i+n]...)
+		} else {
+			sc.one = form.Append(sc.one, a.text[i:i+n]...)
+		}
 		var change int32
 		for j := 0; j < len(sc.one); {
 			d, m := utf8.DecodeRune(sc.one[j:])

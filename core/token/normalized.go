@@ -166,10 +166,12 @@ func (a *aligned) filter(sc *scratch, keep func(rune) bool) {
 
 // each rewrites the text character by character: f appends what stands for r, whose alignment is s, to b.
 func (a *aligned) each(sc *scratch, f func(b *builder, r rune, s span)) {
-	b := sc.begin(a.at != nil)
+	// In sc, so that passing its address costs no allocation.
+	sc.build = sc.begin(a.at != nil)
+	b := &sc.build
 	for i := 0; i < len(a.text); {
 		r, n := utf8.DecodeRune(a.text[i:])
-		f(&b, r, a.span(i))
+		f(b, r, a.span(i))
 		i += n
 	}
 	a.text, a.at = b.done(sc)

@@ -3,7 +3,6 @@ package token
 import (
 	"encoding/json"
 	"fmt"
-	"unicode"
 
 	"golang.org/x/text/unicode/norm"
 )
@@ -29,7 +28,7 @@ func nfkd(sc *scratch, a *aligned) { a.decompose(sc, norm.NFKD) }
 func lowercase(sc *scratch, a *aligned) { a.each(sc, putLower) }
 
 func stripAccents(sc *scratch, a *aligned) {
-	a.filter(sc, func(r rune) bool { return r < 0x300 || !unicode.Is(unicode.M, r) })
+	a.filter(sc, func(r rune) bool { return !isMark(r) })
 }
 
 // nmt is the clean-up of SentencePiece's nmt rules.

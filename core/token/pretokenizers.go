@@ -132,7 +132,7 @@ func (p fixedLength) pretokenize(_ *scratch, _ int, a *aligned, dst []piece) ([]
 	return a.part(dst, lo, len(a.text)), nil
 }
 
-// unicodeScripts cuts where the script changes; kana count as Han, spaces and common characters go with their neighbours.
+// unicodeScripts cuts where the script changes; kana count as Han; spaces and characters without a script go with what is before them.
 type unicodeScripts struct{}
 
 var scriptNames = func() []string {
@@ -144,37 +144,36 @@ var scriptNames = func() []string {
 	return names
 }()
 
+// scriptOf is the name of a character's script, "" for none.
 func scriptOf(r rune) string {
 	switch {
 	case r == ' ':
-		return "Any"
+		return ""
 	case r == 'ー':
 		return "Han"
 	}
 	for _, name := range scriptNames {
 		if unicode.Is(unicode.Scripts[name], r) {
-			switch name {
-			case "Hiragana", "Katakana":
+			if name == "Hiragana" || name == "Katakana" {
 				return "Han"
-			case "Common", "Inherited":
-				return name
 			}
 			return name
 		}
 	}
-	return "Unknown"
+	return ""
 }
 
 func (unicodeScripts) pretokenize(_ *scratch, _ int, a *aligned, dst []piece) ([]piece, error) {
-	lo, last := 0, ""
+	// Spaces before the first script get lost, in the original too.
+	lo, last := len(a.text), ""
 	for i := 0; i < len(a.text); {
 		r, n := utf8.DecodeRune(a.text[i:])
-		s := scriptOf(r)
-		if s != "Any" && last != "" && last != "Any" && s != last {
-			dst = a.part(dst, lo, i)
-			lo = i
+		if s := scriptOf(r); s != "" && s != last {
+			if last != "" {
+				dst = a.part(dst, lo, i)
+			}
+			lo, last = i, s
 		}
-		last = s
 		i += n
 	}
 	return a.part(dst, lo, len(a.text)), nil

@@ -1,6 +1,7 @@
 package token
 
 import (
+	"bytes"
 	"unicode"
 	"unicode/utf8"
 )
@@ -246,9 +247,34 @@ func scanWhitespace(text []byte, lo int) int {
 	return i
 }
 
+// scanSpaces is " {2,}".
+func scanSpaces(text []byte, lo int) int {
+	i := lo
+	for {
+		n := bytes.IndexByte(text[i:], ' ')
+		if n < 0 {
+			return -len(text)
+		}
+		i += n
+		hi := i
+		for hi < len(text) && text[hi] == ' ' {
+			hi++
+		}
+		switch {
+		case hi-i < 2:
+			i = hi
+		case i > lo:
+			return -i
+		default:
+			return hi
+		}
+	}
+}
+
 // scanners are the patterns that have one.
 var scanners = map[string]scanner{
 	patternGPT2:   scanGPT2,
 	patternLlama3: scanLlama3,
 	patternQwen2:  scanQwen2,
+	` {2,}`:       scanSpaces,
 }

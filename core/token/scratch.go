@@ -9,6 +9,7 @@ import (
 type scratch struct {
 	text   []byte
 	at     []span
+	build  builder
 	marks  []mark
 	one    []byte
 	pieces []piece

@@ -18,6 +18,11 @@ func (t *Tokenizer) MaxLength() int { return t.maxLength }
 // finish fills in what follows from the rest: the roles of tokens with the usual names.
 func (t *Tokenizer) finish() {
 	t.before, t.after = t.around()
+	for _, p := range t.pre {
+		if m, ok := p.(metaspace); ok && m.when == first && t.normalizer != nil {
+			t.aligns = true
+		}
+	}
 	find := func(names ...string) int32 {
 		for _, n := range names {
 			if id, ok := t.ID(n); ok {

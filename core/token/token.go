@@ -38,6 +38,9 @@ type Tokenizer struct {
 
 	llama *llama // special tokens are found as llama.cpp does it
 
+	// aligns is set when even ids depend on where in the original a piece begins.
+	aligns bool
+
 	special   Special
 	maxLength int
 	// before and after are what the template adds to one text.
@@ -303,7 +306,7 @@ func (t *Tokenizer) AppendPlainIDs(dst []int32, text string) []int32 {
 func (t *Tokenizer) appendText(dst []int32, text string, asText bool) []int32 {
 	sc := t.pool.get()
 	defer t.pool.put(sc)
-	if err := t.run(sc, text, false, asText); err == nil {
+	if err := t.run(sc, text, t.aligns, asText); err == nil {
 		for i := range sc.out {
 			dst = append(dst, sc.out[i].id)
 		}
