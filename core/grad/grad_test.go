@@ -223,6 +223,22 @@ func TestGradients(t *testing.T) {
 		}},
 		{name: "kl", in: []shape{{2, 3}, {2, 3}}, run: func(c *grad.Ctx, o operands) *grad.Value { return c.KL(o.in[0], o.in[1]) }},
 		{name: "mean pool", in: []shape{{5, 3}}, run: func(c *grad.Ctx, o operands) *grad.Value { return c.MeanPool(o.in[0], []int32{0, 3, 3, 5}) }},
+		{name: "max pool", in: []shape{{5, 3}}, run: func(c *grad.Ctx, o operands) *grad.Value { return c.MaxPool(o.in[0], []int32{0, 3, 3, 5}) }},
+		{name: "relative bias", par: []shape{{5, 2}}, run: func(c *grad.Ctx, o operands) *grad.Value {
+			v, at := c.RelativeBias(o.par[0], seqs, func(d int) int { return d + 2 })
+			if at[1] != 2*9 {
+				panic("the second block follows the first")
+			}
+			return v
+		}},
+		{name: "disentangled bias", in: []shape{{5, 6}, {5, 6}, {4, 6}, {4, 6}}, run: func(c *grad.Ctx, o operands) *grad.Value {
+			v, _ := c.DisentangledBias(o.in[0], o.in[1], o.in[2], o.in[3], seqs, 2, 0.5, func(d int) int { return min(max(d+2, 0), 3) })
+			return v
+		}},
+		{name: "disentangled bias, one term", in: []shape{{5, 6}, {4, 6}}, run: func(c *grad.Ctx, o operands) *grad.Value {
+			v, _ := c.DisentangledBias(o.in[0], c.Scale(o.in[0], 2), nil, o.in[1], seqs, 2, 0.5, func(d int) int { return min(max(d+2, 0), 3) })
+			return v
+		}},
 		{name: "rows", in: []shape{{5, 3}}, run: func(c *grad.Ctx, o operands) *grad.Value { return c.Rows(o.in[0], []int32{4, 0, 4}) }},
 		{name: "slice rows", in: []shape{{5, 3}}, run: func(c *grad.Ctx, o operands) *grad.Value { return c.SliceRows(o.in[0], 1, 3) }},
 		{name: "columns", in: []shape{{3, 8}}, run: func(c *grad.Ctx, o operands) *grad.Value { return c.Columns(o.in[0], 2, 1, 2) }},
