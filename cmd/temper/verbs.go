@@ -12,6 +12,7 @@ func (a *app) verbs() []*cobra.Command {
 		a.classifyCmd(),
 		a.embedCmd(),
 		a.fillCmd(),
+		a.generateCmd(),
 		a.tokenizeCmd(),
 		a.benchCmd(),
 		a.doctorCmd(),

@@ -13,6 +13,7 @@ type slots struct {
 	room   int
 	most   int
 	held   [][]int32 // the ids whose keys and values a slot holds
+	of     []int     // the adapter that they were computed with
 	busy   []bool
 	used   []uint64 // when the slot was last given back, to evict the oldest
 	clock  uint64
@@ -20,19 +21,19 @@ type slots struct {
 
 func newSlots(cfg *model.Config, n, room, most int) *slots {
 	return &slots{layers: make([][2][]float32, cfg.Layers), width: cfg.KVHeads * cfg.HeadDim, room: min(room, most), most: most,
-		held: make([][]int32, n), busy: make([]bool, n), used: make([]uint64, n)}
+		held: make([][]int32, n), of: make([]int, n), busy: make([]bool, n), used: make([]uint64, n)}
 }
 
 // take reserves a free slot: the one that shares the longest beginning with ids, the oldest among equals. It returns the slot and how many
 // positions of it are still right; −1 when all are busy.
-func (s *slots) take(ids []int32) (slot, keep int) {
+func (s *slots) take(ids []int32, adapter int) (slot, keep int) {
 	slot = -1
 	for i := range s.held {
 		if s.busy[i] {
 			continue
 		}
 		n := 0
-		for n < len(s.held[i]) && n < len(ids)-1 && s.held[i][n] == ids[n] { // the last token is always run: its logits are wanted
+		for s.of[i] == adapter && n < len(s.held[i]) && n < len(ids)-1 && s.held[i][n] == ids[n] { // the last token is always run: its logits are wanted
 			n++
 		}
 		if slot < 0 || n > keep || n == keep && s.used[i] < s.used[slot] {
@@ -40,7 +41,7 @@ func (s *slots) take(ids []int32) (slot, keep int) {
 		}
 	}
 	if slot >= 0 {
-		s.busy[slot] = true
+		s.busy[slot], s.of[slot] = true, adapter
 		s.held[slot] = s.held[slot][:keep]
 	}
 	return slot, keep

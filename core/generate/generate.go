@@ -28,6 +28,8 @@ type Options struct {
 	Chunk int
 	// Draft is the number of tokens guessed ahead by look-up in the text [0: none]. The output does not change.
 	Draft int
+	// Adapters can be chosen by name in a request; all are switched off.
+	Adapters []Adapter
 }
 
 // Generator continues texts with one decoder. Its methods may be called from several goroutines.
@@ -39,6 +41,7 @@ type Generator struct {
 	eos   []int32
 	arena grad.Arena
 	cache *slots
+	on    int // the adapter that is switched on; -1 for none
 
 	mu      sync.Mutex
 	queue   []*job
@@ -75,7 +78,7 @@ func New(m model.Model, tok *token.Tokenizer, k backend.Kernels, eos []int32, o 
 	if o.Chunk <= 0 {
 		o.Chunk = 512
 	}
-	g := &Generator{m: m, tok: tok, k: k, opt: o, eos: eos, cache: newSlots(cfg, o.Parallel, 256, o.Context),
+	g := &Generator{m: m, tok: tok, k: k, opt: o, eos: eos, cache: newSlots(cfg, o.Parallel, 256, o.Context), on: -1,
 		wake: make(chan struct{}, 1), done: make(chan struct{})}
 	go g.loop()
 	return g, nil
@@ -94,6 +97,8 @@ type Request struct {
 	IgnoreEnd bool
 	// LogProbs is −1 for none, otherwise the number of alternatives beside each token's own.
 	LogProbs int
+	// Adapter names the one to use; "" is the model as it is.
+	Adapter string
 	// Constraint restricts the output; nil is free.
 	Constraint sample.Constraint
 }
@@ -132,6 +137,7 @@ type job struct {
 	sampler *sample.Sampler
 	stream  *token.Stream
 	stop    stopper
+	adapter int
 	slot    int
 	text    []int32 // prompt and what was generated
 	pending int     // tokens of text that are not in the cache yet
@@ -162,6 +168,10 @@ func (g *Generator) Generate(ctx context.Context, req Request, emit func(Piece) 
 	if req.MaxTokens < 0 {
 		return Result{}, fmt.Errorf("max tokens %d: want 0 (no limit) or more", req.MaxTokens)
 	}
+	adapter := slices.IndexFunc(g.opt.Adapters, func(a Adapter) bool { return a.Name == req.Adapter })
+	if adapter < 0 && req.Adapter != "" {
+		return Result{}, fmt.Errorf("no adapter is called %q", req.Adapter)
+	}
 	s, err := sample.New(req.Sample)
 	if err != nil {
 		return Result{}, err
@@ -169,7 +179,7 @@ func (g *Generator) Generate(ctx context.Context, req Request, emit func(Piece) 
 	s.Accept(req.Prompt...)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	j := &job{ctx: ctx, req: req, sampler: s, stream: g.tok.Stream(true), stop: stopper{stops: req.Stop}, slot: -1,
+	j := &job{ctx: ctx, req: req, sampler: s, stream: g.tok.Stream(true), stop: stopper{stops: req.Stop}, adapter: adapter, slot: -1,
 		text: slices.Clone(req.Prompt), out: make(chan Piece, g.most(req)+4), ended: make(chan struct{})}
 	j.res.Prompt = len(req.Prompt)
 	g.mu.Lock()
@@ -225,7 +235,7 @@ func (g *Generator) loop() {
 		for !closing && len(g.queue) > 0 && len(g.active) < g.opt.Parallel {
 			j := g.queue[0]
 			g.queue = g.queue[1:]
-			slot, keep := g.cache.take(j.text)
+			slot, keep := g.cache.take(j.text, j.adapter)
 			j.slot, j.pending, j.res.Cached, j.begun = slot, len(j.text)-keep, keep, time.Now()
 			g.active = append(g.active, j)
 		}
@@ -239,6 +249,7 @@ func (g *Generator) loop() {
 				g.end(j, ErrClosed)
 			}
 			g.active = nil
+			_ = g.switchTo(-1) // an adapter that was enabled can be disabled
 			return
 		}
 		if len(g.active) == 0 {
@@ -299,9 +310,43 @@ func (g *Generator) step() {
 		live = append(live, j)
 	}
 	clear(g.active[len(live):])
-	g.active = live
-	if len(live) == 0 {
-		return
+	// Sequences of one adapter run together.
+	slices.SortStableFunc(live, func(a, b *job) int { return a.adapter - b.adapter })
+	g.active = make([]*job, 0, len(live))
+	for len(live) > 0 {
+		n := 1
+		for n < len(live) && live[n].adapter == live[0].adapter {
+			n++
+		}
+		g.active = append(g.active, g.run(live[:n])...)
+		live = live[n:]
+	}
+}
+
+// switchTo turns one adapter on and the others off.
+func (g *Generator) switchTo(adapter int) error {
+	if g.on == adapter {
+		return nil
+	}
+	if g.on >= 0 {
+		if err := g.opt.Adapters[g.on].Model.Enable(false); err != nil {
+			return err
+		}
+	}
+	g.on = -1
+	if adapter >= 0 {
+		if err := g.opt.Adapters[adapter].Model.Enable(true); err != nil {
+			return err
+		}
+		g.on = adapter
+	}
+	return nil
+}
+
+// run is a step for sequences that share an adapter. It returns those that go on.
+func (g *Generator) run(live []*job) []*job {
+	if err := g.switchTo(live[0].adapter); err != nil {
+		return g.fail(live, err)
 	}
 	b := &model.Batch{Offsets: make([]int32, 1, len(live)+1), Want: model.WantLogits, Rows: []int32{}}
 	v := &view{s: g.cache}
@@ -336,11 +381,7 @@ func (g *Generator) step() {
 	g.arena.Reset()
 	out, err := g.m.Forward(grad.Infer(g.k, &g.arena), b)
 	if err != nil {
-		for _, j := range live {
-			g.end(j, err)
-		}
-		g.active = g.active[:0]
-		return
+		return g.fail(live, err)
 	}
 	kept := live[:0]
 	for i, j := range live {
@@ -359,8 +400,16 @@ func (g *Generator) step() {
 		}
 		kept = append(kept, j)
 	}
-	clear(live[len(kept):])
-	g.active = kept
+	return kept
+}
+
+// fail ends sequences with an error. What their slots hold is not to be trusted.
+func (g *Generator) fail(live []*job, err error) []*job {
+	for _, j := range live {
+		g.cache.held[j.slot] = g.cache.held[j.slot][:0]
+		g.end(j, err)
+	}
+	return nil
 }
 
 // guesses is how many tokens may be guessed for j now.
