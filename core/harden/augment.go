@@ -3,9 +3,12 @@ package harden
 import (
 	"context"
 	"fmt"
+	"math"
 	"math/rand/v2"
 
 	"github.com/temper-ml/temper/core/attack"
+	"github.com/temper-ml/temper/core/grad"
+	"github.com/temper-ml/temper/core/model"
 	"github.com/temper-ml/temper/core/train"
 )
 
@@ -20,6 +23,9 @@ type Augment struct {
 	Copies int
 	// Consistency weighs the symmetric divergence between the predictions on a text and on its copy.
 	Consistency float64
+	// Likeness weighs one minus the cosine between the sentence vectors (pooled states, and the pooler's output) of a copy and of its
+	// text. A label is one bit, a vector hundreds of numbers: this is what teaches the encoder to read through a disguise.
+	Likeness float64
 	// Worst, when above 1, makes that many candidates per copy and keeps the one with the largest loss.
 	Worst int
 	// Rounds is the largest share of a text's words that a source which changes one word per candidate is applied to.
@@ -34,7 +40,7 @@ func NewAugment(sources ...attack.Perturber) *Augment {
 	if len(sources) == 0 {
 		sources = []attack.Perturber{NewCharNoise()}
 	}
-	return &Augment{Sources: sources, Share: 1, Copies: 1, Consistency: 1, Rounds: 0.4, Inner: train.Plain{}}
+	return &Augment{Sources: sources, Share: 1, Copies: 1, Consistency: 1, Likeness: 2, Rounds: 0.4, Inner: train.Plain{}}
 }
 
 // Micro implements train.Objective.
@@ -66,20 +72,37 @@ func (a *Augment) Micro(ctx context.Context, s *train.Step) (float64, error) {
 	n := len(s.Examples)
 	t.Examples = append(append(make([]train.Example, 0, n+len(from)), s.Examples...), copies...)
 	t.Weight = s.Weight * float64(n+len(from)) / float64(n) // the mean is over texts and copies alike
-	t.Extra = func(z []float32, rows, cols int, dz []float32) float64 {
-		if a.Consistency == 0 || rows != n+len(from) {
+	if a.Likeness > 0 {
+		t.Want |= model.WantPooled
+	}
+	t.Extra = func(c *grad.Ctx, out model.Output, dz []float32) float64 {
+		z := out.Logits
+		if z.Rows != n+len(from) {
 			return 0
 		}
-		// Pair each copy with its original; gradients flow into both.
-		w := a.Consistency * float64(n) / s.Weight / float64(len(from))
+		// Pair each copy with its original, which is a constant here: the copy is to move, not the text.
+		share := float64(n) / s.Weight / float64(len(from))
 		var sum float64
-		for i, j := range from {
-			x, y := z[j*cols:(j+1)*cols], z[(n+i)*cols:(n+i+1)*cols]
-			var dx, dy []float32
-			if dz != nil {
-				dx, dy = dz[j*cols:(j+1)*cols], dz[(n+i)*cols:(n+i+1)*cols]
+		if w := a.Consistency * share; w > 0 {
+			for i, j := range from {
+				x, y := z.Data[j*z.Cols:(j+1)*z.Cols], z.Data[(n+i)*z.Cols:(n+i+1)*z.Cols]
+				sum += w * symmetricKL(y, x, z.Cols, dz[(n+i)*z.Cols:(n+i+1)*z.Cols], nil, w)
 			}
-			sum += w * symmetricKL(y, x, cols, dy, dx, w)
+		}
+		if w := a.Likeness * share; w > 0 {
+			for _, v := range []*grad.Value{out.Pooled, out.Pooler} {
+				if v == nil || v.Rows != n+len(from) {
+					continue
+				}
+				g := c.GradOf(v)
+				for i, j := range from {
+					var d []float32
+					if g != nil {
+						d = g[(n+i)*v.Cols : (n+i+1)*v.Cols]
+					}
+					sum += w * unlike(v.Data[(n+i)*v.Cols:(n+i+1)*v.Cols], v.Data[j*v.Cols:(j+1)*v.Cols], d, w)
+				}
+			}
 		}
 		return sum
 	}
@@ -222,4 +245,25 @@ func exampleLosses(s *train.Step, examples []train.Example) ([]float64, error) {
 		out[i] = -l[e.Class]
 	}
 	return out, nil
+}
+
+// unlike returns 1 − cos(a, b) and adds w times its gradient with respect to a to da, when that is not nil.
+func unlike(a, b, da []float32, w float64) float64 {
+	var aa, bb, ab float64
+	for i, x := range a {
+		aa += float64(x) * float64(x)
+		bb += float64(b[i]) * float64(b[i])
+		ab += float64(x) * float64(b[i])
+	}
+	if aa == 0 || bb == 0 {
+		return 0
+	}
+	na, nb := math.Sqrt(aa), math.Sqrt(bb)
+	cos := ab / (na * nb)
+	if da != nil {
+		for i, x := range a {
+			da[i] -= float32(w * (float64(b[i])/(na*nb) - cos*float64(x)/aa))
+		}
+	}
+	return 1 - cos
 }

@@ -250,6 +250,7 @@ func (p *passes) run(_ string, delta []float32, keep bool) (float64, []float32, 
 	c := s.Record(s.Seed)
 	var e *grad.Value
 	b := *p.batch
+	b.Want |= s.Want
 	b.Perturb = func(c *grad.Ctx, in *grad.Value) *grad.Value {
 		e = in
 		if !e.Needs() { // a frozen table: the gradient stops at its output
@@ -269,7 +270,7 @@ func (p *passes) run(_ string, delta []float32, keep bool) (float64, []float32, 
 	clear(dz)
 	loss := s.Loss.Sum(z.Data, z.Rows, z.Cols, train.TargetsOf(p.examples), p.weight, dz)
 	if s.Extra != nil {
-		loss += s.Extra(z.Data, z.Rows, z.Cols, dz)
+		loss += s.Extra(c, out, dz)
 	}
 	c.Backward(z, dz)
 	g := make([]float32, p.tokens*p.cols)

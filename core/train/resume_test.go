@@ -256,12 +256,14 @@ func TestEarlyStopping(t *testing.T) {
 func TestErrors(t *testing.T) {
 	base := tinyFolder(t)
 	for name, set := range map[string]func(*train.Options){
-		"unknown method":     func(o *train.Options) { o.Method = "magic" },
-		"unknown optimiser":  func(o *train.Options) { o.Optimizer = "magic" },
-		"unknown schedule":   func(o *train.Options) { o.Schedule = "magic" },
-		"no kernels":         func(o *train.Options) { o.Kernels = nil },
-		"no data":            func(o *train.Options) { o.Train = nil },
-		"one class":          func(o *train.Options) { o.Train = &data.Dataset{Name: "x", Texts: []string{"a"}, Labels: []int{0}, LabelNames: []string{"a"}, Rows: []int{0}} },
+		"unknown method":    func(o *train.Options) { o.Method = "magic" },
+		"unknown optimiser": func(o *train.Options) { o.Optimizer = "magic" },
+		"unknown schedule":  func(o *train.Options) { o.Schedule = "magic" },
+		"no kernels":        func(o *train.Options) { o.Kernels = nil },
+		"no data":           func(o *train.Options) { o.Train = nil },
+		"one class": func(o *train.Options) {
+			o.Train = &data.Dataset{Name: "x", Texts: []string{"a"}, Labels: []int{0}, LabelNames: []string{"a"}, Rows: []int{0}}
+		},
 		"negative batch":     func(o *train.Options) { o.Batch = -1 },
 		"smoothing":          func(o *train.Options) { o.Loss.Smoothing = 1 },
 		"diverging":          func(o *train.Options) { o.LR, o.Clip, o.Optimizer, o.Warmup = 1e30, -1, "sgd", -1 },

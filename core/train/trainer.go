@@ -48,8 +48,10 @@ type Step struct {
 	Checkpoint bool
 	// Passes counts forward and backward passes for the record of costs: objectives add what they run beyond the first.
 	Passes int
-	// Extra, when not nil, is a further loss on the logits [rows, cols]: it adds its gradient to dlogits and returns its value.
-	Extra func(logits []float32, rows, cols int, dlogits []float32) float64
+	// Extra, when not nil, is a further loss on the outputs: it adds the gradient with respect to the logits to dlogits, that of other
+	// outputs to Ctx.GradOf, and returns its value. Want asks for those outputs.
+	Extra func(c *grad.Ctx, out model.Output, dlogits []float32) float64
+	Want  model.Want
 }
 
 // Objective computes the loss of a micro-batch and adds its gradients to the parameters. It returns the loss and the logits' owner has no
@@ -112,7 +114,9 @@ func TargetsOf(examples []Example) Targets {
 
 // Run does one forward and backward over b, whose sequences are s.Examples. The logits stay valid until the arena is reset.
 func (s *Step) Run(c *grad.Ctx, b *model.Batch) (float64, *grad.Value, error) {
-	out, err := s.Model.Forward(c, b)
+	w := *b
+	w.Want |= s.Want
+	out, err := s.Model.Forward(c, &w)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -121,7 +125,7 @@ func (s *Step) Run(c *grad.Ctx, b *model.Batch) (float64, *grad.Value, error) {
 	clear(dz)
 	loss := s.Loss.Sum(z.Data, z.Rows, z.Cols, TargetsOf(s.Examples), s.Weight, dz)
 	if s.Extra != nil {
-		loss += s.Extra(z.Data, z.Rows, z.Cols, dz)
+		loss += s.Extra(c, out, dz)
 	}
 	c.Backward(z, dz)
 	return loss, z, nil
