@@ -188,9 +188,12 @@ func TestDropoutIsDropoutKeep(t *testing.T) {
 	}
 	for _, p := range []float32{1e-8, 0.1, 0.25, 0.5, 0.9, 0.99999} {
 		seed := grad.Record(nil, &a, true, 99).DropSeed()
-		y := grad.Record(backend.Generic(1), &a, true, 99).Dropout(grad.Infer(nil, &a).Input(x, 1, len(x), false), p)
-		for i, v := range y.Data {
-			require.Equal(t, backend.DropoutKeep(seed, uint64(i), p), v != 0, "p %g element %d", p, i)
+		// With kernels that have dropout, and with kernels that have none.
+		for _, k := range []backend.Kernels{backend.Generic(1), struct{ backend.Kernels }{backend.Generic(1)}} {
+			y := grad.Record(k, &a, true, 99).Dropout(grad.Infer(nil, &a).Input(x, 1, len(x), false), p)
+			for i, v := range y.Data {
+				require.Equal(t, backend.DropoutKeep(seed, uint64(i), p), v != 0, "p %g element %d", p, i)
+			}
 		}
 	}
 }

@@ -1,6 +1,10 @@
 package grad
 
-import "math"
+import (
+	"math"
+
+	"github.com/temper-ml/temper/backend"
+)
 
 // Dropout zeroes elements with probability p and scales the others by 1/(1−p), when training. The mask is a function of a seed
 // (backend.DropoutKeep), so nothing is stored.
@@ -10,22 +14,30 @@ func (c *Ctx) Dropout(x *Value, p float32) *Value {
 	}
 	seed := c.DropSeed()
 	y := c.New(x.Rows, x.Cols)
-	dropout(y.Data, x.Data, p, seed)
+	c.drop(y.Data, x.Data, p, seed)
 	if c.tracks(x, nil) {
 		c.push(y, func() {
 			dx, fresh := c.gradInto(x)
 			if fresh {
-				dropout(dx, y.Grad, p, seed)
+				c.drop(dx, y.Grad, p, seed)
 				return
 			}
 			m := c.arena.Mark()
 			t := c.Scratch(len(dx))
-			dropout(t, y.Grad, p, seed)
+			c.drop(t, y.Grad, p, seed)
 			c.K.Add(dx, dx, t)
 			c.arena.Release(m)
 		})
 	}
 	return y
+}
+
+func (c *Ctx) drop(dst, src []float32, p float32, seed uint64) {
+	if k, ok := c.K.(backend.Dropper); ok && p < 1 {
+		k.Dropout(dst, src, p, seed)
+		return
+	}
+	dropout(dst, src, p, seed)
 }
 
 // dropout is backend.DropoutKeep over a slice: the same hash with its steps added up, compared as integers, without branches.
