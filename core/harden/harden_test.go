@@ -251,6 +251,10 @@ func TestRun(t *testing.T) {
 	r, err := harden.Run(context.Background(), harden.Options{
 		Tune:   train.Options{Base: filepath.Join(fixture.Parity(t), "models", "bert-seqcls"), Out: out, Kernels: k, Train: d, Dev: d, Method: "full", LR: 4e-3, Epochs: 15, Batch: 8},
 		Method: "augment+fgm", Examples: examples, Recipes: []string{"deepwordbug", "leetspeak"},
+		Augment: func(a *harden.Augment) { // the fixture is tiny: 32 dimensions, pieces of a letter or two
+			a.Inner.(*harden.Embedding).Epsilon, a.Likeness = 0.1, 0.1
+			a.Sources[0].(*harden.CharNoise).Rate = 0.2
+		},
 		Phase: func(p string) { phases = append(phases, p) },
 	})
 	require.NoError(t, err)
