@@ -9,6 +9,7 @@ func (a *app) verbs() []*cobra.Command {
 		a.evalCmd(),
 		a.attackCmd(),
 		a.hardenCmd(),
+		a.distillCmd(),
 		a.classifyCmd(),
 		a.embedCmd(),
 		a.fillCmd(),
