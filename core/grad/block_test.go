@@ -235,4 +235,10 @@ func TestFrozenLinear(t *testing.T) {
 	assert.Equal(t, []float32{3, 4, 1, 2}, c.Embedding(half, []int32{1, 0}).Data)
 	y = c.Linear(x, half, nil, backend.None, true)
 	assert.Equal(t, []float32{4, 6}, y.Data)
+
+	bytes := grad.NewParam(tensor.Tensor{Name: "q", DType: tensor.Q8Row, Shape: []int{2, 2}, Data: tensor.Bytes([]int8{1, 2, 6, -8}), Scales: []float32{1, 0.5}})
+	assert.Equal(t, []float32{3, -4, 1, 2}, c.Embedding(bytes, []int32{1, 0}).Data)
+	x = c.Input([]float32{1, 1}, 1, 2, true)
+	c.Backward(c.Linear(x, bytes, nil, backend.None, false), nil)
+	assert.Equal(t, []float32{4, -2}, x.Grad)
 }

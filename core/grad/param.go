@@ -122,11 +122,15 @@ func (p *Param) packedFor(k backend.Kernels, transposed bool) backend.Packed {
 	return p.packed
 }
 
-// expand writes the f32 values of t to dst.
+// expand writes the f32 values of t to dst, which they fill. Loading has made sure that they can be read.
 func expand(dst []float32, t tensor.Tensor) {
-	v, err := backend.Dequantize(t)
-	if err != nil {
-		panic(fmt.Sprintf("grad: %v", err)) // loading has ruled it out
+	backend.DequantizeRow(dst, t.DType, t.Data)
+	if t.DType == tensor.Q8Row {
+		cols := t.Cols()
+		for r := range t.Rows() {
+			for i := range dst[r*cols : (r+1)*cols] {
+				dst[r*cols+i] *= t.Scales[r]
+			}
+		}
 	}
-	copy(dst, v)
 }
