@@ -137,15 +137,21 @@ func TestArenaSteadyState(t *testing.T) {
 	w := grad.NewParam(tensor.FromF32("w", v, 64, 64))
 	n := testing.AllocsPerRun(20, func() {
 		a.Reset()
-		c := grad.Infer(k, &a)
+		c := grad.Infer(idle{k}, &a)
 		x := c.New(100, 64)
 		clear(x.Data)
 		for range 50 {
 			x = c.Add(x, c.Linear(x, w, nil, backend.GELU, false))
 		}
 	})
-	assert.LessOrEqual(t, n, 60.0, "50 layers: the kernels may start a region each, values and data are reused")
+	assert.LessOrEqual(t, n, 2.0, "50 layers: values and data are reused, only the context is new")
 }
+
+// idle kernels do nothing, so that what ops allocate themselves shows.
+type idle struct{ backend.Kernels }
+
+func (idle) Linear(_, _ []float32, _ int, _ backend.Packed, _ backend.Epilogue) {}
+func (idle) Add(_, _, _ []float32)                                              {}
 
 func TestDropout(t *testing.T) {
 	var a grad.Arena
