@@ -8,11 +8,18 @@ import (
 )
 
 // generic is the reference: plain loops over the contract, one obvious order of summation each.
-type generic struct{ threads int }
+type generic struct {
+	threads int
+	exact   bool
+}
 
 // Generic returns the reference kernels in plain Go, which split larger calls over the given number of goroutines (at least 1).
 // It is safe for concurrent use.
 func Generic(threads int) Kernels { return &generic{threads: max(threads, 1)} }
+
+// GenericF32 is Generic, except that quantized weights are expanded to float32 and meet float32 activations: slower, and free of the error
+// of quantizing activations. It serves comparisons.
+func GenericF32(threads int) Kernels { return &generic{threads: max(threads, 1), exact: true} }
 
 func (g *generic) Level() string { return "generic" }
 func (g *generic) Threads() int  { return g.threads }
@@ -50,6 +57,9 @@ func (w *genericWeight) HoldsSource() bool { return w.held == 0 }
 
 func (g *generic) Pack(w Weight) Packed {
 	w.Check()
+	if w.RunsInIntegers() && !g.exact {
+		return g.packInt8(w)
+	}
 	v, err := w.Values()
 	if err != nil {
 		panic(fmt.Sprintf("backend: pack: %v", err))
@@ -79,6 +89,11 @@ func (w Weight) Values() ([]float32, error) {
 }
 
 func (g *generic) Linear(dst, x []float32, rows int, p Packed, ep Epilogue) {
+	if q, ok := p.(*int8Weight); ok {
+		CheckLinear(dst, x, rows, q.out, q.in, ep)
+		g.linearInt8(dst, x, rows, q, ep)
+		return
+	}
 	w, ok := p.(*genericWeight)
 	if !ok {
 		panic(fmt.Sprintf("backend: linear: weight of type %T was packed by another backend", p))
@@ -92,17 +107,7 @@ func (g *generic) Linear(dst, x []float32, rows int, p Packed, ep Epilogue) {
 			// Residual may be dst itself, so the product stands apart until the epilogue.
 			for j := range row {
 				s := dotSeq(x[r*w.in:(r+1)*w.in], w.w[(o+j)*w.in:(o+j+1)*w.in])
-				if ep.Bias != nil {
-					s += ep.Bias[o+j]
-				}
-				if ep.Pre != nil {
-					ep.Pre[r*w.out+o+j] = s
-				}
-				s = Activate(s, ep.Act)
-				if ep.Residual != nil {
-					s += ep.Residual[r*w.out+o+j]
-				}
-				row[j] = s
+				row[j] = ep.apply(s, o+j, r*w.out+o+j)
 			}
 			lo += n
 		}

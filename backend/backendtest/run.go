@@ -15,6 +15,8 @@ func Run(t *testing.T, k backend.Kernels) {
 	t.Run("MatMul", func(t *testing.T) { matMul(t, k) })
 	t.Run("Linear", func(t *testing.T) { linear(t, k) })
 	t.Run("LinearRowAlone", func(t *testing.T) { linearRowAlone(t, k) })
+	t.Run("LinearInt8", func(t *testing.T) { linearInt8(t, k) })
+	t.Run("WeightTypes", func(t *testing.T) { weightTypes(t, k) })
 	t.Run("Act", func(t *testing.T) { activations(t, k) })
 	t.Run("ActBackward", func(t *testing.T) { activationGradients(t, k) })
 	t.Run("Elementwise", func(t *testing.T) { elementwiseOps(t, k) })

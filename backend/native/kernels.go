@@ -6,9 +6,10 @@ import (
 
 // kernels splits each op over the pool in pieces whose results do not depend on where they are cut, and runs the pieces in assembly.
 type kernels struct {
-	o    *ops
-	pool *pool
-	work []*scratch // by worker
+	o     *ops
+	pool  *pool
+	exact bool       // quantized weights meet float32 activations
+	work  []*scratch // by worker
 
 	zeros, ones []float32 // grow to the widest row seen
 
@@ -37,11 +38,11 @@ type job struct {
 type loops struct {
 	add, mul, axpy, scale, act, actBack, addRow, sumRows, dot, squares, gather, scatter         func(w, lo, hi int)
 	dropout, rope, adamW, softmax, layerNorm, rmsNorm, normBackDX, normBackParams, crossEntropy func(w, lo, hi int)
-	packPanels, packWeight, multiply, attention, attentionBack                                  func(w, lo, hi int)
+	packPanels, packWeight, packInt8, quantize, multiply, attention, attentionBack              func(w, lo, hi int)
 }
 
-func newKernels(level string, threads int) *kernels {
-	k := &kernels{o: table(level), pool: newPool(threads)}
+func newKernels(level string, threads int, exact bool) *kernels {
+	k := &kernels{o: table(level), pool: newPool(threads), exact: exact}
 	for range threads {
 		k.work = append(k.work, &scratch{})
 	}
@@ -50,7 +51,7 @@ func newKernels(level string, threads int) *kernels {
 		addRow: k.addRowLoop, sumRows: k.sumRowsLoop, dot: k.dotLoop, squares: k.squaresLoop, gather: k.gatherLoop, scatter: k.scatterLoop,
 		dropout: k.dropoutLoop, rope: k.ropeLoop, adamW: k.adamWLoop, softmax: k.softmaxLoop, layerNorm: k.layerNormLoop, rmsNorm: k.rmsNormLoop,
 		normBackDX: k.normBackDXLoop, normBackParams: k.normBackParamsLoop, crossEntropy: k.crossEntropyLoop,
-		packPanels: k.packPanelsLoop, packWeight: k.packWeightLoop, multiply: k.multiplyLoop, attention: k.attentionLoop, attentionBack: k.attentionBackLoop,
+		packPanels: k.packPanelsLoop, packWeight: k.packWeightLoop, packInt8: k.packInt8Loop, quantize: k.quantizeLoop, multiply: k.multiplyLoop, attention: k.attentionLoop, attentionBack: k.attentionBackLoop,
 	}
 	return k
 }

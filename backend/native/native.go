@@ -17,6 +17,9 @@ type Options struct {
 	Threads int
 	// Level is one of Levels, or empty for the one that TEMPER_CPU names, or else Best.
 	Level string
+	// F32Activations expands quantized weights and multiplies them with float32 activations, which are otherwise quantized: slower, for
+	// comparisons.
+	F32Activations bool
 }
 
 // EnvLevel is the environment variable that picks a level.
@@ -42,9 +45,12 @@ func New(o Options) (backend.Kernels, error) {
 		threads = runtime.GOMAXPROCS(0)
 	}
 	if level == generic {
+		if o.F32Activations {
+			return backend.GenericF32(threads), nil
+		}
 		return backend.Generic(threads), nil
 	}
-	return newKernels(level, threads), nil
+	return newKernels(level, threads, o.F32Activations), nil
 }
 
 const generic = "generic"

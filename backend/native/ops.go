@@ -11,6 +11,13 @@ type ops struct {
 	tile  [2][15]tileFunc // by vectors-1 and rows
 	strip [4]stripFunc    // by rows, nil where the tiles serve
 
+	// Integer products: groups of A and B along k (2 words by bytes, or 4 bytes), tiles by rows, and how a row of A is quantized.
+	group         int
+	int8Tile      [15]int8Func
+	minMax        func(x *float32, n int) (lo, hi float32)
+	quantizeWords func(dst *int16, x *float32, n int, inv float32, zero int32)
+	quantizeBytes func(dst *byte, x *float32, n int, inv float32, zero int32) // nil where the level works in words
+
 	transpose8 func(dst *float32, ds int, src *float32, ss int, blocks int)
 
 	copyStrided func(dst *float32, ds int, src *float32, ss int, n, count int)
@@ -41,6 +48,9 @@ type ops struct {
 type tileFunc func(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int)
 
 type stripFunc func(k int, a *float32, rs, ks int, b *float32, bs, panel int, c *float32, cs int, alpha float32, acc int)
+
+// int8Func: see int8Signature in _gen/int8.go.
+type int8Func func(k int, a *byte, rs int, b *int8, c *float32, cs, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
 
 // p is the address of the first element, also of an empty slice.
 func p(x []float32) *float32 { return unsafe.SliceData(x) }

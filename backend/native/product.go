@@ -39,12 +39,23 @@ type product struct {
 
 	tiles, panels    int // rows in tiles, columns in panels
 	rowCut, panelCut int // tiles and panels in a piece
-	sums             []float64
-	packed           []float32 // B of MatMul, kept from call to call
-	src              []float32 // what packPanels reads
-	ld               int
-	trans            bool
-	weight           backend.Weight
+	keep
+	src    []float32 // what packPanels reads
+	ld     int
+	trans  bool
+	weight backend.Weight
+
+	int8 *packedInt8 // the weight of an integer product, nil otherwise
+}
+
+// keep is storage that stays from call to call.
+type keep struct {
+	sums   []float64
+	packed []float32 // B of MatMul
+	q      []byte    // quantized activations, in rows of qs bytes
+	qs     int
+	zero   []int32 // and their zero points
+	scale  []float32
 }
 
 // split sets the pieces of the product. A piece is about 8 tiles by as many panels as fit into half of a 1 MB second-level cache.
@@ -88,6 +99,10 @@ func (k *kernels) multiplyLoop(w, lo, hi int) {
 	across := (g.panels + g.panelCut - 1) / g.panelCut
 	for i := lo; i < hi; i++ {
 		t, p := i/across*g.rowCut, i%across*g.panelCut
+		if g.int8 != nil {
+			k.pieceInt8(k.work[w], t, min(t+g.rowCut, g.tiles), p, min(p+g.panelCut, g.panels))
+			continue
+		}
 		k.piece(k.work[w], t, min(t+g.rowCut, g.tiles), p, min(p+g.panelCut, g.panels))
 	}
 }
@@ -207,8 +222,7 @@ func (k *kernels) MatMul(a backend.MatMulArgs) {
 	}
 	g := &k.prod
 	nr := 2 * k.o.w
-	keep := g.packed
-	*g = product{m: a.M, k: a.K, a: a.A, rs: a.LDA, ks: 1, c: a.C, ldc: a.LDC, alpha: a.Alpha, accumulate: a.Accumulate, sums: g.sums, packed: keep}
+	*g = product{m: a.M, k: a.K, a: a.A, rs: a.LDA, ks: 1, c: a.C, ldc: a.LDC, alpha: a.Alpha, accumulate: a.Accumulate, keep: g.keep}
 	if g.alpha == 0 {
 		g.alpha = 1
 	}
@@ -307,6 +321,15 @@ func (w *packed) HoldsSource() bool { return false }
 
 func (k *kernels) Pack(w backend.Weight) backend.Packed {
 	w.Check()
+	if w.RunsInIntegers() && !k.exact {
+		return k.packInt8(w)
+	}
+	if _, err := (backend.Weight{DType: w.DType, In: w.In}).Values(); err != nil {
+		panic(fmt.Sprintf("native: pack: %v", err)) // here, not in a worker
+	}
+	if w.DType == tensor.Q8Row {
+		backend.Need("pack", "scales", len(w.Scales), w.Out)
+	}
 	nr := 2 * k.o.w
 	panels := (w.Out + nr - 1) / nr
 	pw := &packed{o: k.o, out: w.Out, in: w.In, panels: aligned(panels * w.In * nr)}
@@ -335,6 +358,10 @@ func (k *kernels) packWeightLoop(_, lo, hi int) {
 }
 
 func (k *kernels) Linear(dst, x []float32, rows int, pw backend.Packed, ep backend.Epilogue) {
+	if q, ok := pw.(*packedInt8); ok && q.o == k.o {
+		k.linearInt8(dst, x, rows, q, ep)
+		return
+	}
 	w, ok := pw.(*packed)
 	if !ok || w.o != k.o {
 		panic(fmt.Sprintf("native: linear: weight of type %T was packed by another backend or level", pw))
@@ -342,15 +369,18 @@ func (k *kernels) Linear(dst, x []float32, rows int, pw backend.Packed, ep backe
 	backend.CheckLinear(dst, x, rows, w.out, w.in, ep)
 	g := &k.prod
 	nr := 2 * k.o.w
-	*g = product{m: rows, n: w.out, k: w.in, a: x, rs: w.in, ks: 1, b: p(w.panels), panel: w.in * nr, bs: nr, c: dst, ldc: w.out, alpha: 1,
-		sums: g.sums, packed: g.packed}
+	*g = product{m: rows, n: w.out, k: w.in, a: x, rs: w.in, ks: 1, b: p(w.panels), panel: w.in * nr, bs: nr, c: dst, ldc: w.out, alpha: 1, keep: g.keep}
 	g.packA = rows > 8 && w.in%1024 == 0
-	if ep.Bias != nil || ep.Residual != nil || ep.Pre != nil || ep.Act != backend.None {
-		g.epilogue = ep
-		g.ep = &g.epilogue
-		k.constants(min(w.out, 8*nr))
-	}
+	k.setEpilogue(ep)
 	k.multiply()
+}
+
+func (k *kernels) setEpilogue(ep backend.Epilogue) {
+	if ep.Bias != nil || ep.Residual != nil || ep.Pre != nil || ep.Act != backend.None {
+		k.prod.epilogue = ep
+		k.prod.ep = &k.prod.epilogue
+		k.constants(16 * k.o.w) // a piece is at most 8 panels wide
+	}
 }
 
 var negInf = float32(math.Inf(-1))

@@ -243,3 +243,43 @@ func dotsAVX2(dst *float32, q *float32, k *float32, stride int, d int, n int, s 
 //
 //go:noescape
 func copyStridedAVX2(dst *float32, ds int, src *float32, ss int, n int, count int)
+
+// int8Words1AVX2 computes an integer tile of 1 rows and two vectors of columns, scales it and stores n columns.
+//
+//go:noescape
+func int8Words1AVX2(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+
+// int8Words2AVX2 computes an integer tile of 2 rows and two vectors of columns, scales it and stores n columns.
+//
+//go:noescape
+func int8Words2AVX2(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+
+// int8Words3AVX2 computes an integer tile of 3 rows and two vectors of columns, scales it and stores n columns.
+//
+//go:noescape
+func int8Words3AVX2(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+
+// int8Words4AVX2 computes an integer tile of 4 rows and two vectors of columns, scales it and stores n columns.
+//
+//go:noescape
+func int8Words4AVX2(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+
+// int8Words5AVX2 computes an integer tile of 5 rows and two vectors of columns, scales it and stores n columns.
+//
+//go:noescape
+func int8Words5AVX2(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+
+// int8Words6AVX2 computes an integer tile of 6 rows and two vectors of columns, scales it and stores n columns.
+//
+//go:noescape
+func int8Words6AVX2(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+
+// minMaxAVX2 returns the range of x and 0.
+//
+//go:noescape
+func minMaxAVX2(x *float32, n int) (lo float32, hi float32)
+
+// quantizeWordsAVX2 rounds x·inv to even, adds zero and clamps to 0 … 255; words are stored less zero. n is a multiple of a vector.
+//
+//go:noescape
+func quantizeWordsAVX2(dst *int16, x *float32, n int, inv float32, zero int32)

@@ -334,6 +334,86 @@ func dotsAVX512(dst *float32, q *float32, k *float32, stride int, d int, n int, 
 //go:noescape
 func copyStridedAVX512(dst *float32, ds int, src *float32, ss int, n int, count int)
 
+// int8Words1AVX512 computes an integer tile of 1 rows and two vectors of columns, scales it and stores n columns.
+//
+//go:noescape
+func int8Words1AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+
+// int8Words2AVX512 computes an integer tile of 2 rows and two vectors of columns, scales it and stores n columns.
+//
+//go:noescape
+func int8Words2AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+
+// int8Words3AVX512 computes an integer tile of 3 rows and two vectors of columns, scales it and stores n columns.
+//
+//go:noescape
+func int8Words3AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+
+// int8Words4AVX512 computes an integer tile of 4 rows and two vectors of columns, scales it and stores n columns.
+//
+//go:noescape
+func int8Words4AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+
+// int8Words5AVX512 computes an integer tile of 5 rows and two vectors of columns, scales it and stores n columns.
+//
+//go:noescape
+func int8Words5AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+
+// int8Words6AVX512 computes an integer tile of 6 rows and two vectors of columns, scales it and stores n columns.
+//
+//go:noescape
+func int8Words6AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+
+// int8Words7AVX512 computes an integer tile of 7 rows and two vectors of columns, scales it and stores n columns.
+//
+//go:noescape
+func int8Words7AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+
+// int8Words8AVX512 computes an integer tile of 8 rows and two vectors of columns, scales it and stores n columns.
+//
+//go:noescape
+func int8Words8AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+
+// int8Words9AVX512 computes an integer tile of 9 rows and two vectors of columns, scales it and stores n columns.
+//
+//go:noescape
+func int8Words9AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+
+// int8Words10AVX512 computes an integer tile of 10 rows and two vectors of columns, scales it and stores n columns.
+//
+//go:noescape
+func int8Words10AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+
+// int8Words11AVX512 computes an integer tile of 11 rows and two vectors of columns, scales it and stores n columns.
+//
+//go:noescape
+func int8Words11AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+
+// int8Words12AVX512 computes an integer tile of 12 rows and two vectors of columns, scales it and stores n columns.
+//
+//go:noescape
+func int8Words12AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+
+// int8Words13AVX512 computes an integer tile of 13 rows and two vectors of columns, scales it and stores n columns.
+//
+//go:noescape
+func int8Words13AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+
+// int8Words14AVX512 computes an integer tile of 14 rows and two vectors of columns, scales it and stores n columns.
+//
+//go:noescape
+func int8Words14AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+
+// minMaxAVX512 returns the range of x and 0.
+//
+//go:noescape
+func minMaxAVX512(x *float32, n int) (lo float32, hi float32)
+
+// quantizeWordsAVX512 rounds x·inv to even, adds zero and clamps to 0 … 255; words are stored less zero. n is a multiple of a vector.
+//
+//go:noescape
+func quantizeWordsAVX512(dst *int16, x *float32, n int, inv float32, zero int32)
+
 // dropRowAVX512 writes x·keep where the hash of the element's counter reaches threshold, 0 elsewhere. Counters start at z and step by the golden ratio.
 //
 //go:noescape

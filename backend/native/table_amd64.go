@@ -16,16 +16,30 @@ func levels() []string {
 	}
 	if cpuid.CPU.Supports(cpuid.AVX512F, cpuid.AVX512BW, cpuid.AVX512DQ, cpuid.AVX512VL) {
 		l = append(l, avx512.level)
+		if cpuid.CPU.Has(cpuid.AVX512VNNI) {
+			l = append(l, avx512VNNI.level)
+		}
 	}
 	return l
 }
 
 func table(level string) *ops {
-	if level == avx2.level {
+	switch level {
+	case avx2.level:
 		return &avx2
+	case avx512.level:
+		return &avx512
 	}
-	return &avx512
+	return &avx512VNNI
 }
+
+// avx512VNNI is avx512 with VPDPBUSD for integer products.
+var avx512VNNI = func() ops {
+	o := avx512
+	o.level, o.group, o.quantizeBytes = "avx512vnni", 4, quantizeBytesAVX512
+	o.int8Tile = [15]int8Func{nil, int8VNNI1AVX512, int8VNNI2AVX512, int8VNNI3AVX512, int8VNNI4AVX512, int8VNNI5AVX512, int8VNNI6AVX512, int8VNNI7AVX512, int8VNNI8AVX512, int8VNNI9AVX512, int8VNNI10AVX512, int8VNNI11AVX512, int8VNNI12AVX512, int8VNNI13AVX512, int8VNNI14AVX512}
+	return o
+}()
 
 var avx2 = ops{
 	level: "avx2", w: 8, rows: 6,
@@ -55,6 +69,10 @@ var avx2 = ops{
 	dots:            dotsAVX2,
 	peakFMA:         peakFMAAVX2,
 	copyStrided:     copyStridedAVX2,
+	minMax:          minMaxAVX2,
+	quantizeWords:   quantizeWordsAVX2,
+	group:           2,
+	int8Tile:        [15]int8Func{nil, int8Words1AVX2, int8Words2AVX2, int8Words3AVX2, int8Words4AVX2, int8Words5AVX2, int8Words6AVX2},
 	act:             [8]func(dst, x *float32, n int){nil, geluAVX2, geluTanhAVX2, quickGELUAVX2, reluAVX2, siluAVX2, tanhAVX2, sigmoidAVX2},
 	actGrad:         [8]func(dx, dy, x *float32, n int){nil, geluGradAVX2, geluTanhGradAVX2, quickGELUGradAVX2, reluGradAVX2, siluGradAVX2, tanhGradAVX2, sigmoidGradAVX2},
 }
@@ -87,6 +105,11 @@ var avx512 = ops{
 	dots:            dotsAVX512,
 	peakFMA:         peakFMAAVX512,
 	copyStrided:     copyStridedAVX512,
+	minMax:          minMaxAVX512,
+	quantizeWords:   quantizeWordsAVX512,
+	dropRow:         dropRowAVX512,
+	group:           2,
+	int8Tile:        [15]int8Func{nil, int8Words1AVX512, int8Words2AVX512, int8Words3AVX512, int8Words4AVX512, int8Words5AVX512, int8Words6AVX512, int8Words7AVX512, int8Words8AVX512, int8Words9AVX512, int8Words10AVX512, int8Words11AVX512, int8Words12AVX512, int8Words13AVX512, int8Words14AVX512},
 	act:             [8]func(dst, x *float32, n int){nil, geluAVX512, geluTanhAVX512, quickGELUAVX512, reluAVX512, siluAVX512, tanhAVX512, sigmoidAVX512},
 	actGrad:         [8]func(dx, dy, x *float32, n int){nil, geluGradAVX512, geluTanhGradAVX512, quickGELUGradAVX512, reluGradAVX512, siluGradAVX512, tanhGradAVX512, sigmoidGradAVX512},
 }

@@ -50,9 +50,22 @@ func emitF32(g *gen) {
 	g.epilogue()
 	g.dots()
 	g.copyStrided()
+	for r := 1; r <= rows; r++ {
+		g.tileInt8(r, false)
+	}
+	g.minMax()
+	g.quantize(false)
 	if g.wide() {
 		g.dropRow()
 	}
+}
+
+// emitVNNI writes what the level avx512vnni has beyond avx512.
+func emitVNNI(g *gen) {
+	for r := 1; r <= 14; r++ {
+		g.tileInt8(r, true)
+	}
+	g.quantize(true)
 }
 
 func (g *gen) binary(name string, op func(a vec, b operand.Op) vec) {

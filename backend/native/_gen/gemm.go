@@ -12,7 +12,11 @@ const tileSignature = "func(k int, a *float32, rs, ks int, b *float32, bs int, c
 
 // rowAddresses gives the addresses of rows of A relative to pointers that advance with k: five rows a pointer.
 func (g *gen) rowAddresses(rows int) (at func(row int) mem, advance func()) {
-	base, rs, ks := g.arg("a"), g.arg("rs"), g.arg("ks")
+	return g.rowAddressesOf("a", "rs", g.arg("ks"), rows)
+}
+
+func (g *gen) rowAddressesOf(a, stride string, ks gp, rows int) (at func(row int) mem, advance func()) {
+	base, rs := g.arg(a), g.arg(stride)
 	ptrs := []gp{base}
 	rs3 := g.GP64()
 	if rows > 3 {

@@ -33,6 +33,7 @@ func run(dir string, check bool) error {
 	}{
 		{"avx2", func(c *build.Context) { emitF32(newGen(c, 8, "AVX2")) }},
 		{"avx512", func(c *build.Context) { emitF32(newGen(c, 16, "AVX512")) }},
+		{"vnni", func(c *build.Context) { emitVNNI(newGen(c, 16, "AVX512")) }},
 	} {
 		c := build.NewContext()
 		c.ConstraintExpr("!purego")

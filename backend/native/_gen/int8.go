@@ -1,0 +1,192 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/mmcloughlin/avo/ir"
+	"github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// int8Signature: C [rows, n] = (Σ a·w - zero[r]·wsum[c])·sx[r]·sw[c]. A holds groups of values along k, k groups a row, rows rs bytes apart;
+// B holds the same groups for each column of a panel of two vectors. wsum and sw have as many values as the panel has columns.
+const int8Signature = "func(k int, a *byte, rs int, b *int8, c *float32, cs, n int, zero *int32, sx *float32, wsum *int32, sw *float32)"
+
+// tileInt8 writes the integer tile of rows by two vectors. With vnni, groups are 4 unsigned bytes of A times 4 signed bytes of B
+// (VPDPBUSD); otherwise 2 words of A times 2 bytes of B that are widened (VPMADDWD), which is exact as well.
+func (g *gen) tileInt8(rows int, vnni bool) {
+	name := "int8Words"
+	if vnni {
+		name = "int8VNNI"
+	}
+	g.fn(fmt.Sprintf("%s%d", name, rows), int8Signature)
+	g.Doc(fmt.Sprintf("%s%d%s computes an integer tile of %d rows and two vectors of columns, scales it and stores n columns.", name, rows, g.sfx, rows))
+	step := g.GP64()
+	g.MOVQ(operand.U32(4), step) // a group of A is 4 bytes in both layouts
+	at, advance := g.rowAddressesOf("a", "rs", step, rows)
+	k, b := g.arg("k"), g.arg("b")
+	acc := make([][]vec, rows)
+	for r := range acc {
+		acc[r] = []vec{g.zero(), g.zero()}
+	}
+	g.countdown(k, 2, func() {
+		var w [2]vec
+		for v := range w {
+			w[v] = g.v()
+			if vnni {
+				g.VMOVDQU32(mem{Base: b, Disp: 4 * g.w * v}, w[v])
+			} else {
+				g.VPMOVSXBW(mem{Base: b, Disp: 2 * g.w * v}, w[v])
+			}
+		}
+		for r := range acc {
+			x := g.v()
+			g.VPBROADCASTD(at(r), x)
+			for v := range w {
+				if vnni {
+					g.dpbusd(w[v], x, acc[r][v])
+					continue
+				}
+				if v == 1 { // x is not needed any more
+					g.VPMADDWD(w[v], x, x)
+					g.VPADDD(x, acc[r][v], acc[r][v])
+					continue
+				}
+				t := g.v()
+				g.VPMADDWD(w[v], x, t)
+				g.VPADDD(t, acc[r][v], acc[r][v])
+			}
+		}
+		if vnni {
+			g.ADDQ(operand.I32(int32(8*g.w)), b)
+		} else {
+			g.ADDQ(operand.I32(int32(4*g.w)), b)
+		}
+		advance()
+	})
+	sx, wsum, sw := g.arg("sx"), g.arg("wsum"), g.arg("sw")
+	if vnni {
+		zero := g.arg("zero")
+		for v := range 2 {
+			s := g.v()
+			g.VMOVDQU32(mem{Base: wsum, Disp: 4 * g.w * v}, s)
+			for r := range acc {
+				z := g.v()
+				g.VPBROADCASTD(mem{Base: zero, Disp: 4 * r}, z)
+				g.VPMULLD(s, z, z)
+				g.VPSUBD(z, acc[r][v], acc[r][v])
+			}
+		}
+	}
+	for r := range acc {
+		x := g.v()
+		g.VBROADCASTSS(mem{Base: sx, Disp: 4 * r}, x)
+		for v := range acc[r] {
+			g.VCVTDQ2PS(acc[r][v], acc[r][v])
+			g.VMULPS(x, acc[r][v], acc[r][v])
+			g.VMULPS(mem{Base: sw, Disp: 4 * g.w * v}, acc[r][v], acc[r][v])
+		}
+	}
+	c, cs, n := g.arg("c"), g.arg("cs"), g.arg("n")
+	done := g.label("done")
+	for v := range 2 {
+		p, left := g.GP64(), g.GP64()
+		masked, next := g.label("masked"), g.label("next")
+		g.LEAQ(mem{Base: c, Disp: 4 * g.w * v}, p)
+		g.MOVQ(n, left)
+		if v == 1 {
+			g.SUBQ(operand.Imm(uint64(g.w)), left)
+			g.JLE(operand.LabelRef(done))
+		}
+		g.CMPQ(left, operand.Imm(uint64(g.w)))
+		g.JL(operand.LabelRef(masked))
+		for r := range acc {
+			g.store(acc[r][v], mem{Base: p}, false)
+			g.ADDQ(cs, p)
+		}
+		g.JMP(operand.LabelRef(next))
+		g.Label(masked)
+		g.mask = g.setMask(left)
+		for r := range acc {
+			g.store(acc[r][v], mem{Base: p}, true)
+			g.ADDQ(cs, p)
+		}
+		g.Label(next)
+	}
+	g.Label(done)
+	g.ret()
+}
+
+// dpbusd adds Σ of four products (unsigned bytes of x, signed bytes of w) to each lane of acc. avo does not know the instruction.
+func (g *gen) dpbusd(w, x, acc reg.Register) { g.raw("VPDPBUSD", w, x, acc) }
+
+func (g *gen) raw(op string, w, x, acc reg.Register) {
+	g.Instruction(&ir.Instruction{Opcode: op, Operands: []operand.Op{w, x, acc}, Inputs: []operand.Op{w, x, acc}, Outputs: []operand.Op{acc}})
+}
+
+// minMax writes the smallest and largest element, and 0 if it is smaller or larger.
+func (g *gen) minMax() {
+	g.fn("minMax", "func(x *float32, n int) (lo, hi float32)")
+	g.Doc("minMax" + g.sfx + " returns the range of x and 0.")
+	x, n := g.arg("x"), g.arg("n")
+	lo, hi := g.zero(), g.zero()
+	g.each(n, func(at func(gp) mem, tail bool) {
+		v := g.load(at(x), tail)
+		g.VMINPS(v, lo, lo)
+		g.VMAXPS(v, hi, hi)
+	})
+	g.Store(g.fold(lo, func(a, b, d operand.Op) { g.VMINPS(a, b, d) }), g.Return("lo"))
+	g.Store(g.hmax(hi), g.Return("hi"))
+	g.ret()
+}
+
+// quantize writes min(max(round(x·inv) + zero, 0), 255), as bytes, or less zero, as words.
+func (g *gen) quantize(bytes bool) {
+	name, typ := "quantizeWords", "*int16"
+	if bytes {
+		name, typ = "quantizeBytes", "*byte"
+	}
+	g.fn(name, "func(dst "+typ+", x *float32, n int, inv float32, zero int32)")
+	g.Doc(name + g.sfx + " rounds x·inv to even, adds zero and clamps to 0 … 255; words are stored less zero. n is a multiple of a vector.")
+	dst, x, n, inv := g.arg("dst"), g.arg("x"), g.arg("n"), g.bcast("inv")
+	zr, zero, top, none := g.GP32(), g.v(), g.v(), g.zero()
+	g.Load(g.Param("zero"), zr)
+	zx := g.XMM()
+	g.VMOVD(zr, zx)
+	g.VPBROADCASTD(zx, zero)
+	g.VMOVUPS(g.bits(255), top)
+	loop, done := g.label("loop"), g.label("done")
+	g.Label(loop)
+	g.SUBQ(operand.Imm(uint64(g.w)), n)
+	g.JL(operand.LabelRef(done))
+	v := g.mul(inv, g.load(mem{Base: x}, false))
+	g.VCVTPS2DQ(v, v)
+	g.VPADDD(zero, v, v)
+	g.VPMAXSD(none, v, v)
+	g.VPMINSD(top, v, v)
+	if !bytes {
+		g.VPSUBD(zero, v, v)
+	}
+	switch {
+	case bytes && g.wide():
+		o := g.XMM()
+		g.VPMOVDB(v, o)
+		g.VMOVUPS(o, mem{Base: dst})
+		g.ADDQ(operand.Imm(16), dst)
+	case g.wide():
+		o := g.YMM()
+		g.VPMOVDW(v, o)
+		g.VMOVUPS(o, mem{Base: dst})
+		g.ADDQ(operand.Imm(32), dst)
+	default:
+		h := g.XMM()
+		g.VEXTRACTI128(operand.Imm(1), v, h)
+		g.VPACKSSDW(h, v.AsX(), h)
+		g.VMOVUPS(h, mem{Base: dst})
+		g.ADDQ(operand.Imm(16), dst)
+	}
+	g.ADDQ(operand.Imm(uint64(4*g.w)), x)
+	g.JMP(operand.LabelRef(loop))
+	g.Label(done)
+	g.ret()
+}
