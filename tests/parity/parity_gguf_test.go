@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -130,7 +131,12 @@ func checkGreedyIDs(t *testing.T, k backend.Kernels, m model.Model, prompt, want
 
 // runGemma decodes with the real gemma-3-270m.
 func runGemma(t *testing.T, dir string, files []string) {
-	require.ElementsMatch(t, []string{"gemma-greedy.json", "gemma-tokenize.jsonl"}, files) // the second is for core/token's TestGGUFGemma
+	for _, f := range files { // the second is for core/token's TestGGUFGemma
+		require.Contains(t, []string{"gemma-greedy.json", "gemma-tokenize.jsonl"}, f, "a file that no runner looks at")
+	}
+	if !slices.Contains(files, "gemma-greedy.json") {
+		return
+	}
 	data, err := os.ReadFile(filepath.Join(dir, "gemma-greedy.json"))
 	require.NoError(t, err)
 	var want struct {

@@ -59,9 +59,11 @@ func TestParity(t *testing.T) {
 		})
 	}
 	require.NotZero(t, found, "%s holds no fixtures", root)
-	for name := range kinds {
-		_, err := os.Stat(filepath.Join(root, name))
-		require.NoError(t, err, "fixtures of kind %q are gone", name)
+	if os.Getenv("TEMPER_PARITY") == "" { // a folder that is named may hold some of them only
+		for name := range kinds {
+			_, err := os.Stat(filepath.Join(root, name))
+			require.NoError(t, err, "fixtures of kind %q are gone", name)
+		}
 	}
 }
 
