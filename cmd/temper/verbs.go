@@ -5,6 +5,7 @@ import "github.com/spf13/cobra"
 // verbs lists the commands in the order of help.
 func (a *app) verbs() []*cobra.Command {
 	return []*cobra.Command{
+		a.demoCmd(),
 		a.tuneCmd(),
 		a.evalCmd(),
 		a.attackCmd(),
@@ -14,6 +15,7 @@ func (a *app) verbs() []*cobra.Command {
 		a.embedCmd(),
 		a.fillCmd(),
 		a.generateCmd(),
+		a.chatCmd(),
 		a.tokenizeCmd(),
 		a.benchCmd(),
 		a.doctorCmd(),

@@ -30,6 +30,8 @@ type Options struct {
 	Draft int
 	// Adapters can be chosen by name in a request; all are switched off.
 	Adapters []Adapter
+	// Turn, when not nil, is held while the kernels are in use: for several models over the same ones.
+	Turn sync.Locker
 }
 
 // Generator continues texts with one decoder. Its methods may be called from several goroutines.
@@ -56,6 +58,14 @@ var (
 	ErrBusy   = errors.New("too many requests are waiting")
 	ErrClosed = errors.New("the generator is closed")
 )
+
+// RequestError is a mistake in a request: the caller can mend it.
+type RequestError struct{ Err error }
+
+func (e *RequestError) Error() string { return e.Err.Error() }
+func (e *RequestError) Unwrap() error { return e.Err }
+
+func wrong(format string, args ...any) error { return &RequestError{fmt.Errorf(format, args...)} }
 
 // New starts a generator over a causal model. eos are the tokens that end a text. Close stops it; it does not close the model.
 func New(m model.Model, tok *token.Tokenizer, k backend.Kernels, eos []int32, o Options) (*Generator, error) {
@@ -154,27 +164,27 @@ type job struct {
 // ctx, ends the generation.
 func (g *Generator) Generate(ctx context.Context, req Request, emit func(Piece) error) (Result, error) {
 	if len(req.Prompt) == 0 {
-		return Result{}, errors.New("the prompt is empty")
+		return Result{}, wrong("the prompt is empty")
 	}
 	if len(req.Prompt) >= g.opt.Context {
-		return Result{}, fmt.Errorf("the prompt has %d tokens: the context of %d leaves no room for an answer", len(req.Prompt), g.opt.Context)
+		return Result{}, wrong("the prompt has %d tokens: the context of %d leaves no room for an answer", len(req.Prompt), g.opt.Context)
 	}
 	vocab := int32(g.m.Config().Vocab)
 	for i, id := range req.Prompt {
 		if id < 0 || id >= vocab {
-			return Result{}, fmt.Errorf("token %d of the prompt is %d: the vocabulary has %d", i, id, vocab)
+			return Result{}, wrong("token %d of the prompt is %d: the vocabulary has %d", i, id, vocab)
 		}
 	}
 	if req.MaxTokens < 0 {
-		return Result{}, fmt.Errorf("max tokens %d: want 0 (no limit) or more", req.MaxTokens)
+		return Result{}, wrong("max tokens %d: want 0 (no limit) or more", req.MaxTokens)
 	}
 	adapter := slices.IndexFunc(g.opt.Adapters, func(a Adapter) bool { return a.Name == req.Adapter })
 	if adapter < 0 && req.Adapter != "" {
-		return Result{}, fmt.Errorf("no adapter is called %q", req.Adapter)
+		return Result{}, wrong("no adapter is called %q", req.Adapter)
 	}
 	s, err := sample.New(req.Sample)
 	if err != nil {
-		return Result{}, err
+		return Result{}, &RequestError{err}
 	}
 	s.Accept(req.Prompt...)
 	ctx, cancel := context.WithCancel(ctx)
@@ -379,7 +389,7 @@ func (g *Generator) run(live []*job) []*job {
 	g.cache.reserve(need)
 	b.Cache = v
 	g.arena.Reset()
-	out, err := g.m.Forward(grad.Infer(g.k, &g.arena), b)
+	out, err := g.forward(b)
 	if err != nil {
 		return g.fail(live, err)
 	}
@@ -401,6 +411,14 @@ func (g *Generator) run(live []*job) []*job {
 		kept = append(kept, j)
 	}
 	return kept
+}
+
+func (g *Generator) forward(b *model.Batch) (model.Output, error) {
+	if g.opt.Turn != nil {
+		g.opt.Turn.Lock()
+		defer g.opt.Turn.Unlock()
+	}
+	return g.m.Forward(grad.Infer(g.k, &g.arena), b)
 }
 
 // fail ends sequences with an error. What their slots hold is not to be trusted.
@@ -440,7 +458,7 @@ func (g *Generator) choose(j *job, logits *grad.Value, row int) (over bool, err 
 		}
 		if j.req.Constraint != nil {
 			if err := j.req.Constraint.Allow(z); err != nil {
-				return true, err
+				return true, &RequestError{err}
 			}
 		}
 		id, err := j.sampler.Next(z)
