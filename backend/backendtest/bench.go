@@ -22,6 +22,16 @@ func Bench(b *testing.B, k backend.Kernels) {
 			gflops(b, 2*float64(rows)*float64(out)*float64(in))
 		})
 	}
+	for _, s := range [][3]int{{1, 384, 384}, {1, 1536, 384}, {16, 1536, 384}, {16, 384, 1536}, {128, 384, 384}, {128, 1536, 384}, {128, 384, 1536}, {512, 1536, 384}, {4096, 384, 1536}} {
+		rows, out, in := s[0], s[1], s[2]
+		b.Run(name("int8/%dx%dx%d", rows, out, in), func(b *testing.B) {
+			w, x, dst := k.Pack(o.int8Weight(out, in)), o.normal(rows*in), o.zeros(rows*out)
+			for b.Loop() {
+				k.Linear(dst, x, rows, w, backend.Epilogue{})
+			}
+			gflops(b, 2*float64(rows)*float64(out)*float64(in))
+		})
+	}
 	b.Run("linear gelu/512x1536x384", func(b *testing.B) {
 		w, x, dst, bias := k.Pack(f32Weight(o.normal(1536*384), 1536, 384)), o.normal(512*384), o.zeros(512*1536), o.normal(1536)
 		for b.Loop() {

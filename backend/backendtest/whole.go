@@ -83,6 +83,7 @@ func allocations(t *testing.T, k backend.Kernels) {
 	x, y, gain := o.normal(rows*cols), o.zeros(rows*cols), o.normal(cols)
 	mean, rstd := o.zeros(rows), o.zeros(rows)
 	w := k.Pack(f32Weight(o.normal(cols*cols), cols, cols))
+	w8 := k.Pack(o.int8Weight(cols, cols))
 	targets := o.ids(rows, cols)
 	c := attentionCases[1]
 	a := c.args(o, true)
@@ -91,6 +92,7 @@ func allocations(t *testing.T, k backend.Kernels) {
 			k.MatMul(backend.MatMulArgs{M: rows, N: rows, K: cols, A: x, LDA: cols, B: x, LDB: cols, TransB: true, C: y, LDC: rows})
 		},
 		"linear":              func() { k.Linear(y, x, rows, w, backend.Epilogue{Bias: gain, Act: backend.GELU}) },
+		"int8 linear":         func() { k.Linear(y, x, rows, w8, backend.Epilogue{Bias: gain, Act: backend.GELU}) },
 		"linear of one row":   func() { k.Linear(y, x, 1, w, backend.Epilogue{Bias: gain}) },
 		"softmax":             func() { k.Softmax(y, x, rows, cols) },
 		"layer norm":          func() { k.LayerNorm(y, x, gain, gain, rows, cols, 1e-5, mean, rstd) },
