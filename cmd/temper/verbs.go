@@ -16,6 +16,7 @@ func (a *app) verbs() []*cobra.Command {
 		a.fillCmd(),
 		a.generateCmd(),
 		a.chatCmd(),
+		a.serveCmd(),
 		a.tokenizeCmd(),
 		a.benchCmd(),
 		a.doctorCmd(),
