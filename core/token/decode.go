@@ -31,7 +31,11 @@ func (t *Tokenizer) Decode(ids []int32, skipSpecial bool) string {
 	if t.decoder == nil {
 		return strings.Join(names, " ")
 	}
-	return strings.Join(t.decoder.decode(names), "")
+	text := strings.Join(t.decoder.decode(names), "")
+	if !utf8.ValidString(text) { // names in GGUF files may be any bytes
+		return lossy([]byte(text))
+	}
+	return text
 }
 
 type decoders []decoder

@@ -53,8 +53,8 @@ func compileSafely(pattern string) (re *regexp2.Regexp, err error) {
 	return regexp2.Compile(pattern, regexp2.Unicode|regexp2.Multiline)
 }
 
-// wordClass is \w of Oniguruma: letters, marks, numbers of all kinds, connectors.
-const wordClass = `\p{L}\p{M}\p{N}\p{Pc}`
+// wordClass is \w of Oniguruma: letters, marks, digits, connectors, and a few others by age.
+const wordClass = `\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\u00B2\u00B3\u00B9\u00BC-\u00BE\u24B6-\u24E9` + "\U0001F130-\U0001F149\U0001F150-\U0001F169\U0001F170-\U0001F189"
 
 // translate rewrites what the two engines spell differently: \w, \h, POSIX classes, code points in braces and possessive quantifiers.
 func translate(pattern string) (string, error) {
