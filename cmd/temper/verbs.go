@@ -11,6 +11,8 @@ func (a *app) verbs() []*cobra.Command {
 		a.attackCmd(),
 		a.hardenCmd(),
 		a.distillCmd(),
+		a.mergeCmd(),
+		a.exportCmd(),
 		a.classifyCmd(),
 		a.embedCmd(),
 		a.fillCmd(),

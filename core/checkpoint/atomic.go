@@ -7,9 +7,9 @@ import (
 	"path/filepath"
 )
 
-// writeFileAtomic lets write fill a temporary file beside path, flushes it to disk and renames it, so that a crash or a full disk
+// WriteFile lets write fill a temporary file beside path, flushes it to disk and renames it, so that a crash or a full disk
 // leaves path as it was.
-func writeFileAtomic(path string, write func(io.Writer) error) (err error) {
+func WriteFile(path string, write func(io.Writer) error) (err error) {
 	dir, base := filepath.Split(path)
 	if dir == "" {
 		dir = "."

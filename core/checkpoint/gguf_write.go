@@ -29,7 +29,7 @@ type GGUFTensor struct {
 // WriteGGUF writes a GGUF v3 file through a temporary file in the same folder, so that path holds either its old content or the whole
 // new one. general.architecture comes first whatever its place, as readers like it.
 func WriteGGUF(path string, metadata []KV, tensors []GGUFTensor) error {
-	return writeFileAtomic(path, func(w io.Writer) error { return EncodeGGUF(w, metadata, tensors) })
+	return WriteFile(path, func(w io.Writer) error { return EncodeGGUF(w, metadata, tensors) })
 }
 
 // EncodeGGUF writes a GGUF v3 file to w.

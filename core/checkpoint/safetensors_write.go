@@ -19,7 +19,7 @@ import (
 // or the whole new one. Layout and header are byte for byte those of the reference implementation. tensor.Q8Row is written as
 // an I8 tensor and an F32 tensor of scales beside it (name + "_scale"); other block types cannot be stored.
 func WriteSafetensors(path string, tensors []tensor.Tensor, metadata map[string]string) error {
-	return writeFileAtomic(path, func(w io.Writer) error { return EncodeSafetensors(w, tensors, metadata) })
+	return WriteFile(path, func(w io.Writer) error { return EncodeSafetensors(w, tensors, metadata) })
 }
 
 // EncodeSafetensors writes the tensors to w.
