@@ -240,3 +240,11 @@ func within(x *Text, words []int, s string) bool {
 	}
 	return true
 }
+
+// Within tells whether candidate can be had from text by rewriting only the words of may (all when nil) and the white space between two
+// such words that are neighbours: what a Perturber keeps to.
+func Within(text string, words []Span, may []int, candidate string) bool {
+	q := Request{Text: text, Words: words, May: may}
+	x := requestText(q)
+	return within(x, allowedWords(q, x), candidate)
+}
