@@ -3,14 +3,13 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/temper-ml/temper/backend/native"
+	"github.com/temper-ml/temper/core/hub"
 )
 
 func (a *app) doctorCmd() *cobra.Command {
@@ -49,20 +48,11 @@ func (a *app) doctorCmd() *cobra.Command {
 	}
 }
 
-// hubCache is where downloaded models are kept: the Python client's folder.
+// hubCache is where fetched models are kept.
 func hubCache() string {
-	if v := os.Getenv("HF_HUB_CACHE"); v != "" {
-		return v
-	}
-	if v := os.Getenv("HF_HOME"); v != "" {
-		return filepath.Join(v, "hub")
-	}
-	home, err := os.UserHomeDir()
+	s, err := hub.FromEnv()
 	if err != nil {
 		return ""
 	}
-	if v := os.Getenv("XDG_CACHE_HOME"); v != "" {
-		return filepath.Join(v, "huggingface", "hub")
-	}
-	return filepath.Join(home, ".cache", "huggingface", "hub")
+	return s.Cache
 }

@@ -21,18 +21,25 @@ type written struct {
 	Bytes int64  `json:"bytes"`
 }
 
-func (a *app) printWritten(to, path string) error {
-	r := written{To: to, Path: path}
-	if err := filepath.WalkDir(path, func(p string, d os.DirEntry, err error) error {
+// size is the number of bytes of a file, or of all files below a folder.
+func size(path string) (n int64, err error) {
+	err = filepath.WalkDir(path, func(p string, d os.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		st, err := d.Info()
+		st, err := os.Stat(p) // a cache holds links
 		if err == nil {
-			r.Bytes += st.Size()
+			n += st.Size()
 		}
 		return err
-	}); err != nil {
+	})
+	return n, err
+}
+
+func (a *app) printWritten(to, path string) error {
+	r := written{To: to, Path: path}
+	var err error
+	if r.Bytes, err = size(path); err != nil {
 		return err
 	}
 	return a.result(r, func(w io.Writer) error {

@@ -22,6 +22,7 @@ func (a *app) verbs() []*cobra.Command {
 		a.tokenizeCmd(),
 		a.benchCmd(),
 		a.doctorCmd(),
+		a.pullCmd(),
 		a.versionCmd(),
 	}
 }
