@@ -56,6 +56,7 @@ var layers = map[string]int{
 	"core/serve":          6,
 	"core/distill":        6,
 	"core/zeroshot":       6,
+	"js":                  3,
 	"browser-demo":        6,
 	"cmd/":                7,
 }

@@ -5,6 +5,9 @@
 package main
 
 import (
+	"bytes"
+	"compress/gzip"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -17,14 +20,15 @@ import (
 
 func main() {
 	out := flag.String("o", "js/dist", "folder to write to")
+	embed := flag.String("embed", "js/engine", "folder for the compressed engine that Go programs embed; empty: none")
 	flag.Parse()
-	if err := run(*out); err != nil {
+	if err := run(*out, *embed); err != nil {
 		fmt.Fprintln(os.Stderr, "link:", err)
 		os.Exit(1)
 	}
 }
 
-func run(dir string) error {
+func run(dir, embed string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
@@ -53,6 +57,19 @@ func run(dir string) error {
 		"memory.json": fmt.Appendf(nil, "{\"pages\":%d}\n", mem.Min)}
 	for name, b := range files {
 		if err := os.WriteFile(filepath.Join(dir, name), b, 0o644); err != nil {
+			return err
+		}
+	}
+	if embed != "" {
+		var z bytes.Buffer
+		w, err := gzip.NewWriterLevel(&z, gzip.BestCompression)
+		if err != nil {
+			return err
+		}
+		if _, err := w.Write(linked); err != nil {
+			return err
+		}
+		if err := errors.Join(w.Close(), os.MkdirAll(embed, 0o755), os.WriteFile(filepath.Join(embed, "temper.wasm.gz"), z.Bytes(), 0o644)); err != nil {
 			return err
 		}
 	}

@@ -1,0 +1,340 @@
+// The page: two models side by side, attacks, teaching, chat.
+import { Engine } from './temper/src/index.js';
+import { words } from './words.js';
+
+const $ = (id) => document.getElementById(id);
+const store = {
+  get: (k) => { try { return localStorage.getItem(k); } catch { return null; } },
+  set: (k, v) => { try { localStorage.setItem(k, v); } catch { /* private windows */ } },
+};
+let language = store.get('language') ?? (navigator.language?.startsWith('zh') ? 'zh' : 'en');
+const t = (key, values = {}) => (words[language][key] ?? words.en[key]).replace(/\{(\w+)\}/g, (_, k) => values[k] ?? '');
+
+/** What the page has: for tests and for the curious. */
+const state = (globalThis.temperDemo = { engine: null, models: {}, ready: false, attacking: false });
+const sides = ['ordinary', 'hardened'];
+
+function setStatus(text, share) {
+  $('status').textContent = text;
+  $('progress').hidden = share === undefined;
+  if (share !== undefined) $('progress').value = share;
+}
+
+function translate() {
+  document.documentElement.lang = language;
+  for (const e of document.querySelectorAll('[data-t]')) e.textContent = t(e.dataset.t);
+  for (const e of document.querySelectorAll('[data-t-label]')) e.setAttribute('aria-label', t(e.dataset.tLabel));
+  $('language').textContent = language === 'zh' ? 'English' : '中文';
+  $('language').lang = language === 'zh' ? 'en' : 'zh';
+  $('samples').replaceChildren(...words[language].messages.map((m) => {
+    const b = document.createElement('button');
+    b.type = 'button';
+    b.textContent = m.length > 32 ? `${m.slice(0, 30)}…` : m;
+    b.onclick = () => { $('message').value = m; judge(); };
+    return b;
+  }));
+  if (state.ready) { setStatus(t('ready')); facts(); judge(); }
+}
+
+// ---- verdicts ----
+
+function show(side, p, ms) {
+  const e = $(side);
+  e.querySelector('.label').textContent = p.label;
+  const share = Math.round(p.score * 100);
+  e.querySelector('.bar span').style.width = `${share}%`;
+  e.querySelector('.bar').setAttribute('aria-label', `${p.label}: ${t('sure', { p: share })}`);
+  e.querySelector('.detail').textContent = `${t('sure', { p: share })} · ${t('ms', { n: ms.toFixed(ms < 10 ? 1 : 0) })}`;
+}
+
+function clean(side) {
+  const e = $(side);
+  e.classList.remove('fell', 'stands');
+  e.querySelector('.trace').textContent = '';
+  e.querySelector('.outcome').textContent = '';
+}
+
+let judging = false, again = false;
+const speeds = [];
+async function judge() {
+  if (!state.ready || state.attacking) return;
+  if (judging) { again = true; return; }
+  judging = true;
+  try {
+    do {
+      again = false;
+      const text = $('message').value.trim();
+      for (const side of sides) {
+        clean(side);
+        if (!text) continue;
+        const began = performance.now();
+        const p = await state.models[side].classify(text);
+        const ms = performance.now() - began;
+        speeds.push(ms);
+        if (speeds.length > 20) speeds.shift();
+        show(side, p, ms);
+      }
+      facts();
+    } while (again);
+  } catch (e) {
+    setStatus(t('failed', { why: e.message }));
+  } finally {
+    judging = false;
+  }
+}
+
+/** Marks what differs from the original, letter by letter. */
+function marked(original, text) {
+  const a = Array.from(original), b = Array.from(text), out = document.createDocumentFragment();
+  // Longest common subsequence; texts are short.
+  const n = a.length, m = b.length, d = Array.from({ length: n + 1 }, () => new Uint16Array(m + 1));
+  for (let i = n - 1; i >= 0; i--) for (let j = m - 1; j >= 0; j--) d[i][j] = a[i] === b[j] ? d[i + 1][j + 1] + 1 : Math.max(d[i + 1][j], d[i][j + 1]);
+  let run = '', same = true;
+  const flush = () => {
+    if (!run) return;
+    if (same) out.append(run);
+    else { const k = document.createElement('mark'); k.textContent = run; out.append(k); }
+    run = '';
+  };
+  for (let i = 0, j = 0; j < m;) {
+    const eq = i < n && a[i] === b[j];
+    if (!eq && i < n && d[i + 1][j] >= d[i][j + 1]) { i++; continue; }
+    if (eq !== same) { flush(); same = eq; }
+    run += b[j++];
+    if (eq) i++;
+  }
+  flush();
+  return out;
+}
+
+let stopAttack = null, plugin = null;
+async function attackSide(side, text, signal) {
+  const e = $(side), model = state.models[side];
+  let shown = 0;
+  const report = await model.attack(text, {
+    ...(plugin && $('recipe').value === plugin.id ? { plugin } : { recipe: $('recipe').value }), budget: 300, seed: 1, signal,
+    onProgress: (p) => {
+      const now = performance.now();
+      if (now - shown < 60) return;
+      shown = now;
+      e.querySelector('.trace').replaceChildren(marked(text, p.text));
+      e.querySelector('.outcome').textContent = t('attacking', { n: p.queries });
+    },
+  });
+  const r = report.results[0];
+  if (r.status === 'won') {
+    e.classList.add('fell');
+    e.querySelector('.trace').replaceChildren(marked(text, r.adversarial));
+    e.querySelector('.outcome').textContent = t('fell', { n: r.queries, label: report.labels[r.predicted_after] });
+    show(side, { label: report.labels[r.predicted_after], score: r.after[r.predicted_after] }, 0);
+    e.querySelector('.detail').textContent = t('sure', { p: Math.round(r.after[r.predicted_after] * 100) });
+  } else {
+    e.classList.add('stands');
+    e.querySelector('.trace').textContent = '';
+    e.querySelector('.outcome').textContent = r.status === 'held' ? t('stands', { n: r.queries }) : t('wrong');
+  }
+  return r;
+}
+
+$('attack').onclick = async () => {
+  const text = $('message').value.trim();
+  if (!text || state.attacking) return;
+  state.attacking = true;
+  $('attack').disabled = true;
+  $('stop').hidden = false;
+  stopAttack = new AbortController();
+  for (const s of sides) clean(s);
+  const ended = await Promise.allSettled(sides.map((s) => attackSide(s, text, stopAttack.signal)));
+  for (const [i, r] of ended.entries()) {
+    if (r.status === 'rejected') $(sides[i]).querySelector('.outcome').textContent = r.reason.code === 'Aborted' ? '' : t('failed', { why: r.reason.message });
+  }
+  state.lastAttack = ended.map((r) => r.value);
+  state.attacking = false;
+  $('attack').disabled = false;
+  $('stop').hidden = true;
+};
+$('stop').onclick = () => stopAttack?.abort();
+
+// ---- plugins ----
+
+async function takePlugin(file) {
+  try {
+    plugin = await state.engine.addPlugin(file);
+    const o = document.createElement('option');
+    o.value = plugin.id;
+    o.textContent = t('plugin', { name: plugin.name });
+    $('recipe').append(o);
+    $('recipe').value = plugin.id;
+    setStatus(t('plugin', { name: plugin.name }));
+  } catch (e) {
+    setStatus(t('failed', { why: e.message }));
+  }
+}
+$('plugin').onchange = (e) => e.target.files[0] && takePlugin(e.target.files[0]);
+$('drop').ondragover = (e) => { e.preventDefault(); $('drop').classList.add('over'); };
+$('drop').ondragleave = () => $('drop').classList.remove('over');
+$('drop').ondrop = (e) => {
+  e.preventDefault();
+  $('drop').classList.remove('over');
+  if (e.dataTransfer.files[0]) takePlugin(e.dataTransfer.files[0]);
+};
+
+// ---- facts ----
+
+function duration(ms) {
+  const h = ms / 3.6e6;
+  return language === 'zh' ? (h < 1 ? `${Math.round(h * 60)} 分钟` : `${h.toFixed(1)} 小时`) : h < 1 ? `${Math.round(h * 60)} minutes` : `${h.toFixed(1)} hours`;
+}
+
+function facts() {
+  const e = state.engine;
+  if (!e) return;
+  $('machine').textContent = e.threads === 1 ? t('thread', { level: e.level }) : t('threads', { n: e.threads, level: e.level });
+  if (state.bytes) $('size').textContent = t('meg', { n: (state.bytes / 1048576).toFixed(1) });
+  if (speeds.length) {
+    const ms = [...speeds].sort((a, b) => a - b)[speeds.length >> 1];
+    $('speed').textContent = t('ms', { n: ms.toFixed(1) });
+    $('here').textContent = `${t('free')}, ${t('time', { n: duration(ms * 1e6) })}`;
+  }
+  $('api').textContent = `$${(60 * 0.15 + 5 * 0.6).toFixed(2)}`;
+}
+
+// ---- teaching ----
+
+const examplesOf = (x) => $(`examples-${x}`).value.split('\n').map((s) => s.trim()).filter(Boolean).map((text) => ({ text, label: $(`name-${x}`).value.trim() }));
+$('teach').onclick = async () => {
+  const all = [...examplesOf('a'), ...examplesOf('b')];
+  if (all.some((x) => !x.label) || examplesOf('a').length < 2 || examplesOf('b').length < 2) {
+    $('taught').textContent = t('few');
+    return;
+  }
+  $('teach').disabled = true;
+  const began = performance.now();
+  try {
+    const m = await (state.models.encoder ?? state.models.ordinary).tune(all, { method: 'head', onProgress: (p) => { $('taught').textContent = t('learning', { n: p.step, of: p.steps }); } });
+    await state.models.taught?.close();
+    state.models.taught = m;
+    $('taught').textContent = t('learned', { n: all.length, s: ((performance.now() - began) / 1000).toFixed(1) });
+    $('trial').disabled = false;
+    $('keep').hidden = false;
+    await tryTaught();
+  } catch (e) {
+    $('taught').textContent = t('failed', { why: e.message });
+  } finally {
+    $('teach').disabled = false;
+  }
+};
+async function tryTaught() {
+  const text = $('trial').value.trim();
+  if (!state.models.taught || !text) return;
+  const p = await state.models.taught.classify(text);
+  $('trial-verdict').textContent = `${p.label} · ${t('sure', { p: Math.round(p.score * 100) })}`;
+}
+$('trial').oninput = tryTaught;
+$('keep').onclick = async () => {
+  const a = document.createElement('a');
+  a.href = URL.createObjectURL(new Blob([await state.models.taught.save()]));
+  a.download = 'taught.temper';
+  a.click();
+  URL.revokeObjectURL(a.href);
+};
+
+// ---- chat ----
+
+const history = [];
+$('say').onsubmit = async (e) => {
+  e.preventDefault();
+  const text = $('line').value.trim();
+  if (!text || !state.models.decoder && !state.decoder) return;
+  $('line').value = '';
+  const put = (who, s) => {
+    const p = document.createElement('p');
+    p.className = who;
+    p.textContent = s;
+    $('log').append(p);
+    $('log').scrollTop = $('log').scrollHeight;
+    return p;
+  };
+  put('you', `${t('you')}: ${text}`);
+  history.push({ role: 'user', content: text });
+  const p = put('model', `${t('model')}: `);
+  try {
+    state.models.decoder ??= await loadModel('decoder', state.decoder);
+    const began = performance.now();
+    let n = 0, whole = '';
+    for await (const x of state.models.decoder.chat(history, { maxTokens: 128, temperature: 0.7, topP: 0.9 })) {
+      whole = x.whole;
+      p.textContent = `${t('model')}: ${whole}`;
+      $('rate').textContent = t('rate', { t: (++n / ((performance.now() - began) / 1000)).toFixed(1) });
+    }
+    history.push({ role: 'assistant', content: whole });
+    setStatus(t('ready'));
+  } catch (err) {
+    p.textContent = t('failed', { why: err.message });
+  }
+};
+
+// ---- start ----
+
+async function loadModel(role, entry) {
+  const m = await state.engine.load(new URL(entry.url, document.baseURI), {
+    name: role,
+    onProgress: (p) => setStatus(p.phase === 'open' ? t('opening', { what: t(role) || role }) : t('loading', { what: ` ${t(role)}`, n: (p.loaded / 1048576).toFixed(1), of: (p.total / 1048576).toFixed(1) }), p.total ? p.loaded / p.total : 0),
+  });
+  state.bytes = (state.bytes ?? 0) + m.bytes;
+  return m;
+}
+
+$('language').onclick = () => { language = language === 'zh' ? 'en' : 'zh'; store.set('language', language); translate(); };
+$('theme').onclick = () => {
+  const root = document.documentElement;
+  const dark = root.dataset.theme ? root.dataset.theme === 'dark' : matchMedia('(prefers-color-scheme: dark)').matches;
+  root.dataset.theme = dark ? 'light' : 'dark';
+  store.set('theme', root.dataset.theme);
+};
+$('share').onclick = async () => {
+  const data = { title: document.title, url: location.href };
+  try {
+    if (navigator.share) await navigator.share(data);
+    else { await navigator.clipboard.writeText(location.href); setStatus(t('copied')); }
+  } catch { /* the visitor changed their mind */ }
+};
+let pause;
+$('message').oninput = () => { clearTimeout(pause); pause = setTimeout(judge, 60); };
+
+async function start() {
+  if (store.get('theme')) document.documentElement.dataset.theme = store.get('theme');
+  translate();
+  $('message').value = words[language].messages[0];
+  for (const x of ['a', 'b']) {
+    $(`name-${x}`).value = t(x);
+    $(`examples-${x}`).value = t(`${x}-examples`);
+  }
+  $('trial').value = t('trial-text');
+  if ('serviceWorker' in navigator && isSecureContext) {
+    const had = navigator.serviceWorker.controller;
+    await navigator.serviceWorker.register('sw.js').catch(() => {});
+    // A host that sets no headers: once the worker serves the page, it adds them, and the page may use threads.
+    if (!globalThis.crossOriginIsolated && !had && !sessionStorage.getItem('reloaded')) {
+      await Promise.race([navigator.serviceWorker.ready, new Promise((ok) => setTimeout(ok, 3000))]);
+      sessionStorage.setItem('reloaded', '1');
+      location.reload();
+      return;
+    }
+  }
+  setStatus(t('starting'), 0);
+  const models = await (await fetch('models/models.json')).json();
+  state.engine = await Engine.create();
+  const offered = ['deepwordbug', 'textbugger-chars', 'pruthi', 'bad-characters', 'leetspeak', 'spacing', 'evasions'].filter((r) => state.engine.recipes.includes(r));
+  $('recipe').replaceChildren(...offered.map((r) => new Option(r, r)));
+  facts();
+  for (const side of sides) state.models[side] = await loadModel(side, models[side]);
+  state.ready = true;
+  for (const id of ['attack', 'teach']) $(id).disabled = false;
+  if (models.encoder) state.models.encoder = await loadModel('ordinary', models.encoder);
+  if (models.decoder) { state.decoder = models.decoder; $('chat').hidden = false; }
+  setStatus(t('ready'));
+  facts();
+  await judge();
+}
+start().catch((e) => { state.failed = e; setStatus(t('failed', { why: e.message })); });
