@@ -11,30 +11,42 @@ import (
 	"github.com/temper-ml/temper/core/hub"
 )
 
-// resolveHub finds org/name[@revision] in the hub's cache, or fetches it.
+// resolveHub brings a model of the hub into the shared cache, if it is not there yet, and returns where it is.
 func (a *app) resolveHub(ctx context.Context, ref string) (string, error) {
 	r, err := hub.ParseRef(ref)
 	if err != nil {
-		return "", fmt.Errorf("%s: neither a file or folder, nor a hub reference: %w", ref, err)
+		return "", err
 	}
 	s, err := hub.FromEnv()
 	if err != nil {
 		return "", err
 	}
 	s.Log = func(line string) { a.logf("%s", line) }
-	bar := a.progress("fetching "+r.String(), -1)
+	var bar *progress
 	path, err := s.Resolve(ctx, r, func(p hub.Progress) {
-		const unit = 1 << 10
-		bar.set(int(p.Done/unit), int(max(p.Total, 1)/unit), fmt.Sprintf("kB, %s, %d of %d files", p.File, p.FilesDone, p.Files))
+		if p.Done == p.Total && bar == nil {
+			return // all of it was there
+		}
+		if bar == nil {
+			bar = a.progress("pulling "+r.String(), int(p.Total))
+		}
+		bar.set(int(p.Done), int(p.Total), fmt.Sprintf("%s of %s, %d/%d files", humanize.Bytes(uint64(p.Done)), humanize.Bytes(uint64(p.Total)), p.FilesDone, p.Files))
 	})
-	bar.done()
-	return path, err
+	if bar != nil {
+		bar.done()
+	}
+	if err != nil {
+		return "", fmt.Errorf("%w (a local model is given by its path)", err)
+	}
+	return path, nil
 }
 
 func (a *app) pullCmd() *cobra.Command {
 	return &cobra.Command{
-		Use:     "pull ORG/NAME[@REVISION]",
-		Short:   "Fetch a model from the hub into the cache it shares with the Python tools",
+		Use:   "pull REF",
+		Short: "Download a model from the hub into the shared cache",
+		Long: "pull fetches org/name, org/name@revision or, where a repository holds GGUF files, org/name:TYPE, and prints where it is. The cache is the one\n" +
+			"of the Python client: HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE mean the same.",
 		Example: "  temper pull sentence-transformers/all-MiniLM-L6-v2",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -42,12 +54,12 @@ func (a *app) pullCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			r := written{To: "cache", Path: path}
-			if r.Bytes, err = size(path); err != nil {
+			n, err := size(path)
+			if err != nil {
 				return err
 			}
-			return a.result(r, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "%s (%s)\n", path, humanize.Bytes(uint64(r.Bytes)))
+			return a.result(map[string]any{"ref": args[0], "path": path, "bytes": n}, func(w io.Writer) error {
+				_, err := fmt.Fprintln(w, path)
 				return err
 			})
 		},

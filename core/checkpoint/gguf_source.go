@@ -280,13 +280,13 @@ func (g *GGUF) ConfigJSON() ([]byte, error) {
 	_, output := g.tensors["output.weight"]
 	c["tie_word_embeddings"] = !output
 	for name, k := range map[string]string{"bos_token_id": "bos_token_id", "pad_token_id": "padding_token_id"} {
-		if v, ok := g.Int("tokenizer.ggml." + k); ok {
+		if v, ok := g.Int("tokenizer.ggml." + k); ok && v >= 0 && v < embd.shape[0] { // files write 0xffffffff for none
 			c[name] = v
 		}
 	}
 	var eos []int
 	for _, k := range []string{"eos_token_id", "eot_token_id", "eom_token_id"} {
-		if v, ok := g.Int("tokenizer.ggml." + k); ok && !slices.Contains(eos, v) {
+		if v, ok := g.Int("tokenizer.ggml." + k); ok && v >= 0 && v < embd.shape[0] && !slices.Contains(eos, v) {
 			eos = append(eos, v)
 		}
 	}
