@@ -278,6 +278,11 @@ func strs(ss []string) *list {
 	return l
 }
 
+// upper is strings.ToUpper with the letters that become several, as Python has them.
+func upper(s string) string { return strings.ToUpper(manyUpper.Replace(s)) }
+
+var manyUpper = strings.NewReplacer("ß", "SS", "ŉ", "ʼN", "ǰ", "J̌", "ﬀ", "FF", "ﬁ", "FI", "ﬂ", "FL", "ﬃ", "FFI", "ﬄ", "FFL", "ﬅ", "ST", "ﬆ", "ST", "և", "ԵՒ")
+
 func title(s string) string {
 	var b strings.Builder
 	start := true
@@ -541,7 +546,7 @@ var stringMethods = map[string]func(c *context, s string, a args) any{
 	"split":      func(c *context, s string, a args) any { return splitText(c, s, a, false) },
 	"rsplit":     func(c *context, s string, a args) any { return splitText(c, s, a, true) },
 	"splitlines": func(_ *context, s string, a args) any { return splitLines(s, truth(a.at(0, "keepends", false))) },
-	"upper":      func(_ *context, s string, _ args) any { return strings.ToUpper(s) },
+	"upper":      func(_ *context, s string, _ args) any { return upper(s) },
 	"lower":      func(_ *context, s string, _ args) any { return strings.ToLower(s) },
 	"title":      func(_ *context, s string, _ args) any { return title(s) },
 	"capitalize": func(_ *context, s string, _ args) any { return capitalize(s) },
@@ -828,7 +833,7 @@ func init() {
 		"string":     func(c *context, v any, _ args) any { return c.str(text(v)) },
 		"safe":       func(_ *context, v any, _ args) any { return v },
 		"trim":       func(_ *context, v any, a args) any { return trimSet(str(v), a.at(0, "chars", nil), true, true) },
-		"upper":      func(c *context, v any, _ args) any { return c.str(strings.ToUpper(str(v))) },
+		"upper":      func(c *context, v any, _ args) any { return c.str(upper(str(v))) },
 		"lower":      func(c *context, v any, _ args) any { return c.str(strings.ToLower(str(v))) },
 		"title":      func(c *context, v any, _ args) any { return c.str(title(str(v))) },
 		"capitalize": func(c *context, v any, _ args) any { return c.str(capitalize(str(v))) },

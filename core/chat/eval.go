@@ -10,7 +10,7 @@ import (
 // Bounds on what a template may use: templates come from strangers.
 const (
 	maxText  = 16 << 20 // bytes of one text, and of the result
-	maxFuel  = 50 << 20 // steps; copying eight bytes is one
+	maxFuel  = 8 << 20  // steps; copying eight bytes is one
 	maxCalls = 150      // macros within macros
 	maxRange = 100_000  // what range() gives, as in Jinja's sandbox
 )
@@ -583,7 +583,7 @@ func binary(c *context, op string, a, b any) any {
 			fail("can only concatenate str (not \"%s\") to str", typeName(b))
 		case *list:
 			if y, ok := b.(*list); ok && x.tuple == y.tuple {
-				c.spend(len(x.items) + len(y.items))
+				c.spend(4 * (len(x.items) + len(y.items)))
 				return &list{items: append(append([]any{}, x.items...), y.items...), tuple: x.tuple}
 			}
 			fail("can only concatenate %s (not \"%s\") to %s", typeName(a), typeName(b), typeName(a))
@@ -604,7 +604,7 @@ func binary(c *context, op string, a, b any) any {
 				if len(x.items) > 0 && n > int64(maxRange/len(x.items)) {
 					fail("a list would be longer than %d", maxRange)
 				}
-				c.spend(int(n) * len(x.items))
+				c.spend(4 * int(n) * len(x.items))
 				l := &list{tuple: x.tuple}
 				for range n {
 					l.items = append(l.items, x.items...)
