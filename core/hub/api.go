@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -59,16 +60,73 @@ func (s *Settings) request(ctx context.Context, method, u string) (*http.Request
 	return req, nil
 }
 
-// list asks for the commit of a revision and its files.
+// sibling is a file as either listing describes it.
+type sibling struct {
+	Name string `json:"rfilename"` // of the revision's description
+	Path string `json:"path"`      // of the tree
+	Type string `json:"type"`      // of the tree: "file" or "directory"
+	Size int64  `json:"size"`
+	Blob string `json:"blobId"`
+	OID  string `json:"oid"`
+	LFS  *struct {
+		Size int64 `json:"size"`
+	} `json:"lfs"`
+}
+
+// list asks for the commit of a revision and its files. The description of a revision names them; servers that leave them out are asked for the
+// tree, page by page.
 func (s *Settings) list(ctx context.Context, c *http.Client, r Ref) (commit string, files []remoteFile, err error) {
-	u := s.Endpoint + "/api/models/" + r.Repo + "/revision/" + url.PathEscape(r.Revision) + "?blobs=true"
+	base := s.Endpoint + "/api/models/" + r.Repo
+	var info struct {
+		SHA      string    `json:"sha"`
+		Siblings []sibling `json:"siblings"`
+	}
+	if _, err := s.getJSON(ctx, c, r, base+"/revision/"+url.PathEscape(r.Revision)+"?blobs=true", &info); err != nil {
+		return "", nil, err
+	}
+	if !commitHash.MatchString(info.SHA) {
+		return "", nil, fmt.Errorf("%s: expected a commit of 40 hexadecimal digits, got %.60q", s.Endpoint, info.SHA)
+	}
+	next := ""
+	if len(info.Siblings) == 0 {
+		next = base + "/tree/" + info.SHA + "?recursive=true"
+	}
+	for pages := 0; next != ""; pages++ {
+		var page []sibling
+		if next, err = s.getJSON(ctx, c, r, next, &page); err != nil {
+			return "", nil, err
+		}
+		info.Siblings = append(info.Siblings, page...)
+		if pages == 1000 {
+			return "", nil, fmt.Errorf("%s: the list of files has no end", s.Endpoint)
+		}
+	}
+	for _, f := range info.Siblings {
+		if f.Type == "directory" {
+			continue
+		}
+		name := cmp.Or(f.Name, f.Path)
+		if name == "" || path.Clean("/" + name)[1:] != name || strings.ContainsAny(name, "\\:\x00") {
+			return "", nil, fmt.Errorf("%s: the hub names a file %.60q, which points outside the model", s.Endpoint, name)
+		}
+		rf := remoteFile{name: name, size: max(f.Size, 0), blob: cmp.Or(f.Blob, f.OID)}
+		if f.LFS != nil {
+			rf.size = max(f.LFS.Size, rf.size)
+		}
+		files = append(files, rf)
+	}
+	return info.SHA, files, nil
+}
+
+// getJSON asks one question of the API; next is the address of the next page, if the answer goes on.
+func (s *Settings) getJSON(ctx context.Context, c *http.Client, r Ref, u string, v any) (next string, err error) {
 	var body []byte
 	err = s.retry(ctx, func() error {
 		req, err := s.request(ctx, http.MethodGet, u)
 		if err != nil {
 			return err
 		}
-		resp, err := c.Do(req)
+		resp, err := s.storageClient(c).Do(req)
 		if err != nil {
 			return temporary{err}
 		}
@@ -83,39 +141,28 @@ func (s *Settings) list(ctx context.Context, c *http.Client, r Ref) (commit stri
 		if len(body) > maxListing {
 			return fmt.Errorf("the list of files is larger than %d bytes", maxListing)
 		}
+		next = nextPage(resp)
 		return nil
 	})
 	if err != nil {
-		return "", nil, err
+		return "", err
 	}
-	var info struct {
-		SHA      string `json:"sha"`
-		Siblings []struct {
-			Name string `json:"rfilename"`
-			Size int64  `json:"size"`
-			Blob string `json:"blobId"`
-			LFS  *struct {
-				Size int64 `json:"size"`
-			} `json:"lfs"`
-		} `json:"siblings"`
+	if err := json.Unmarshal(body, v); err != nil {
+		return "", fmt.Errorf("%s: expected the description of a model from the hub: %w", s.Endpoint, err)
 	}
-	if err := json.Unmarshal(body, &info); err != nil {
-		return "", nil, fmt.Errorf("%s: expected the description of a model from the hub: %w", s.Endpoint, err)
-	}
-	if !commitHash.MatchString(info.SHA) {
-		return "", nil, fmt.Errorf("%s: expected a commit of 40 hexadecimal digits, got %.60q", s.Endpoint, info.SHA)
-	}
-	for _, f := range info.Siblings {
-		if f.Name == "" || path.Clean("/" + f.Name)[1:] != f.Name || strings.ContainsAny(f.Name, "\\:\x00") {
-			return "", nil, fmt.Errorf("%s: the hub names a file %.60q, which points outside the model", s.Endpoint, f.Name)
+	return next, nil
+}
+
+// nextPage reads the Link header (RFC 8288). Only pages of the same host are followed.
+func nextPage(resp *http.Response) string {
+	for link := range strings.SplitSeq(resp.Header.Get("Link"), ",") {
+		target, rel, _ := strings.Cut(strings.TrimSpace(link), ">")
+		u, err := resp.Request.URL.Parse(strings.TrimPrefix(target, "<"))
+		if err == nil && strings.Contains(rel, `rel="next"`) && u.Host == resp.Request.URL.Host {
+			return u.String()
 		}
-		rf := remoteFile{name: f.Name, size: max(f.Size, 0), blob: f.Blob}
-		if f.LFS != nil {
-			rf.size = max(f.LFS.Size, rf.size)
-		}
-		files = append(files, rf)
 	}
-	return info.SHA, files, nil
+	return ""
 }
 
 // fileMeta is what the hub says of one file before it is fetched.

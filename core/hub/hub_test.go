@@ -8,11 +8,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -31,6 +33,7 @@ type fakeHub struct {
 	files   map[string][]byte
 	lfs     map[string]bool
 	private bool
+	tree    bool // the description of a revision names no files
 
 	mu       sync.Mutex
 	requests []string
@@ -91,7 +94,25 @@ func (h *fakeHub) serve(t *testing.T) (endpoint string) {
 				}
 				list = append(list, s)
 			}
+			if h.tree {
+				list = nil
+			}
 			json.NewEncoder(w).Encode(map[string]any{"sha": commit, "siblings": list})
+			return
+		}
+		if r.URL.Path == "/api/models/"+h.repo+"/tree/"+commit {
+			// Two pages.
+			var list []map[string]any
+			for i, name := range slices.Sorted(maps.Keys(h.files)) {
+				if (i%2 == 0) == (r.URL.Query().Get("cursor") == "") {
+					list = append(list, map[string]any{"type": "file", "path": name, "size": len(h.files[name]), "oid": h.etag(name)})
+				}
+			}
+			list = append(list, map[string]any{"type": "directory", "path": "1_Pooling", "size": 0})
+			if r.URL.Query().Get("cursor") == "" {
+				w.Header().Set("Link", `<`+r.URL.Path+`?cursor=x>; rel="next"`)
+			}
+			json.NewEncoder(w).Encode(list)
 			return
 		}
 		if name, ok := strings.CutPrefix(r.URL.Path, "/"+h.repo+"/resolve/"+commit+"/"); ok && h.files[name] != nil {
@@ -248,6 +269,18 @@ func TestResolve(t *testing.T) {
 	require.ErrorIs(t, err, ErrOffline)
 	_, err = resolve(s, "org/model@v1/x")
 	require.NoError(t, err)
+}
+
+func TestResolveByTree(t *testing.T) {
+	h := modelHub()
+	h.tree = true
+	dir, err := resolve(settings(t, h.serve(t)), "org/model")
+	require.NoError(t, err)
+	for _, name := range []string{"config.json", "model.safetensors", "tokenizer.json", "1_Pooling/config.json"} {
+		b, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(name)))
+		require.NoError(t, err)
+		assert.Equal(t, h.files[name], b)
+	}
 }
 
 func TestResumeAndRetry(t *testing.T) {
