@@ -26,15 +26,21 @@ type evalResult struct {
 
 func (a *app) evalCmd() *cobra.Command {
 	var d dataFlags
+	var text textFlags
 	var maxTokens int
 	cmd := &cobra.Command{
-		Use:     "eval MODEL --data FILE",
-		Short:   "Measure a classifier on labelled texts",
-		Example: "  temper eval out/ --data test.tsv --json",
+		Use:     "eval MODEL --data FILE|--text FILE",
+		Short:   "Measure a classifier on labelled texts, or a decoder's perplexity on plain text",
+		Example: "  temper eval out/ --data test.tsv --json\n  temper eval gemma-3-270m-q4_k_m.gguf --text book.txt",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if d.file == "" {
-				return usagef("give labelled texts with --data")
+			switch {
+			case text.file != "" && d.file != "":
+				return usagef("give --data or --text, not both")
+			case text.file != "":
+				return a.perplexity(cmd, args[0], &text)
+			case d.file == "":
+				return usagef("give labelled texts with --data, or a decoder's text with --text")
 			}
 			p, err := a.openPipeline(cmd, args[0], pipeline.Options{MaxTokens: maxTokens})
 			if err != nil {
@@ -58,6 +64,7 @@ func (a *app) evalCmd() *cobra.Command {
 		},
 	}
 	d.add(cmd, false)
+	text.add(cmd)
 	cmd.Flags().IntVar(&maxTokens, "max-tokens", 0, "cut texts at this many tokens (default: what the model takes)")
 	return cmd
 }

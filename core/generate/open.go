@@ -378,3 +378,32 @@ func (d *Decoder) Constrain(g *grammar.Grammar) (*grammar.Matcher, error) {
 	v, bytes := d.vocab()
 	return grammar.NewMatcher(g, v, bytes)
 }
+
+// Use switches one adapter on, or all off for "", for those who run Model themselves. Generators do this on their own.
+func (d *Decoder) Use(name string) error {
+	found := name == ""
+	for _, a := range d.Adapters { // off first: two at once would mix
+		if a.Name == name {
+			found = true
+		} else if err := a.Model.Enable(false); err != nil {
+			return err
+		}
+	}
+	if !found {
+		return fmt.Errorf("no adapter is called %q", name)
+	}
+	for _, a := range d.Adapters {
+		if a.Name == name {
+			return a.Model.Enable(true)
+		}
+	}
+	return nil
+}
+
+// BOS is the token that the model wants before a text, −1 for none.
+func (d *Decoder) BOS() int32 {
+	if ids := d.Tokenizer.AppendIDs(nil, "", true); len(ids) > 0 && ids[0] == d.Tokenizer.Special().BOS {
+		return ids[0]
+	}
+	return -1
+}
