@@ -60,6 +60,9 @@ func (g *generic) Pack(w Weight) Packed {
 	if w.RunsInIntegers() && !g.exact {
 		return g.packInt8(w)
 	}
+	if w.RunsInBlocks() && !g.exact {
+		return packBlocks(w)
+	}
 	v, err := w.Values()
 	if err != nil {
 		panic(fmt.Sprintf("backend: pack: %v", err))
@@ -92,6 +95,11 @@ func (g *generic) Linear(dst, x []float32, rows int, p Packed, ep Epilogue) {
 	if q, ok := p.(*int8Weight); ok {
 		CheckLinear(dst, x, rows, q.out, q.in, ep)
 		g.linearInt8(dst, x, rows, q, ep)
+		return
+	}
+	if q, ok := p.(*blockWeight); ok {
+		CheckLinear(dst, x, rows, q.out, q.in, ep)
+		g.linearBlocks(dst, x, rows, q, ep)
 		return
 	}
 	w, ok := p.(*genericWeight)

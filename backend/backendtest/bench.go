@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/temper-ml/temper/backend"
+	"github.com/temper-ml/temper/core/tensor"
 )
 
 // Bench times k on the shapes of all-MiniLM-L6-v2 and of a small decoder.
@@ -31,6 +32,20 @@ func Bench(b *testing.B, k backend.Kernels) {
 			}
 			gflops(b, 2*float64(rows)*float64(out)*float64(in))
 		})
+	}
+	for _, typ := range []tensor.DType{tensor.Q8_0, tensor.Q4_K, tensor.Q6_K} {
+		for _, s := range [][3]int{{1, 2048, 768}, {1, 32768, 768}, {6, 2048, 768}, {128, 2048, 768}} {
+			rows, out, in := s[0], s[1], s[2]
+			b.Run(name("%s/%dx%dx%d", typ, rows, out, in), func(b *testing.B) {
+				w := k.Pack(o.blockWeight(typ, out, in))
+				x, dst := o.normal(rows*in), o.zeros(rows*out)
+				for b.Loop() {
+					k.Linear(dst, x, rows, w, backend.Epilogue{})
+				}
+				gflops(b, 2*float64(rows)*float64(out)*float64(in))
+				b.ReportMetric(float64(w.Bytes())*float64(b.N)/b.Elapsed().Seconds()/1e9, "GB/s")
+			})
+		}
 	}
 	b.Run("linear gelu/512x1536x384", func(b *testing.B) {
 		w, x, dst, bias := k.Pack(f32Weight(o.normal(1536*384), 1536, 384)), o.normal(512*384), o.zeros(512*1536), o.normal(1536)

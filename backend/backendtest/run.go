@@ -16,6 +16,7 @@ func Run(t *testing.T, k backend.Kernels) {
 	t.Run("Linear", func(t *testing.T) { linear(t, k) })
 	t.Run("LinearRowAlone", func(t *testing.T) { linearRowAlone(t, k) })
 	t.Run("LinearInt8", func(t *testing.T) { linearInt8(t, k) })
+	t.Run("LinearBlocks", func(t *testing.T) { linearBlocks(t, k) })
 	t.Run("WeightTypes", func(t *testing.T) { weightTypes(t, k) })
 	t.Run("Act", func(t *testing.T) { activations(t, k) })
 	t.Run("ActBackward", func(t *testing.T) { activationGradients(t, k) })

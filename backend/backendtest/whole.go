@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/temper-ml/temper/backend"
+	"github.com/temper-ml/temper/core/tensor"
 )
 
 // everyOp runs each op once at sizes that are worth splitting, and returns what it wrote.
@@ -34,6 +35,14 @@ func everyOp(t testing.TB, k backend.Kernels) map[string][]float32 {
 		dst := make([]float32, rows*300)
 		k.Linear(dst, o.normal(rows*200), rows, w, backend.Epilogue{Bias: o.normal(300), Act: backend.GELU})
 		res[name("linear %d", rows)] = dst
+	}
+	for _, q := range []backend.Weight{o.int8Weight(300, 256), o.blockWeight(tensor.Q4_K, 300, 256), o.blockWeight(tensor.Q8_0, 300, 256)} {
+		w := k.Pack(q)
+		for _, rows := range []int{1, 7, 100} {
+			dst := make([]float32, rows*300)
+			k.Linear(dst, o.normal(rows*256), rows, w, backend.Epilogue{})
+			res[name("%s linear %d", q.DType, rows)] = dst
+		}
 	}
 	const rows, cols = 700, 129
 	x, dy, gain, bias := o.normal(rows*cols), o.normal(rows*cols), o.normal(cols), o.normal(cols)
@@ -83,6 +92,7 @@ func allocations(t *testing.T, k backend.Kernels) {
 	x, y, gain := o.normal(rows*cols), o.zeros(rows*cols), o.normal(cols)
 	mean, rstd := o.zeros(rows), o.zeros(rows)
 	w := k.Pack(f32Weight(o.normal(cols*cols), cols, cols))
+	w4 := k.Pack(o.blockWeight(tensor.Q4_0, cols, cols))
 	w8 := k.Pack(o.int8Weight(cols, cols))
 	targets := o.ids(rows, cols)
 	c := attentionCases[1]
@@ -93,6 +103,7 @@ func allocations(t *testing.T, k backend.Kernels) {
 		},
 		"linear":              func() { k.Linear(y, x, rows, w, backend.Epilogue{Bias: gain, Act: backend.GELU}) },
 		"int8 linear":         func() { k.Linear(y, x, rows, w8, backend.Epilogue{Bias: gain, Act: backend.GELU}) },
+		"block linear":        func() { k.Linear(y, x, rows, w4, backend.Epilogue{}) },
 		"linear of one row":   func() { k.Linear(y, x, 1, w, backend.Epilogue{Bias: gain}) },
 		"softmax":             func() { k.Softmax(y, x, rows, cols) },
 		"layer norm":          func() { k.LayerNorm(y, x, gain, gain, rows, cols, 1e-5, mean, rstd) },

@@ -6987,6 +6987,4163 @@ done300:
 	VZEROUPPER
 	RET
 
+// func blocks16x1AVX2(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·blocks16x1AVX2(SB), NOSPLIT, $0-80
+	MOVQ   $0x00000004, AX
+	MOVQ   a+8(FP), CX
+	MOVQ   rs+16(FP), DX
+	MOVQ   b+24(FP), DX
+	MOVQ   blocks+0(FP), BX
+	MOVQ   xs+56(FP), SI
+	MOVQ   corr+64(FP), DI
+	MOVQ   ss+72(FP), R8
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	SUBQ   $0x01, BX
+	JL     rest306
+
+loop305:
+	VMOVAPS      Y2, Y3
+	VMOVAPS      Y2, Y4
+	VMOVUPS      (DX), Y5
+	VMOVUPS      32(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VMOVUPS      64(DX), Y5
+	VMOVUPS      96(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VMOVUPS      128(DX), Y5
+	VMOVUPS      160(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VMOVUPS      192(DX), Y5
+	VMOVUPS      224(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VBROADCASTSS (SI), Y5
+	VBROADCASTSS (DI), Y6
+	VPSUBD       Y6, Y3, Y3
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       Y5, Y3, Y3
+	VFMADD231PS  256(DX), Y3, Y0
+	VPSUBD       Y6, Y4, Y4
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       Y5, Y4, Y4
+	VFMADD231PS  288(DX), Y4, Y1
+	ADDQ         $+320, DX
+	ADDQ         $0x04, SI
+	ADDQ         $0x04, DI
+	SUBQ         $0x01, BX
+	JGE          loop305
+
+rest306:
+	ADDQ $0x01, BX
+	JZ   done308
+
+one307:
+	VMOVAPS      Y2, Y3
+	VMOVAPS      Y2, Y4
+	VMOVUPS      (DX), Y5
+	VMOVUPS      32(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VMOVUPS      64(DX), Y5
+	VMOVUPS      96(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VMOVUPS      128(DX), Y5
+	VMOVUPS      160(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VMOVUPS      192(DX), Y5
+	VMOVUPS      224(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VBROADCASTSS (SI), Y5
+	VBROADCASTSS (DI), Y6
+	VPSUBD       Y6, Y3, Y3
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       Y5, Y3, Y3
+	VFMADD231PS  256(DX), Y3, Y0
+	VPSUBD       Y6, Y4, Y4
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       Y5, Y4, Y4
+	VFMADD231PS  288(DX), Y4, Y1
+	ADDQ         $+320, DX
+	ADDQ         $0x04, SI
+	ADDQ         $0x04, DI
+	DECQ         BX
+	JNZ          one307
+
+done308:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x08
+	JL      masked310
+	VMOVUPS Y0, (BX)
+	ADDQ    CX, BX
+	JMP     next311
+
+masked310:
+	LEAQ       masksAVX2<>+0(SB), DI
+	NEGQ       SI
+	VMOVUPS    32(DI)(SI*4), Y2
+	VMASKMOVPS Y0, Y2, (BX)
+	ADDQ       CX, BX
+
+next311:
+	LEAQ    32(AX), AX
+	SUBQ    $0x08, DX
+	JLE     done309
+	CMPQ    DX, $0x08
+	JL      masked312
+	VMOVUPS Y1, (AX)
+	ADDQ    CX, AX
+	JMP     next313
+
+masked312:
+	LEAQ       masksAVX2<>+0(SB), BX
+	NEGQ       DX
+	VMOVUPS    32(BX)(DX*4), Y0
+	VMASKMOVPS Y1, Y0, (AX)
+	ADDQ       CX, AX
+
+next313:
+done309:
+	VZEROUPPER
+	RET
+
+// func blocks16Minx1AVX2(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·blocks16Minx1AVX2(SB), NOSPLIT, $0-80
+	MOVQ   $0x00000004, AX
+	MOVQ   a+8(FP), CX
+	MOVQ   rs+16(FP), DX
+	MOVQ   b+24(FP), DX
+	MOVQ   blocks+0(FP), BX
+	MOVQ   xs+56(FP), SI
+	MOVQ   corr+64(FP), DI
+	MOVQ   ss+72(FP), R8
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	SUBQ   $0x01, BX
+	JL     rest315
+
+loop314:
+	VMOVAPS      Y2, Y3
+	VMOVAPS      Y2, Y4
+	VMOVUPS      (DX), Y5
+	VMOVUPS      32(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VMOVUPS      64(DX), Y5
+	VMOVUPS      96(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VMOVUPS      128(DX), Y5
+	VMOVUPS      160(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VMOVUPS      192(DX), Y5
+	VMOVUPS      224(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VBROADCASTSS (SI), Y5
+	VBROADCASTSS (DI), Y6
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       Y5, Y3, Y3
+	VFMADD231PS  256(DX), Y3, Y0
+	VFNMADD231PS 320(DX), Y6, Y0
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       Y5, Y4, Y4
+	VFMADD231PS  288(DX), Y4, Y1
+	VFNMADD231PS 352(DX), Y6, Y1
+	ADDQ         $+384, DX
+	ADDQ         $0x04, SI
+	ADDQ         $0x04, DI
+	SUBQ         $0x01, BX
+	JGE          loop314
+
+rest315:
+	ADDQ $0x01, BX
+	JZ   done317
+
+one316:
+	VMOVAPS      Y2, Y3
+	VMOVAPS      Y2, Y4
+	VMOVUPS      (DX), Y5
+	VMOVUPS      32(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VMOVUPS      64(DX), Y5
+	VMOVUPS      96(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VMOVUPS      128(DX), Y5
+	VMOVUPS      160(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VMOVUPS      192(DX), Y5
+	VMOVUPS      224(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VBROADCASTSS (SI), Y5
+	VBROADCASTSS (DI), Y6
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       Y5, Y3, Y3
+	VFMADD231PS  256(DX), Y3, Y0
+	VFNMADD231PS 320(DX), Y6, Y0
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       Y5, Y4, Y4
+	VFMADD231PS  288(DX), Y4, Y1
+	VFNMADD231PS 352(DX), Y6, Y1
+	ADDQ         $+384, DX
+	ADDQ         $0x04, SI
+	ADDQ         $0x04, DI
+	DECQ         BX
+	JNZ          one316
+
+done317:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x08
+	JL      masked319
+	VMOVUPS Y0, (BX)
+	ADDQ    CX, BX
+	JMP     next320
+
+masked319:
+	LEAQ       masksAVX2<>+0(SB), DI
+	NEGQ       SI
+	VMOVUPS    32(DI)(SI*4), Y2
+	VMASKMOVPS Y0, Y2, (BX)
+	ADDQ       CX, BX
+
+next320:
+	LEAQ    32(AX), AX
+	SUBQ    $0x08, DX
+	JLE     done318
+	CMPQ    DX, $0x08
+	JL      masked321
+	VMOVUPS Y1, (AX)
+	ADDQ    CX, AX
+	JMP     next322
+
+masked321:
+	LEAQ       masksAVX2<>+0(SB), BX
+	NEGQ       DX
+	VMOVUPS    32(BX)(DX*4), Y0
+	VMASKMOVPS Y1, Y0, (AX)
+	ADDQ       CX, AX
+
+next322:
+done318:
+	VZEROUPPER
+	RET
+
+// func blocks16x2AVX2(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·blocks16x2AVX2(SB), NOSPLIT, $0-80
+	MOVQ   $0x00000004, AX
+	MOVQ   a+8(FP), CX
+	MOVQ   rs+16(FP), DX
+	MOVQ   b+24(FP), BX
+	MOVQ   blocks+0(FP), SI
+	MOVQ   xs+56(FP), DI
+	MOVQ   corr+64(FP), R8
+	MOVQ   ss+72(FP), R9
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	SUBQ   $0x01, SI
+	JL     rest324
+
+loop323:
+	VMOVAPS      Y4, Y5
+	VMOVAPS      Y4, Y6
+	VMOVAPS      Y4, Y7
+	VMOVAPS      Y4, Y8
+	VMOVUPS      (BX), Y9
+	VMOVUPS      32(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VMOVUPS      64(BX), Y9
+	VMOVUPS      96(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VMOVUPS      128(BX), Y9
+	VMOVUPS      160(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VMOVUPS      192(BX), Y9
+	VMOVUPS      224(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VBROADCASTSS (DI), Y9
+	VBROADCASTSS (R8), Y10
+	VPSUBD       Y10, Y5, Y5
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       Y9, Y5, Y5
+	VFMADD231PS  256(BX), Y5, Y0
+	VPSUBD       Y10, Y6, Y6
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       Y9, Y6, Y6
+	VFMADD231PS  288(BX), Y6, Y1
+	VBROADCASTSS (DI)(R9*1), Y5
+	VBROADCASTSS (R8)(R9*1), Y6
+	VPSUBD       Y6, Y7, Y7
+	VCVTDQ2PS    Y7, Y7
+	VMULPS       Y5, Y7, Y7
+	VFMADD231PS  256(BX), Y7, Y2
+	VPSUBD       Y6, Y8, Y8
+	VCVTDQ2PS    Y8, Y8
+	VMULPS       Y5, Y8, Y8
+	VFMADD231PS  288(BX), Y8, Y3
+	ADDQ         $+320, BX
+	ADDQ         $0x04, DI
+	ADDQ         $0x04, R8
+	SUBQ         $0x01, SI
+	JGE          loop323
+
+rest324:
+	ADDQ $0x01, SI
+	JZ   done326
+
+one325:
+	VMOVAPS      Y4, Y5
+	VMOVAPS      Y4, Y6
+	VMOVAPS      Y4, Y7
+	VMOVAPS      Y4, Y8
+	VMOVUPS      (BX), Y9
+	VMOVUPS      32(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VMOVUPS      64(BX), Y9
+	VMOVUPS      96(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VMOVUPS      128(BX), Y9
+	VMOVUPS      160(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VMOVUPS      192(BX), Y9
+	VMOVUPS      224(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VBROADCASTSS (DI), Y9
+	VBROADCASTSS (R8), Y10
+	VPSUBD       Y10, Y5, Y5
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       Y9, Y5, Y5
+	VFMADD231PS  256(BX), Y5, Y0
+	VPSUBD       Y10, Y6, Y6
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       Y9, Y6, Y6
+	VFMADD231PS  288(BX), Y6, Y1
+	VBROADCASTSS (DI)(R9*1), Y5
+	VBROADCASTSS (R8)(R9*1), Y6
+	VPSUBD       Y6, Y7, Y7
+	VCVTDQ2PS    Y7, Y7
+	VMULPS       Y5, Y7, Y7
+	VFMADD231PS  256(BX), Y7, Y2
+	VPSUBD       Y6, Y8, Y8
+	VCVTDQ2PS    Y8, Y8
+	VMULPS       Y5, Y8, Y8
+	VFMADD231PS  288(BX), Y8, Y3
+	ADDQ         $+320, BX
+	ADDQ         $0x04, DI
+	ADDQ         $0x04, R8
+	DECQ         SI
+	JNZ          one325
+
+done326:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x08
+	JL      masked328
+	VMOVUPS Y0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Y2, (BX)
+	ADDQ    CX, BX
+	JMP     next329
+
+masked328:
+	LEAQ       masksAVX2<>+0(SB), DI
+	NEGQ       SI
+	VMOVUPS    32(DI)(SI*4), Y4
+	VMASKMOVPS Y0, Y4, (BX)
+	ADDQ       CX, BX
+	VMASKMOVPS Y2, Y4, (BX)
+	ADDQ       CX, BX
+
+next329:
+	LEAQ    32(AX), AX
+	SUBQ    $0x08, DX
+	JLE     done327
+	CMPQ    DX, $0x08
+	JL      masked330
+	VMOVUPS Y1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Y3, (AX)
+	ADDQ    CX, AX
+	JMP     next331
+
+masked330:
+	LEAQ       masksAVX2<>+0(SB), BX
+	NEGQ       DX
+	VMOVUPS    32(BX)(DX*4), Y0
+	VMASKMOVPS Y1, Y0, (AX)
+	ADDQ       CX, AX
+	VMASKMOVPS Y3, Y0, (AX)
+	ADDQ       CX, AX
+
+next331:
+done327:
+	VZEROUPPER
+	RET
+
+// func blocks16Minx2AVX2(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·blocks16Minx2AVX2(SB), NOSPLIT, $0-80
+	MOVQ   $0x00000004, AX
+	MOVQ   a+8(FP), CX
+	MOVQ   rs+16(FP), DX
+	MOVQ   b+24(FP), BX
+	MOVQ   blocks+0(FP), SI
+	MOVQ   xs+56(FP), DI
+	MOVQ   corr+64(FP), R8
+	MOVQ   ss+72(FP), R9
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	SUBQ   $0x01, SI
+	JL     rest333
+
+loop332:
+	VMOVAPS      Y4, Y5
+	VMOVAPS      Y4, Y6
+	VMOVAPS      Y4, Y7
+	VMOVAPS      Y4, Y8
+	VMOVUPS      (BX), Y9
+	VMOVUPS      32(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VMOVUPS      64(BX), Y9
+	VMOVUPS      96(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VMOVUPS      128(BX), Y9
+	VMOVUPS      160(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VMOVUPS      192(BX), Y9
+	VMOVUPS      224(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VBROADCASTSS (DI), Y9
+	VBROADCASTSS (R8), Y10
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       Y9, Y5, Y5
+	VFMADD231PS  256(BX), Y5, Y0
+	VFNMADD231PS 320(BX), Y10, Y0
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       Y9, Y6, Y6
+	VFMADD231PS  288(BX), Y6, Y1
+	VFNMADD231PS 352(BX), Y10, Y1
+	VBROADCASTSS (DI)(R9*1), Y5
+	VBROADCASTSS (R8)(R9*1), Y6
+	VCVTDQ2PS    Y7, Y7
+	VMULPS       Y5, Y7, Y7
+	VFMADD231PS  256(BX), Y7, Y2
+	VFNMADD231PS 320(BX), Y6, Y2
+	VCVTDQ2PS    Y8, Y8
+	VMULPS       Y5, Y8, Y8
+	VFMADD231PS  288(BX), Y8, Y3
+	VFNMADD231PS 352(BX), Y6, Y3
+	ADDQ         $+384, BX
+	ADDQ         $0x04, DI
+	ADDQ         $0x04, R8
+	SUBQ         $0x01, SI
+	JGE          loop332
+
+rest333:
+	ADDQ $0x01, SI
+	JZ   done335
+
+one334:
+	VMOVAPS      Y4, Y5
+	VMOVAPS      Y4, Y6
+	VMOVAPS      Y4, Y7
+	VMOVAPS      Y4, Y8
+	VMOVUPS      (BX), Y9
+	VMOVUPS      32(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VMOVUPS      64(BX), Y9
+	VMOVUPS      96(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VMOVUPS      128(BX), Y9
+	VMOVUPS      160(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VMOVUPS      192(BX), Y9
+	VMOVUPS      224(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VBROADCASTSS (DI), Y9
+	VBROADCASTSS (R8), Y10
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       Y9, Y5, Y5
+	VFMADD231PS  256(BX), Y5, Y0
+	VFNMADD231PS 320(BX), Y10, Y0
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       Y9, Y6, Y6
+	VFMADD231PS  288(BX), Y6, Y1
+	VFNMADD231PS 352(BX), Y10, Y1
+	VBROADCASTSS (DI)(R9*1), Y5
+	VBROADCASTSS (R8)(R9*1), Y6
+	VCVTDQ2PS    Y7, Y7
+	VMULPS       Y5, Y7, Y7
+	VFMADD231PS  256(BX), Y7, Y2
+	VFNMADD231PS 320(BX), Y6, Y2
+	VCVTDQ2PS    Y8, Y8
+	VMULPS       Y5, Y8, Y8
+	VFMADD231PS  288(BX), Y8, Y3
+	VFNMADD231PS 352(BX), Y6, Y3
+	ADDQ         $+384, BX
+	ADDQ         $0x04, DI
+	ADDQ         $0x04, R8
+	DECQ         SI
+	JNZ          one334
+
+done335:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x08
+	JL      masked337
+	VMOVUPS Y0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Y2, (BX)
+	ADDQ    CX, BX
+	JMP     next338
+
+masked337:
+	LEAQ       masksAVX2<>+0(SB), DI
+	NEGQ       SI
+	VMOVUPS    32(DI)(SI*4), Y4
+	VMASKMOVPS Y0, Y4, (BX)
+	ADDQ       CX, BX
+	VMASKMOVPS Y2, Y4, (BX)
+	ADDQ       CX, BX
+
+next338:
+	LEAQ    32(AX), AX
+	SUBQ    $0x08, DX
+	JLE     done336
+	CMPQ    DX, $0x08
+	JL      masked339
+	VMOVUPS Y1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Y3, (AX)
+	ADDQ    CX, AX
+	JMP     next340
+
+masked339:
+	LEAQ       masksAVX2<>+0(SB), BX
+	NEGQ       DX
+	VMOVUPS    32(BX)(DX*4), Y0
+	VMASKMOVPS Y1, Y0, (AX)
+	ADDQ       CX, AX
+	VMASKMOVPS Y3, Y0, (AX)
+	ADDQ       CX, AX
+
+next340:
+done336:
+	VZEROUPPER
+	RET
+
+// func blocks32x1AVX2(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·blocks32x1AVX2(SB), NOSPLIT, $0-80
+	MOVQ   $0x00000004, AX
+	MOVQ   a+8(FP), CX
+	MOVQ   rs+16(FP), DX
+	MOVQ   b+24(FP), DX
+	MOVQ   blocks+0(FP), BX
+	MOVQ   xs+56(FP), SI
+	MOVQ   corr+64(FP), DI
+	MOVQ   ss+72(FP), R8
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	SUBQ   $0x01, BX
+	JL     rest342
+
+loop341:
+	VMOVAPS      Y2, Y3
+	VMOVAPS      Y2, Y4
+	VMOVUPS      (DX), Y5
+	VMOVUPS      32(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VMOVUPS      64(DX), Y5
+	VMOVUPS      96(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VMOVUPS      128(DX), Y5
+	VMOVUPS      160(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VMOVUPS      192(DX), Y5
+	VMOVUPS      224(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VMOVUPS      256(DX), Y5
+	VMOVUPS      288(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VMOVUPS      320(DX), Y5
+	VMOVUPS      352(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VMOVUPS      384(DX), Y5
+	VMOVUPS      416(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VMOVUPS      448(DX), Y5
+	VMOVUPS      480(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VBROADCASTSS (SI), Y5
+	VBROADCASTSS (DI), Y6
+	VPSUBD       Y6, Y3, Y3
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       Y5, Y3, Y3
+	VFMADD231PS  512(DX), Y3, Y0
+	VPSUBD       Y6, Y4, Y4
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       Y5, Y4, Y4
+	VFMADD231PS  544(DX), Y4, Y1
+	ADDQ         $+576, DX
+	ADDQ         $0x04, SI
+	ADDQ         $0x04, DI
+	SUBQ         $0x01, BX
+	JGE          loop341
+
+rest342:
+	ADDQ $0x01, BX
+	JZ   done344
+
+one343:
+	VMOVAPS      Y2, Y3
+	VMOVAPS      Y2, Y4
+	VMOVUPS      (DX), Y5
+	VMOVUPS      32(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VMOVUPS      64(DX), Y5
+	VMOVUPS      96(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VMOVUPS      128(DX), Y5
+	VMOVUPS      160(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VMOVUPS      192(DX), Y5
+	VMOVUPS      224(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VMOVUPS      256(DX), Y5
+	VMOVUPS      288(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VMOVUPS      320(DX), Y5
+	VMOVUPS      352(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VMOVUPS      384(DX), Y5
+	VMOVUPS      416(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VMOVUPS      448(DX), Y5
+	VMOVUPS      480(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VBROADCASTSS (SI), Y5
+	VBROADCASTSS (DI), Y6
+	VPSUBD       Y6, Y3, Y3
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       Y5, Y3, Y3
+	VFMADD231PS  512(DX), Y3, Y0
+	VPSUBD       Y6, Y4, Y4
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       Y5, Y4, Y4
+	VFMADD231PS  544(DX), Y4, Y1
+	ADDQ         $+576, DX
+	ADDQ         $0x04, SI
+	ADDQ         $0x04, DI
+	DECQ         BX
+	JNZ          one343
+
+done344:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x08
+	JL      masked346
+	VMOVUPS Y0, (BX)
+	ADDQ    CX, BX
+	JMP     next347
+
+masked346:
+	LEAQ       masksAVX2<>+0(SB), DI
+	NEGQ       SI
+	VMOVUPS    32(DI)(SI*4), Y2
+	VMASKMOVPS Y0, Y2, (BX)
+	ADDQ       CX, BX
+
+next347:
+	LEAQ    32(AX), AX
+	SUBQ    $0x08, DX
+	JLE     done345
+	CMPQ    DX, $0x08
+	JL      masked348
+	VMOVUPS Y1, (AX)
+	ADDQ    CX, AX
+	JMP     next349
+
+masked348:
+	LEAQ       masksAVX2<>+0(SB), BX
+	NEGQ       DX
+	VMOVUPS    32(BX)(DX*4), Y0
+	VMASKMOVPS Y1, Y0, (AX)
+	ADDQ       CX, AX
+
+next349:
+done345:
+	VZEROUPPER
+	RET
+
+// func blocks32Minx1AVX2(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·blocks32Minx1AVX2(SB), NOSPLIT, $0-80
+	MOVQ   $0x00000004, AX
+	MOVQ   a+8(FP), CX
+	MOVQ   rs+16(FP), DX
+	MOVQ   b+24(FP), DX
+	MOVQ   blocks+0(FP), BX
+	MOVQ   xs+56(FP), SI
+	MOVQ   corr+64(FP), DI
+	MOVQ   ss+72(FP), R8
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	SUBQ   $0x01, BX
+	JL     rest351
+
+loop350:
+	VMOVAPS      Y2, Y3
+	VMOVAPS      Y2, Y4
+	VMOVUPS      (DX), Y5
+	VMOVUPS      32(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VMOVUPS      64(DX), Y5
+	VMOVUPS      96(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VMOVUPS      128(DX), Y5
+	VMOVUPS      160(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VMOVUPS      192(DX), Y5
+	VMOVUPS      224(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VMOVUPS      256(DX), Y5
+	VMOVUPS      288(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VMOVUPS      320(DX), Y5
+	VMOVUPS      352(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VMOVUPS      384(DX), Y5
+	VMOVUPS      416(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VMOVUPS      448(DX), Y5
+	VMOVUPS      480(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VBROADCASTSS (SI), Y5
+	VBROADCASTSS (DI), Y6
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       Y5, Y3, Y3
+	VFMADD231PS  512(DX), Y3, Y0
+	VFNMADD231PS 576(DX), Y6, Y0
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       Y5, Y4, Y4
+	VFMADD231PS  544(DX), Y4, Y1
+	VFNMADD231PS 608(DX), Y6, Y1
+	ADDQ         $+640, DX
+	ADDQ         $0x04, SI
+	ADDQ         $0x04, DI
+	SUBQ         $0x01, BX
+	JGE          loop350
+
+rest351:
+	ADDQ $0x01, BX
+	JZ   done353
+
+one352:
+	VMOVAPS      Y2, Y3
+	VMOVAPS      Y2, Y4
+	VMOVUPS      (DX), Y5
+	VMOVUPS      32(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VMOVUPS      64(DX), Y5
+	VMOVUPS      96(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VMOVUPS      128(DX), Y5
+	VMOVUPS      160(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VMOVUPS      192(DX), Y5
+	VMOVUPS      224(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VMOVUPS      256(DX), Y5
+	VMOVUPS      288(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VMOVUPS      320(DX), Y5
+	VMOVUPS      352(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VMOVUPS      384(DX), Y5
+	VMOVUPS      416(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VMOVUPS      448(DX), Y5
+	VMOVUPS      480(DX), Y6
+	VPSRLW       $0x08, Y5, Y7
+	VPSLLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y5, Y5
+	VPSRLW       $0x08, Y6, Y8
+	VPSLLW       $0x08, Y6, Y6
+	VPSRLW       $0x08, Y6, Y6
+	VPBROADCASTD (CX), Y9
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y7, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y5, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPSRAW       $0x08, Y9, Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPSLLW       $0x08, Y9, Y10
+	VPSRAW       $0x08, Y10, Y10
+	VPMADDWD     Y6, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	ADDQ         AX, CX
+	VBROADCASTSS (SI), Y5
+	VBROADCASTSS (DI), Y6
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       Y5, Y3, Y3
+	VFMADD231PS  512(DX), Y3, Y0
+	VFNMADD231PS 576(DX), Y6, Y0
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       Y5, Y4, Y4
+	VFMADD231PS  544(DX), Y4, Y1
+	VFNMADD231PS 608(DX), Y6, Y1
+	ADDQ         $+640, DX
+	ADDQ         $0x04, SI
+	ADDQ         $0x04, DI
+	DECQ         BX
+	JNZ          one352
+
+done353:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x08
+	JL      masked355
+	VMOVUPS Y0, (BX)
+	ADDQ    CX, BX
+	JMP     next356
+
+masked355:
+	LEAQ       masksAVX2<>+0(SB), DI
+	NEGQ       SI
+	VMOVUPS    32(DI)(SI*4), Y2
+	VMASKMOVPS Y0, Y2, (BX)
+	ADDQ       CX, BX
+
+next356:
+	LEAQ    32(AX), AX
+	SUBQ    $0x08, DX
+	JLE     done354
+	CMPQ    DX, $0x08
+	JL      masked357
+	VMOVUPS Y1, (AX)
+	ADDQ    CX, AX
+	JMP     next358
+
+masked357:
+	LEAQ       masksAVX2<>+0(SB), BX
+	NEGQ       DX
+	VMOVUPS    32(BX)(DX*4), Y0
+	VMASKMOVPS Y1, Y0, (AX)
+	ADDQ       CX, AX
+
+next358:
+done354:
+	VZEROUPPER
+	RET
+
+// func blocks32x2AVX2(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·blocks32x2AVX2(SB), NOSPLIT, $0-80
+	MOVQ   $0x00000004, AX
+	MOVQ   a+8(FP), CX
+	MOVQ   rs+16(FP), DX
+	MOVQ   b+24(FP), BX
+	MOVQ   blocks+0(FP), SI
+	MOVQ   xs+56(FP), DI
+	MOVQ   corr+64(FP), R8
+	MOVQ   ss+72(FP), R9
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	SUBQ   $0x01, SI
+	JL     rest360
+
+loop359:
+	VMOVAPS      Y4, Y5
+	VMOVAPS      Y4, Y6
+	VMOVAPS      Y4, Y7
+	VMOVAPS      Y4, Y8
+	VMOVUPS      (BX), Y9
+	VMOVUPS      32(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VMOVUPS      64(BX), Y9
+	VMOVUPS      96(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VMOVUPS      128(BX), Y9
+	VMOVUPS      160(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VMOVUPS      192(BX), Y9
+	VMOVUPS      224(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VMOVUPS      256(BX), Y9
+	VMOVUPS      288(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VMOVUPS      320(BX), Y9
+	VMOVUPS      352(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VMOVUPS      384(BX), Y9
+	VMOVUPS      416(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VMOVUPS      448(BX), Y9
+	VMOVUPS      480(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VBROADCASTSS (DI), Y9
+	VBROADCASTSS (R8), Y10
+	VPSUBD       Y10, Y5, Y5
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       Y9, Y5, Y5
+	VFMADD231PS  512(BX), Y5, Y0
+	VPSUBD       Y10, Y6, Y6
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       Y9, Y6, Y6
+	VFMADD231PS  544(BX), Y6, Y1
+	VBROADCASTSS (DI)(R9*1), Y5
+	VBROADCASTSS (R8)(R9*1), Y6
+	VPSUBD       Y6, Y7, Y7
+	VCVTDQ2PS    Y7, Y7
+	VMULPS       Y5, Y7, Y7
+	VFMADD231PS  512(BX), Y7, Y2
+	VPSUBD       Y6, Y8, Y8
+	VCVTDQ2PS    Y8, Y8
+	VMULPS       Y5, Y8, Y8
+	VFMADD231PS  544(BX), Y8, Y3
+	ADDQ         $+576, BX
+	ADDQ         $0x04, DI
+	ADDQ         $0x04, R8
+	SUBQ         $0x01, SI
+	JGE          loop359
+
+rest360:
+	ADDQ $0x01, SI
+	JZ   done362
+
+one361:
+	VMOVAPS      Y4, Y5
+	VMOVAPS      Y4, Y6
+	VMOVAPS      Y4, Y7
+	VMOVAPS      Y4, Y8
+	VMOVUPS      (BX), Y9
+	VMOVUPS      32(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VMOVUPS      64(BX), Y9
+	VMOVUPS      96(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VMOVUPS      128(BX), Y9
+	VMOVUPS      160(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VMOVUPS      192(BX), Y9
+	VMOVUPS      224(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VMOVUPS      256(BX), Y9
+	VMOVUPS      288(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VMOVUPS      320(BX), Y9
+	VMOVUPS      352(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VMOVUPS      384(BX), Y9
+	VMOVUPS      416(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VMOVUPS      448(BX), Y9
+	VMOVUPS      480(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VBROADCASTSS (DI), Y9
+	VBROADCASTSS (R8), Y10
+	VPSUBD       Y10, Y5, Y5
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       Y9, Y5, Y5
+	VFMADD231PS  512(BX), Y5, Y0
+	VPSUBD       Y10, Y6, Y6
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       Y9, Y6, Y6
+	VFMADD231PS  544(BX), Y6, Y1
+	VBROADCASTSS (DI)(R9*1), Y5
+	VBROADCASTSS (R8)(R9*1), Y6
+	VPSUBD       Y6, Y7, Y7
+	VCVTDQ2PS    Y7, Y7
+	VMULPS       Y5, Y7, Y7
+	VFMADD231PS  512(BX), Y7, Y2
+	VPSUBD       Y6, Y8, Y8
+	VCVTDQ2PS    Y8, Y8
+	VMULPS       Y5, Y8, Y8
+	VFMADD231PS  544(BX), Y8, Y3
+	ADDQ         $+576, BX
+	ADDQ         $0x04, DI
+	ADDQ         $0x04, R8
+	DECQ         SI
+	JNZ          one361
+
+done362:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x08
+	JL      masked364
+	VMOVUPS Y0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Y2, (BX)
+	ADDQ    CX, BX
+	JMP     next365
+
+masked364:
+	LEAQ       masksAVX2<>+0(SB), DI
+	NEGQ       SI
+	VMOVUPS    32(DI)(SI*4), Y4
+	VMASKMOVPS Y0, Y4, (BX)
+	ADDQ       CX, BX
+	VMASKMOVPS Y2, Y4, (BX)
+	ADDQ       CX, BX
+
+next365:
+	LEAQ    32(AX), AX
+	SUBQ    $0x08, DX
+	JLE     done363
+	CMPQ    DX, $0x08
+	JL      masked366
+	VMOVUPS Y1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Y3, (AX)
+	ADDQ    CX, AX
+	JMP     next367
+
+masked366:
+	LEAQ       masksAVX2<>+0(SB), BX
+	NEGQ       DX
+	VMOVUPS    32(BX)(DX*4), Y0
+	VMASKMOVPS Y1, Y0, (AX)
+	ADDQ       CX, AX
+	VMASKMOVPS Y3, Y0, (AX)
+	ADDQ       CX, AX
+
+next367:
+done363:
+	VZEROUPPER
+	RET
+
+// func blocks32Minx2AVX2(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·blocks32Minx2AVX2(SB), NOSPLIT, $0-80
+	MOVQ   $0x00000004, AX
+	MOVQ   a+8(FP), CX
+	MOVQ   rs+16(FP), DX
+	MOVQ   b+24(FP), BX
+	MOVQ   blocks+0(FP), SI
+	MOVQ   xs+56(FP), DI
+	MOVQ   corr+64(FP), R8
+	MOVQ   ss+72(FP), R9
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	SUBQ   $0x01, SI
+	JL     rest369
+
+loop368:
+	VMOVAPS      Y4, Y5
+	VMOVAPS      Y4, Y6
+	VMOVAPS      Y4, Y7
+	VMOVAPS      Y4, Y8
+	VMOVUPS      (BX), Y9
+	VMOVUPS      32(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VMOVUPS      64(BX), Y9
+	VMOVUPS      96(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VMOVUPS      128(BX), Y9
+	VMOVUPS      160(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VMOVUPS      192(BX), Y9
+	VMOVUPS      224(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VMOVUPS      256(BX), Y9
+	VMOVUPS      288(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VMOVUPS      320(BX), Y9
+	VMOVUPS      352(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VMOVUPS      384(BX), Y9
+	VMOVUPS      416(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VMOVUPS      448(BX), Y9
+	VMOVUPS      480(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VBROADCASTSS (DI), Y9
+	VBROADCASTSS (R8), Y10
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       Y9, Y5, Y5
+	VFMADD231PS  512(BX), Y5, Y0
+	VFNMADD231PS 576(BX), Y10, Y0
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       Y9, Y6, Y6
+	VFMADD231PS  544(BX), Y6, Y1
+	VFNMADD231PS 608(BX), Y10, Y1
+	VBROADCASTSS (DI)(R9*1), Y5
+	VBROADCASTSS (R8)(R9*1), Y6
+	VCVTDQ2PS    Y7, Y7
+	VMULPS       Y5, Y7, Y7
+	VFMADD231PS  512(BX), Y7, Y2
+	VFNMADD231PS 576(BX), Y6, Y2
+	VCVTDQ2PS    Y8, Y8
+	VMULPS       Y5, Y8, Y8
+	VFMADD231PS  544(BX), Y8, Y3
+	VFNMADD231PS 608(BX), Y6, Y3
+	ADDQ         $+640, BX
+	ADDQ         $0x04, DI
+	ADDQ         $0x04, R8
+	SUBQ         $0x01, SI
+	JGE          loop368
+
+rest369:
+	ADDQ $0x01, SI
+	JZ   done371
+
+one370:
+	VMOVAPS      Y4, Y5
+	VMOVAPS      Y4, Y6
+	VMOVAPS      Y4, Y7
+	VMOVAPS      Y4, Y8
+	VMOVUPS      (BX), Y9
+	VMOVUPS      32(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VMOVUPS      64(BX), Y9
+	VMOVUPS      96(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VMOVUPS      128(BX), Y9
+	VMOVUPS      160(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VMOVUPS      192(BX), Y9
+	VMOVUPS      224(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VMOVUPS      256(BX), Y9
+	VMOVUPS      288(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VMOVUPS      320(BX), Y9
+	VMOVUPS      352(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VMOVUPS      384(BX), Y9
+	VMOVUPS      416(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VMOVUPS      448(BX), Y9
+	VMOVUPS      480(BX), Y10
+	VPSRLW       $0x08, Y9, Y11
+	VPSLLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y9, Y9
+	VPSRLW       $0x08, Y10, Y12
+	VPSLLW       $0x08, Y10, Y10
+	VPSRLW       $0x08, Y10, Y10
+	VPBROADCASTD (CX), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y6, Y6
+	VPBROADCASTD (CX)(DX*1), Y13
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y11, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y9, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSRAW       $0x08, Y13, Y14
+	VPMADDWD     Y12, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	VPSLLW       $0x08, Y13, Y14
+	VPSRAW       $0x08, Y14, Y14
+	VPMADDWD     Y10, Y14, Y14
+	VPADDD       Y14, Y8, Y8
+	ADDQ         AX, CX
+	VBROADCASTSS (DI), Y9
+	VBROADCASTSS (R8), Y10
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       Y9, Y5, Y5
+	VFMADD231PS  512(BX), Y5, Y0
+	VFNMADD231PS 576(BX), Y10, Y0
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       Y9, Y6, Y6
+	VFMADD231PS  544(BX), Y6, Y1
+	VFNMADD231PS 608(BX), Y10, Y1
+	VBROADCASTSS (DI)(R9*1), Y5
+	VBROADCASTSS (R8)(R9*1), Y6
+	VCVTDQ2PS    Y7, Y7
+	VMULPS       Y5, Y7, Y7
+	VFMADD231PS  512(BX), Y7, Y2
+	VFNMADD231PS 576(BX), Y6, Y2
+	VCVTDQ2PS    Y8, Y8
+	VMULPS       Y5, Y8, Y8
+	VFMADD231PS  544(BX), Y8, Y3
+	VFNMADD231PS 608(BX), Y6, Y3
+	ADDQ         $+640, BX
+	ADDQ         $0x04, DI
+	ADDQ         $0x04, R8
+	DECQ         SI
+	JNZ          one370
+
+done371:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x08
+	JL      masked373
+	VMOVUPS Y0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Y2, (BX)
+	ADDQ    CX, BX
+	JMP     next374
+
+masked373:
+	LEAQ       masksAVX2<>+0(SB), DI
+	NEGQ       SI
+	VMOVUPS    32(DI)(SI*4), Y4
+	VMASKMOVPS Y0, Y4, (BX)
+	ADDQ       CX, BX
+	VMASKMOVPS Y2, Y4, (BX)
+	ADDQ       CX, BX
+
+next374:
+	LEAQ    32(AX), AX
+	SUBQ    $0x08, DX
+	JLE     done372
+	CMPQ    DX, $0x08
+	JL      masked375
+	VMOVUPS Y1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Y3, (AX)
+	ADDQ    CX, AX
+	JMP     next376
+
+masked375:
+	LEAQ       masksAVX2<>+0(SB), BX
+	NEGQ       DX
+	VMOVUPS    32(BX)(DX*4), Y0
+	VMASKMOVPS Y1, Y0, (AX)
+	ADDQ       CX, AX
+	VMASKMOVPS Y3, Y0, (AX)
+	ADDQ       CX, AX
+
+next376:
+done372:
+	VZEROUPPER
+	RET
+
+// func quantizeBlocksAVX2(dst *int8, x *float32, blocks int, scale *float32, sums *int32)
+// Requires: AVX, AVX2
+TEXT ·quantizeBlocksAVX2(SB), NOSPLIT, $0-40
+	MOVQ   dst+0(FP), AX
+	MOVQ   x+8(FP), CX
+	MOVQ   blocks+16(FP), DX
+	MOVQ   scale+24(FP), BX
+	MOVQ   sums+32(FP), SI
+	VMOVSS c42fe0000AVX2<>+0(SB), X0
+	VXORPS Y1, Y1, Y1
+	SUBQ   $0x01, DX
+	JL     rest378
+
+loop377:
+	VMOVUPS      (CX), Y2
+	VANDPS       c7fffffffAVX2<>+0(SB), Y2, Y2
+	VMOVUPS      32(CX), Y3
+	VANDPS       c7fffffffAVX2<>+0(SB), Y3, Y3
+	VMAXPS       Y2, Y3, Y2
+	VMOVUPS      64(CX), Y3
+	VANDPS       c7fffffffAVX2<>+0(SB), Y3, Y3
+	VMAXPS       Y2, Y3, Y2
+	VMOVUPS      96(CX), Y3
+	VANDPS       c7fffffffAVX2<>+0(SB), Y3, Y3
+	VMAXPS       Y2, Y3, Y2
+	VMOVAPS      Y2, Y2
+	VEXTRACTF128 $0x01, Y2, X3
+	VMAXPS       X3, X2, X3
+	VMOVHLPS     X3, X3, X2
+	VMAXPS       X2, X3, X3
+	VMOVSHDUP    X3, X2
+	VMAXPS       X2, X3, X3
+	VDIVSS       X0, X3, X2
+	VMOVSS       X2, (BX)
+	VDIVSS       X3, X0, X2
+	VBROADCASTSS X2, Y2
+	VBROADCASTSS X3, Y3
+	VCMPPS       $0x01, Y3, Y1, Y3
+	VBLENDVPS    Y3, Y2, Y1, Y2
+	VMOVUPS      (CX), Y3
+	VMULPS       Y2, Y3, Y3
+	VCVTPS2DQ    Y3, Y3
+	VEXTRACTF128 $0x01, Y3, X4
+	VPACKSSDW    X4, X3, X4
+	VPACKSSWB    X4, X4, X4
+	VMOVQ        X4, (AX)
+	VMOVUPS      32(CX), Y4
+	VMULPS       Y2, Y4, Y4
+	VCVTPS2DQ    Y4, Y4
+	VEXTRACTF128 $0x01, Y4, X5
+	VPACKSSDW    X5, X4, X5
+	VPACKSSWB    X5, X5, X5
+	VMOVQ        X5, 8(AX)
+	VPADDD       Y4, Y3, Y3
+	VMOVAPS      Y3, Y3
+	VEXTRACTF128 $0x01, Y3, X4
+	VPADDD       X4, X3, X4
+	VMOVHLPS     X4, X4, X3
+	VPADDD       X3, X4, X4
+	VMOVSHDUP    X4, X3
+	VPADDD       X3, X4, X4
+	VMOVD        X4, (SI)
+	VMOVUPS      64(CX), Y3
+	VMULPS       Y2, Y3, Y3
+	VCVTPS2DQ    Y3, Y3
+	VEXTRACTF128 $0x01, Y3, X4
+	VPACKSSDW    X4, X3, X4
+	VPACKSSWB    X4, X4, X4
+	VMOVQ        X4, 16(AX)
+	VMOVUPS      96(CX), Y4
+	VMULPS       Y2, Y4, Y2
+	VCVTPS2DQ    Y2, Y2
+	VEXTRACTF128 $0x01, Y2, X4
+	VPACKSSDW    X4, X2, X4
+	VPACKSSWB    X4, X4, X4
+	VMOVQ        X4, 24(AX)
+	VPADDD       Y2, Y3, Y3
+	VMOVAPS      Y3, Y2
+	VEXTRACTF128 $0x01, Y2, X3
+	VPADDD       X3, X2, X3
+	VMOVHLPS     X3, X3, X2
+	VPADDD       X2, X3, X3
+	VMOVSHDUP    X3, X2
+	VPADDD       X2, X3, X3
+	VMOVD        X3, 4(SI)
+	ADDQ         $+128, CX
+	ADDQ         $0x20, AX
+	ADDQ         $0x04, BX
+	ADDQ         $0x08, SI
+	SUBQ         $0x01, DX
+	JGE          loop377
+
+rest378:
+	ADDQ $0x01, DX
+	JZ   done380
+
+one379:
+	VMOVUPS      (CX), Y2
+	VANDPS       c7fffffffAVX2<>+0(SB), Y2, Y2
+	VMOVUPS      32(CX), Y3
+	VANDPS       c7fffffffAVX2<>+0(SB), Y3, Y3
+	VMAXPS       Y2, Y3, Y2
+	VMOVUPS      64(CX), Y3
+	VANDPS       c7fffffffAVX2<>+0(SB), Y3, Y3
+	VMAXPS       Y2, Y3, Y2
+	VMOVUPS      96(CX), Y3
+	VANDPS       c7fffffffAVX2<>+0(SB), Y3, Y3
+	VMAXPS       Y2, Y3, Y2
+	VMOVAPS      Y2, Y2
+	VEXTRACTF128 $0x01, Y2, X3
+	VMAXPS       X3, X2, X3
+	VMOVHLPS     X3, X3, X2
+	VMAXPS       X2, X3, X3
+	VMOVSHDUP    X3, X2
+	VMAXPS       X2, X3, X3
+	VDIVSS       X0, X3, X2
+	VMOVSS       X2, (BX)
+	VDIVSS       X3, X0, X2
+	VBROADCASTSS X2, Y2
+	VBROADCASTSS X3, Y3
+	VCMPPS       $0x01, Y3, Y1, Y3
+	VBLENDVPS    Y3, Y2, Y1, Y2
+	VMOVUPS      (CX), Y3
+	VMULPS       Y2, Y3, Y3
+	VCVTPS2DQ    Y3, Y3
+	VEXTRACTF128 $0x01, Y3, X4
+	VPACKSSDW    X4, X3, X4
+	VPACKSSWB    X4, X4, X4
+	VMOVQ        X4, (AX)
+	VMOVUPS      32(CX), Y4
+	VMULPS       Y2, Y4, Y4
+	VCVTPS2DQ    Y4, Y4
+	VEXTRACTF128 $0x01, Y4, X5
+	VPACKSSDW    X5, X4, X5
+	VPACKSSWB    X5, X5, X5
+	VMOVQ        X5, 8(AX)
+	VPADDD       Y4, Y3, Y3
+	VMOVAPS      Y3, Y3
+	VEXTRACTF128 $0x01, Y3, X4
+	VPADDD       X4, X3, X4
+	VMOVHLPS     X4, X4, X3
+	VPADDD       X3, X4, X4
+	VMOVSHDUP    X4, X3
+	VPADDD       X3, X4, X4
+	VMOVD        X4, (SI)
+	VMOVUPS      64(CX), Y3
+	VMULPS       Y2, Y3, Y3
+	VCVTPS2DQ    Y3, Y3
+	VEXTRACTF128 $0x01, Y3, X4
+	VPACKSSDW    X4, X3, X4
+	VPACKSSWB    X4, X4, X4
+	VMOVQ        X4, 16(AX)
+	VMOVUPS      96(CX), Y4
+	VMULPS       Y2, Y4, Y2
+	VCVTPS2DQ    Y2, Y2
+	VEXTRACTF128 $0x01, Y2, X4
+	VPACKSSDW    X4, X2, X4
+	VPACKSSWB    X4, X4, X4
+	VMOVQ        X4, 24(AX)
+	VPADDD       Y2, Y3, Y3
+	VMOVAPS      Y3, Y2
+	VEXTRACTF128 $0x01, Y2, X3
+	VPADDD       X3, X2, X3
+	VMOVHLPS     X3, X3, X2
+	VPADDD       X2, X3, X3
+	VMOVSHDUP    X3, X2
+	VPADDD       X2, X3, X3
+	VMOVD        X3, 4(SI)
+	ADDQ         $+128, CX
+	ADDQ         $0x20, AX
+	ADDQ         $0x04, BX
+	ADDQ         $0x08, SI
+	DECQ         DX
+	JNZ          one379
+
+done380:
+	VZEROUPPER
+	RET
+
+DATA c42fe0000AVX2<>+0(SB)/4, $0x42fe0000
+DATA c42fe0000AVX2<>+4(SB)/4, $0x42fe0000
+DATA c42fe0000AVX2<>+8(SB)/4, $0x42fe0000
+DATA c42fe0000AVX2<>+12(SB)/4, $0x42fe0000
+DATA c42fe0000AVX2<>+16(SB)/4, $0x42fe0000
+DATA c42fe0000AVX2<>+20(SB)/4, $0x42fe0000
+DATA c42fe0000AVX2<>+24(SB)/4, $0x42fe0000
+DATA c42fe0000AVX2<>+28(SB)/4, $0x42fe0000
+DATA c42fe0000AVX2<>+32(SB)/4, $0x42fe0000
+DATA c42fe0000AVX2<>+36(SB)/4, $0x42fe0000
+DATA c42fe0000AVX2<>+40(SB)/4, $0x42fe0000
+DATA c42fe0000AVX2<>+44(SB)/4, $0x42fe0000
+DATA c42fe0000AVX2<>+48(SB)/4, $0x42fe0000
+DATA c42fe0000AVX2<>+52(SB)/4, $0x42fe0000
+DATA c42fe0000AVX2<>+56(SB)/4, $0x42fe0000
+DATA c42fe0000AVX2<>+60(SB)/4, $0x42fe0000
+GLOBL c42fe0000AVX2<>(SB), RODATA|NOPTR, $64
+
 // func minMaxAVX2(x *float32, n int) (lo float32, hi float32)
 // Requires: AVX, SSE
 TEXT ·minMaxAVX2(SB), NOSPLIT, $0-24
@@ -6998,19 +11155,19 @@ TEXT ·minMaxAVX2(SB), NOSPLIT, $0-24
 	MOVQ   CX, BX
 	ANDQ   $-8, BX
 
-loop305:
+loop381:
 	CMPQ    DX, BX
-	JGE     tail306
+	JGE     tail382
 	VMOVUPS (AX)(DX*4), Y2
 	VMINPS  Y2, Y0, Y0
 	VMAXPS  Y2, Y1, Y1
 	ADDQ    $0x08, DX
-	JMP     loop305
+	JMP     loop381
 
-tail306:
+tail382:
 	MOVQ       CX, BX
 	SUBQ       DX, BX
-	JZ         done307
+	JZ         done383
 	LEAQ       masksAVX2<>+0(SB), CX
 	NEGQ       BX
 	VMOVUPS    32(CX)(BX*4), Y2
@@ -7018,7 +11175,7 @@ tail306:
 	VMINPS     Y2, Y0, Y0
 	VMAXPS     Y2, Y1, Y1
 
-done307:
+done383:
 	VMOVAPS      Y0, Y0
 	VEXTRACTF128 $0x01, Y0, X2
 	VMINPS       X2, X0, X2
@@ -7051,9 +11208,9 @@ TEXT ·quantizeWordsAVX2(SB), NOSPLIT, $0-32
 	VPBROADCASTD X1, Y1
 	VMOVUPS      c000000ffAVX2<>+0(SB), Y2
 
-loop308:
+loop384:
 	SUBQ         $0x08, DX
-	JL           done309
+	JL           done385
 	VMOVUPS      (CX), Y4
 	VMULPS       Y0, Y4, Y4
 	VCVTPS2DQ    Y4, Y4
@@ -7066,9 +11223,9 @@ loop308:
 	VMOVUPS      X5, (AX)
 	ADDQ         $0x10, AX
 	ADDQ         $0x20, CX
-	JMP          loop308
+	JMP          loop384
 
-done309:
+done385:
 	VZEROUPPER
 	RET
 

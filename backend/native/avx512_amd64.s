@@ -16620,6 +16620,16543 @@ done560:
 	VZEROUPPER
 	RET
 
+// func blocks16x1AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+// Requires: AVX, AVX512BW, AVX512F, BMI2
+TEXT ·blocks16x1AVX512(SB), NOSPLIT, $0-80
+	MOVQ   $0x00000004, AX
+	MOVQ   a+8(FP), CX
+	MOVQ   rs+16(FP), DX
+	MOVQ   b+24(FP), DX
+	MOVQ   blocks+0(FP), BX
+	MOVQ   xs+56(FP), SI
+	MOVQ   corr+64(FP), DI
+	MOVQ   ss+72(FP), R8
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	SUBQ   $0x01, BX
+	JL     rest566
+
+loop565:
+	VMOVAPS      Z2, Z3
+	VMOVAPS      Z2, Z4
+	VMOVUPS      (DX), Z5
+	VMOVUPS      64(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VMOVUPS      128(DX), Z5
+	VMOVUPS      192(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VMOVUPS      256(DX), Z5
+	VMOVUPS      320(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VMOVUPS      384(DX), Z5
+	VMOVUPS      448(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VBROADCASTSS (SI), Z5
+	VBROADCASTSS (DI), Z6
+	VPSUBD       Z6, Z3, Z3
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       Z5, Z3, Z3
+	VFMADD231PS  512(DX), Z3, Z0
+	VPSUBD       Z6, Z4, Z4
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       Z5, Z4, Z4
+	VFMADD231PS  576(DX), Z4, Z1
+	ADDQ         $+640, DX
+	ADDQ         $0x04, SI
+	ADDQ         $0x04, DI
+	SUBQ         $0x01, BX
+	JGE          loop565
+
+rest566:
+	ADDQ $0x01, BX
+	JZ   done568
+
+one567:
+	VMOVAPS      Z2, Z3
+	VMOVAPS      Z2, Z4
+	VMOVUPS      (DX), Z5
+	VMOVUPS      64(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VMOVUPS      128(DX), Z5
+	VMOVUPS      192(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VMOVUPS      256(DX), Z5
+	VMOVUPS      320(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VMOVUPS      384(DX), Z5
+	VMOVUPS      448(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VBROADCASTSS (SI), Z5
+	VBROADCASTSS (DI), Z6
+	VPSUBD       Z6, Z3, Z3
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       Z5, Z3, Z3
+	VFMADD231PS  512(DX), Z3, Z0
+	VPSUBD       Z6, Z4, Z4
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       Z5, Z4, Z4
+	VFMADD231PS  576(DX), Z4, Z1
+	ADDQ         $+640, DX
+	ADDQ         $0x04, SI
+	ADDQ         $0x04, DI
+	DECQ         BX
+	JNZ          one567
+
+done568:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked570
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	JMP     next571
+
+masked570:
+	MOVL    $-1, DI
+	BZHIL   SI, DI, SI
+	KMOVW   SI, K1
+	VMOVUPS Z0, K1, (BX)
+	ADDQ    CX, BX
+
+next571:
+	LEAQ    64(AX), AX
+	SUBQ    $0x10, DX
+	JLE     done569
+	CMPQ    DX, $0x10
+	JL      masked572
+	VMOVUPS Z1, (AX)
+	ADDQ    CX, AX
+	JMP     next573
+
+masked572:
+	MOVL    $-1, BX
+	BZHIL   DX, BX, DX
+	KMOVW   DX, K1
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    CX, AX
+
+next573:
+done569:
+	VZEROUPPER
+	RET
+
+// func blocks16Minx1AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+// Requires: AVX, AVX512BW, AVX512F, BMI2
+TEXT ·blocks16Minx1AVX512(SB), NOSPLIT, $0-80
+	MOVQ   $0x00000004, AX
+	MOVQ   a+8(FP), CX
+	MOVQ   rs+16(FP), DX
+	MOVQ   b+24(FP), DX
+	MOVQ   blocks+0(FP), BX
+	MOVQ   xs+56(FP), SI
+	MOVQ   corr+64(FP), DI
+	MOVQ   ss+72(FP), R8
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	SUBQ   $0x01, BX
+	JL     rest575
+
+loop574:
+	VMOVAPS      Z2, Z3
+	VMOVAPS      Z2, Z4
+	VMOVUPS      (DX), Z5
+	VMOVUPS      64(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VMOVUPS      128(DX), Z5
+	VMOVUPS      192(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VMOVUPS      256(DX), Z5
+	VMOVUPS      320(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VMOVUPS      384(DX), Z5
+	VMOVUPS      448(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VBROADCASTSS (SI), Z5
+	VBROADCASTSS (DI), Z6
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       Z5, Z3, Z3
+	VFMADD231PS  512(DX), Z3, Z0
+	VFNMADD231PS 640(DX), Z6, Z0
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       Z5, Z4, Z4
+	VFMADD231PS  576(DX), Z4, Z1
+	VFNMADD231PS 704(DX), Z6, Z1
+	ADDQ         $+768, DX
+	ADDQ         $0x04, SI
+	ADDQ         $0x04, DI
+	SUBQ         $0x01, BX
+	JGE          loop574
+
+rest575:
+	ADDQ $0x01, BX
+	JZ   done577
+
+one576:
+	VMOVAPS      Z2, Z3
+	VMOVAPS      Z2, Z4
+	VMOVUPS      (DX), Z5
+	VMOVUPS      64(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VMOVUPS      128(DX), Z5
+	VMOVUPS      192(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VMOVUPS      256(DX), Z5
+	VMOVUPS      320(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VMOVUPS      384(DX), Z5
+	VMOVUPS      448(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VBROADCASTSS (SI), Z5
+	VBROADCASTSS (DI), Z6
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       Z5, Z3, Z3
+	VFMADD231PS  512(DX), Z3, Z0
+	VFNMADD231PS 640(DX), Z6, Z0
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       Z5, Z4, Z4
+	VFMADD231PS  576(DX), Z4, Z1
+	VFNMADD231PS 704(DX), Z6, Z1
+	ADDQ         $+768, DX
+	ADDQ         $0x04, SI
+	ADDQ         $0x04, DI
+	DECQ         BX
+	JNZ          one576
+
+done577:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked579
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	JMP     next580
+
+masked579:
+	MOVL    $-1, DI
+	BZHIL   SI, DI, SI
+	KMOVW   SI, K1
+	VMOVUPS Z0, K1, (BX)
+	ADDQ    CX, BX
+
+next580:
+	LEAQ    64(AX), AX
+	SUBQ    $0x10, DX
+	JLE     done578
+	CMPQ    DX, $0x10
+	JL      masked581
+	VMOVUPS Z1, (AX)
+	ADDQ    CX, AX
+	JMP     next582
+
+masked581:
+	MOVL    $-1, BX
+	BZHIL   DX, BX, DX
+	KMOVW   DX, K1
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    CX, AX
+
+next582:
+done578:
+	VZEROUPPER
+	RET
+
+// func blocks16x2AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+// Requires: AVX, AVX512BW, AVX512F, BMI2
+TEXT ·blocks16x2AVX512(SB), NOSPLIT, $0-80
+	MOVQ   $0x00000004, AX
+	MOVQ   a+8(FP), CX
+	MOVQ   rs+16(FP), DX
+	MOVQ   b+24(FP), BX
+	MOVQ   blocks+0(FP), SI
+	MOVQ   xs+56(FP), DI
+	MOVQ   corr+64(FP), R8
+	MOVQ   ss+72(FP), R9
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	SUBQ   $0x01, SI
+	JL     rest584
+
+loop583:
+	VMOVAPS      Z4, Z5
+	VMOVAPS      Z4, Z6
+	VMOVAPS      Z4, Z7
+	VMOVAPS      Z4, Z8
+	VMOVUPS      (BX), Z9
+	VMOVUPS      64(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VMOVUPS      128(BX), Z9
+	VMOVUPS      192(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VMOVUPS      256(BX), Z9
+	VMOVUPS      320(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VMOVUPS      384(BX), Z9
+	VMOVUPS      448(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VBROADCASTSS (DI), Z9
+	VBROADCASTSS (R8), Z10
+	VPSUBD       Z10, Z5, Z5
+	VCVTDQ2PS    Z5, Z5
+	VMULPS       Z9, Z5, Z5
+	VFMADD231PS  512(BX), Z5, Z0
+	VPSUBD       Z10, Z6, Z6
+	VCVTDQ2PS    Z6, Z6
+	VMULPS       Z9, Z6, Z6
+	VFMADD231PS  576(BX), Z6, Z1
+	VBROADCASTSS (DI)(R9*1), Z5
+	VBROADCASTSS (R8)(R9*1), Z6
+	VPSUBD       Z6, Z7, Z7
+	VCVTDQ2PS    Z7, Z7
+	VMULPS       Z5, Z7, Z7
+	VFMADD231PS  512(BX), Z7, Z2
+	VPSUBD       Z6, Z8, Z8
+	VCVTDQ2PS    Z8, Z8
+	VMULPS       Z5, Z8, Z8
+	VFMADD231PS  576(BX), Z8, Z3
+	ADDQ         $+640, BX
+	ADDQ         $0x04, DI
+	ADDQ         $0x04, R8
+	SUBQ         $0x01, SI
+	JGE          loop583
+
+rest584:
+	ADDQ $0x01, SI
+	JZ   done586
+
+one585:
+	VMOVAPS      Z4, Z5
+	VMOVAPS      Z4, Z6
+	VMOVAPS      Z4, Z7
+	VMOVAPS      Z4, Z8
+	VMOVUPS      (BX), Z9
+	VMOVUPS      64(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VMOVUPS      128(BX), Z9
+	VMOVUPS      192(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VMOVUPS      256(BX), Z9
+	VMOVUPS      320(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VMOVUPS      384(BX), Z9
+	VMOVUPS      448(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VBROADCASTSS (DI), Z9
+	VBROADCASTSS (R8), Z10
+	VPSUBD       Z10, Z5, Z5
+	VCVTDQ2PS    Z5, Z5
+	VMULPS       Z9, Z5, Z5
+	VFMADD231PS  512(BX), Z5, Z0
+	VPSUBD       Z10, Z6, Z6
+	VCVTDQ2PS    Z6, Z6
+	VMULPS       Z9, Z6, Z6
+	VFMADD231PS  576(BX), Z6, Z1
+	VBROADCASTSS (DI)(R9*1), Z5
+	VBROADCASTSS (R8)(R9*1), Z6
+	VPSUBD       Z6, Z7, Z7
+	VCVTDQ2PS    Z7, Z7
+	VMULPS       Z5, Z7, Z7
+	VFMADD231PS  512(BX), Z7, Z2
+	VPSUBD       Z6, Z8, Z8
+	VCVTDQ2PS    Z8, Z8
+	VMULPS       Z5, Z8, Z8
+	VFMADD231PS  576(BX), Z8, Z3
+	ADDQ         $+640, BX
+	ADDQ         $0x04, DI
+	ADDQ         $0x04, R8
+	DECQ         SI
+	JNZ          one585
+
+done586:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked588
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, (BX)
+	ADDQ    CX, BX
+	JMP     next589
+
+masked588:
+	MOVL    $-1, DI
+	BZHIL   SI, DI, SI
+	KMOVW   SI, K1
+	VMOVUPS Z0, K1, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, K1, (BX)
+	ADDQ    CX, BX
+
+next589:
+	LEAQ    64(AX), AX
+	SUBQ    $0x10, DX
+	JLE     done587
+	CMPQ    DX, $0x10
+	JL      masked590
+	VMOVUPS Z1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z3, (AX)
+	ADDQ    CX, AX
+	JMP     next591
+
+masked590:
+	MOVL    $-1, BX
+	BZHIL   DX, BX, DX
+	KMOVW   DX, K1
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z3, K1, (AX)
+	ADDQ    CX, AX
+
+next591:
+done587:
+	VZEROUPPER
+	RET
+
+// func blocks16Minx2AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+// Requires: AVX, AVX512BW, AVX512F, BMI2
+TEXT ·blocks16Minx2AVX512(SB), NOSPLIT, $0-80
+	MOVQ   $0x00000004, AX
+	MOVQ   a+8(FP), CX
+	MOVQ   rs+16(FP), DX
+	MOVQ   b+24(FP), BX
+	MOVQ   blocks+0(FP), SI
+	MOVQ   xs+56(FP), DI
+	MOVQ   corr+64(FP), R8
+	MOVQ   ss+72(FP), R9
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	SUBQ   $0x01, SI
+	JL     rest593
+
+loop592:
+	VMOVAPS      Z4, Z5
+	VMOVAPS      Z4, Z6
+	VMOVAPS      Z4, Z7
+	VMOVAPS      Z4, Z8
+	VMOVUPS      (BX), Z9
+	VMOVUPS      64(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VMOVUPS      128(BX), Z9
+	VMOVUPS      192(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VMOVUPS      256(BX), Z9
+	VMOVUPS      320(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VMOVUPS      384(BX), Z9
+	VMOVUPS      448(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VBROADCASTSS (DI), Z9
+	VBROADCASTSS (R8), Z10
+	VCVTDQ2PS    Z5, Z5
+	VMULPS       Z9, Z5, Z5
+	VFMADD231PS  512(BX), Z5, Z0
+	VFNMADD231PS 640(BX), Z10, Z0
+	VCVTDQ2PS    Z6, Z6
+	VMULPS       Z9, Z6, Z6
+	VFMADD231PS  576(BX), Z6, Z1
+	VFNMADD231PS 704(BX), Z10, Z1
+	VBROADCASTSS (DI)(R9*1), Z5
+	VBROADCASTSS (R8)(R9*1), Z6
+	VCVTDQ2PS    Z7, Z7
+	VMULPS       Z5, Z7, Z7
+	VFMADD231PS  512(BX), Z7, Z2
+	VFNMADD231PS 640(BX), Z6, Z2
+	VCVTDQ2PS    Z8, Z8
+	VMULPS       Z5, Z8, Z8
+	VFMADD231PS  576(BX), Z8, Z3
+	VFNMADD231PS 704(BX), Z6, Z3
+	ADDQ         $+768, BX
+	ADDQ         $0x04, DI
+	ADDQ         $0x04, R8
+	SUBQ         $0x01, SI
+	JGE          loop592
+
+rest593:
+	ADDQ $0x01, SI
+	JZ   done595
+
+one594:
+	VMOVAPS      Z4, Z5
+	VMOVAPS      Z4, Z6
+	VMOVAPS      Z4, Z7
+	VMOVAPS      Z4, Z8
+	VMOVUPS      (BX), Z9
+	VMOVUPS      64(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VMOVUPS      128(BX), Z9
+	VMOVUPS      192(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VMOVUPS      256(BX), Z9
+	VMOVUPS      320(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VMOVUPS      384(BX), Z9
+	VMOVUPS      448(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VBROADCASTSS (DI), Z9
+	VBROADCASTSS (R8), Z10
+	VCVTDQ2PS    Z5, Z5
+	VMULPS       Z9, Z5, Z5
+	VFMADD231PS  512(BX), Z5, Z0
+	VFNMADD231PS 640(BX), Z10, Z0
+	VCVTDQ2PS    Z6, Z6
+	VMULPS       Z9, Z6, Z6
+	VFMADD231PS  576(BX), Z6, Z1
+	VFNMADD231PS 704(BX), Z10, Z1
+	VBROADCASTSS (DI)(R9*1), Z5
+	VBROADCASTSS (R8)(R9*1), Z6
+	VCVTDQ2PS    Z7, Z7
+	VMULPS       Z5, Z7, Z7
+	VFMADD231PS  512(BX), Z7, Z2
+	VFNMADD231PS 640(BX), Z6, Z2
+	VCVTDQ2PS    Z8, Z8
+	VMULPS       Z5, Z8, Z8
+	VFMADD231PS  576(BX), Z8, Z3
+	VFNMADD231PS 704(BX), Z6, Z3
+	ADDQ         $+768, BX
+	ADDQ         $0x04, DI
+	ADDQ         $0x04, R8
+	DECQ         SI
+	JNZ          one594
+
+done595:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked597
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, (BX)
+	ADDQ    CX, BX
+	JMP     next598
+
+masked597:
+	MOVL    $-1, DI
+	BZHIL   SI, DI, SI
+	KMOVW   SI, K1
+	VMOVUPS Z0, K1, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, K1, (BX)
+	ADDQ    CX, BX
+
+next598:
+	LEAQ    64(AX), AX
+	SUBQ    $0x10, DX
+	JLE     done596
+	CMPQ    DX, $0x10
+	JL      masked599
+	VMOVUPS Z1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z3, (AX)
+	ADDQ    CX, AX
+	JMP     next600
+
+masked599:
+	MOVL    $-1, BX
+	BZHIL   DX, BX, DX
+	KMOVW   DX, K1
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z3, K1, (AX)
+	ADDQ    CX, AX
+
+next600:
+done596:
+	VZEROUPPER
+	RET
+
+// func blocks16x3AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+// Requires: AVX, AVX512BW, AVX512F, BMI2
+TEXT ·blocks16x3AVX512(SB), NOSPLIT, $0-80
+	MOVQ   $0x00000004, AX
+	MOVQ   a+8(FP), CX
+	MOVQ   rs+16(FP), DX
+	MOVQ   b+24(FP), BX
+	MOVQ   blocks+0(FP), SI
+	MOVQ   xs+56(FP), DI
+	MOVQ   corr+64(FP), R8
+	MOVQ   ss+72(FP), R9
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	SUBQ   $0x01, SI
+	JL     rest602
+
+loop601:
+	VMOVAPS      Z6, Z7
+	VMOVAPS      Z6, Z8
+	VMOVAPS      Z6, Z9
+	VMOVAPS      Z6, Z10
+	VMOVAPS      Z6, Z11
+	VMOVAPS      Z6, Z12
+	VMOVUPS      (BX), Z13
+	VMOVUPS      64(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VMOVUPS      128(BX), Z13
+	VMOVUPS      192(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VMOVUPS      256(BX), Z13
+	VMOVUPS      320(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VMOVUPS      384(BX), Z13
+	VMOVUPS      448(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VBROADCASTSS (DI), Z13
+	VBROADCASTSS (R8), Z14
+	VPSUBD       Z14, Z7, Z7
+	VCVTDQ2PS    Z7, Z7
+	VMULPS       Z13, Z7, Z7
+	VFMADD231PS  512(BX), Z7, Z0
+	VPSUBD       Z14, Z8, Z8
+	VCVTDQ2PS    Z8, Z8
+	VMULPS       Z13, Z8, Z8
+	VFMADD231PS  576(BX), Z8, Z1
+	VBROADCASTSS (DI)(R9*1), Z7
+	VBROADCASTSS (R8)(R9*1), Z8
+	VPSUBD       Z8, Z9, Z9
+	VCVTDQ2PS    Z9, Z9
+	VMULPS       Z7, Z9, Z9
+	VFMADD231PS  512(BX), Z9, Z2
+	VPSUBD       Z8, Z10, Z10
+	VCVTDQ2PS    Z10, Z10
+	VMULPS       Z7, Z10, Z10
+	VFMADD231PS  576(BX), Z10, Z3
+	VBROADCASTSS (DI)(R9*2), Z7
+	VBROADCASTSS (R8)(R9*2), Z8
+	VPSUBD       Z8, Z11, Z11
+	VCVTDQ2PS    Z11, Z11
+	VMULPS       Z7, Z11, Z11
+	VFMADD231PS  512(BX), Z11, Z4
+	VPSUBD       Z8, Z12, Z12
+	VCVTDQ2PS    Z12, Z12
+	VMULPS       Z7, Z12, Z12
+	VFMADD231PS  576(BX), Z12, Z5
+	ADDQ         $+640, BX
+	ADDQ         $0x04, DI
+	ADDQ         $0x04, R8
+	SUBQ         $0x01, SI
+	JGE          loop601
+
+rest602:
+	ADDQ $0x01, SI
+	JZ   done604
+
+one603:
+	VMOVAPS      Z6, Z7
+	VMOVAPS      Z6, Z8
+	VMOVAPS      Z6, Z9
+	VMOVAPS      Z6, Z10
+	VMOVAPS      Z6, Z11
+	VMOVAPS      Z6, Z12
+	VMOVUPS      (BX), Z13
+	VMOVUPS      64(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VMOVUPS      128(BX), Z13
+	VMOVUPS      192(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VMOVUPS      256(BX), Z13
+	VMOVUPS      320(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VMOVUPS      384(BX), Z13
+	VMOVUPS      448(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VBROADCASTSS (DI), Z13
+	VBROADCASTSS (R8), Z14
+	VPSUBD       Z14, Z7, Z7
+	VCVTDQ2PS    Z7, Z7
+	VMULPS       Z13, Z7, Z7
+	VFMADD231PS  512(BX), Z7, Z0
+	VPSUBD       Z14, Z8, Z8
+	VCVTDQ2PS    Z8, Z8
+	VMULPS       Z13, Z8, Z8
+	VFMADD231PS  576(BX), Z8, Z1
+	VBROADCASTSS (DI)(R9*1), Z7
+	VBROADCASTSS (R8)(R9*1), Z8
+	VPSUBD       Z8, Z9, Z9
+	VCVTDQ2PS    Z9, Z9
+	VMULPS       Z7, Z9, Z9
+	VFMADD231PS  512(BX), Z9, Z2
+	VPSUBD       Z8, Z10, Z10
+	VCVTDQ2PS    Z10, Z10
+	VMULPS       Z7, Z10, Z10
+	VFMADD231PS  576(BX), Z10, Z3
+	VBROADCASTSS (DI)(R9*2), Z7
+	VBROADCASTSS (R8)(R9*2), Z8
+	VPSUBD       Z8, Z11, Z11
+	VCVTDQ2PS    Z11, Z11
+	VMULPS       Z7, Z11, Z11
+	VFMADD231PS  512(BX), Z11, Z4
+	VPSUBD       Z8, Z12, Z12
+	VCVTDQ2PS    Z12, Z12
+	VMULPS       Z7, Z12, Z12
+	VFMADD231PS  576(BX), Z12, Z5
+	ADDQ         $+640, BX
+	ADDQ         $0x04, DI
+	ADDQ         $0x04, R8
+	DECQ         SI
+	JNZ          one603
+
+done604:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked606
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, (BX)
+	ADDQ    CX, BX
+	JMP     next607
+
+masked606:
+	MOVL    $-1, DI
+	BZHIL   SI, DI, SI
+	KMOVW   SI, K1
+	VMOVUPS Z0, K1, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, K1, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, K1, (BX)
+	ADDQ    CX, BX
+
+next607:
+	LEAQ    64(AX), AX
+	SUBQ    $0x10, DX
+	JLE     done605
+	CMPQ    DX, $0x10
+	JL      masked608
+	VMOVUPS Z1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z3, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z5, (AX)
+	ADDQ    CX, AX
+	JMP     next609
+
+masked608:
+	MOVL    $-1, BX
+	BZHIL   DX, BX, DX
+	KMOVW   DX, K1
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z3, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z5, K1, (AX)
+	ADDQ    CX, AX
+
+next609:
+done605:
+	VZEROUPPER
+	RET
+
+// func blocks16Minx3AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+// Requires: AVX, AVX512BW, AVX512F, BMI2
+TEXT ·blocks16Minx3AVX512(SB), NOSPLIT, $0-80
+	MOVQ   $0x00000004, AX
+	MOVQ   a+8(FP), CX
+	MOVQ   rs+16(FP), DX
+	MOVQ   b+24(FP), BX
+	MOVQ   blocks+0(FP), SI
+	MOVQ   xs+56(FP), DI
+	MOVQ   corr+64(FP), R8
+	MOVQ   ss+72(FP), R9
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	SUBQ   $0x01, SI
+	JL     rest611
+
+loop610:
+	VMOVAPS      Z6, Z7
+	VMOVAPS      Z6, Z8
+	VMOVAPS      Z6, Z9
+	VMOVAPS      Z6, Z10
+	VMOVAPS      Z6, Z11
+	VMOVAPS      Z6, Z12
+	VMOVUPS      (BX), Z13
+	VMOVUPS      64(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VMOVUPS      128(BX), Z13
+	VMOVUPS      192(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VMOVUPS      256(BX), Z13
+	VMOVUPS      320(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VMOVUPS      384(BX), Z13
+	VMOVUPS      448(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VBROADCASTSS (DI), Z13
+	VBROADCASTSS (R8), Z14
+	VCVTDQ2PS    Z7, Z7
+	VMULPS       Z13, Z7, Z7
+	VFMADD231PS  512(BX), Z7, Z0
+	VFNMADD231PS 640(BX), Z14, Z0
+	VCVTDQ2PS    Z8, Z8
+	VMULPS       Z13, Z8, Z8
+	VFMADD231PS  576(BX), Z8, Z1
+	VFNMADD231PS 704(BX), Z14, Z1
+	VBROADCASTSS (DI)(R9*1), Z7
+	VBROADCASTSS (R8)(R9*1), Z8
+	VCVTDQ2PS    Z9, Z9
+	VMULPS       Z7, Z9, Z9
+	VFMADD231PS  512(BX), Z9, Z2
+	VFNMADD231PS 640(BX), Z8, Z2
+	VCVTDQ2PS    Z10, Z10
+	VMULPS       Z7, Z10, Z10
+	VFMADD231PS  576(BX), Z10, Z3
+	VFNMADD231PS 704(BX), Z8, Z3
+	VBROADCASTSS (DI)(R9*2), Z7
+	VBROADCASTSS (R8)(R9*2), Z8
+	VCVTDQ2PS    Z11, Z11
+	VMULPS       Z7, Z11, Z11
+	VFMADD231PS  512(BX), Z11, Z4
+	VFNMADD231PS 640(BX), Z8, Z4
+	VCVTDQ2PS    Z12, Z12
+	VMULPS       Z7, Z12, Z12
+	VFMADD231PS  576(BX), Z12, Z5
+	VFNMADD231PS 704(BX), Z8, Z5
+	ADDQ         $+768, BX
+	ADDQ         $0x04, DI
+	ADDQ         $0x04, R8
+	SUBQ         $0x01, SI
+	JGE          loop610
+
+rest611:
+	ADDQ $0x01, SI
+	JZ   done613
+
+one612:
+	VMOVAPS      Z6, Z7
+	VMOVAPS      Z6, Z8
+	VMOVAPS      Z6, Z9
+	VMOVAPS      Z6, Z10
+	VMOVAPS      Z6, Z11
+	VMOVAPS      Z6, Z12
+	VMOVUPS      (BX), Z13
+	VMOVUPS      64(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VMOVUPS      128(BX), Z13
+	VMOVUPS      192(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VMOVUPS      256(BX), Z13
+	VMOVUPS      320(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VMOVUPS      384(BX), Z13
+	VMOVUPS      448(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VBROADCASTSS (DI), Z13
+	VBROADCASTSS (R8), Z14
+	VCVTDQ2PS    Z7, Z7
+	VMULPS       Z13, Z7, Z7
+	VFMADD231PS  512(BX), Z7, Z0
+	VFNMADD231PS 640(BX), Z14, Z0
+	VCVTDQ2PS    Z8, Z8
+	VMULPS       Z13, Z8, Z8
+	VFMADD231PS  576(BX), Z8, Z1
+	VFNMADD231PS 704(BX), Z14, Z1
+	VBROADCASTSS (DI)(R9*1), Z7
+	VBROADCASTSS (R8)(R9*1), Z8
+	VCVTDQ2PS    Z9, Z9
+	VMULPS       Z7, Z9, Z9
+	VFMADD231PS  512(BX), Z9, Z2
+	VFNMADD231PS 640(BX), Z8, Z2
+	VCVTDQ2PS    Z10, Z10
+	VMULPS       Z7, Z10, Z10
+	VFMADD231PS  576(BX), Z10, Z3
+	VFNMADD231PS 704(BX), Z8, Z3
+	VBROADCASTSS (DI)(R9*2), Z7
+	VBROADCASTSS (R8)(R9*2), Z8
+	VCVTDQ2PS    Z11, Z11
+	VMULPS       Z7, Z11, Z11
+	VFMADD231PS  512(BX), Z11, Z4
+	VFNMADD231PS 640(BX), Z8, Z4
+	VCVTDQ2PS    Z12, Z12
+	VMULPS       Z7, Z12, Z12
+	VFMADD231PS  576(BX), Z12, Z5
+	VFNMADD231PS 704(BX), Z8, Z5
+	ADDQ         $+768, BX
+	ADDQ         $0x04, DI
+	ADDQ         $0x04, R8
+	DECQ         SI
+	JNZ          one612
+
+done613:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked615
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, (BX)
+	ADDQ    CX, BX
+	JMP     next616
+
+masked615:
+	MOVL    $-1, DI
+	BZHIL   SI, DI, SI
+	KMOVW   SI, K1
+	VMOVUPS Z0, K1, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, K1, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, K1, (BX)
+	ADDQ    CX, BX
+
+next616:
+	LEAQ    64(AX), AX
+	SUBQ    $0x10, DX
+	JLE     done614
+	CMPQ    DX, $0x10
+	JL      masked617
+	VMOVUPS Z1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z3, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z5, (AX)
+	ADDQ    CX, AX
+	JMP     next618
+
+masked617:
+	MOVL    $-1, BX
+	BZHIL   DX, BX, DX
+	KMOVW   DX, K1
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z3, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z5, K1, (AX)
+	ADDQ    CX, AX
+
+next618:
+done614:
+	VZEROUPPER
+	RET
+
+// func blocks16x4AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+// Requires: AVX, AVX512BW, AVX512F, BMI2
+TEXT ·blocks16x4AVX512(SB), NOSPLIT, $0-80
+	MOVQ   $0x00000004, AX
+	MOVQ   a+8(FP), CX
+	MOVQ   rs+16(FP), DX
+	LEAQ   (DX)(DX*2), BX
+	MOVQ   b+24(FP), SI
+	MOVQ   blocks+0(FP), DI
+	MOVQ   xs+56(FP), R8
+	MOVQ   corr+64(FP), R9
+	MOVQ   ss+72(FP), R10
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	LEAQ   (R10)(R10*2), R12
+	LEAQ   (R8)(R12*1), R11
+	LEAQ   (R9)(R12*1), R12
+	VPXORD Z8, Z8, Z8
+	SUBQ   $0x01, DI
+	JL     rest620
+
+loop619:
+	VMOVAPS      Z8, Z9
+	VMOVAPS      Z8, Z10
+	VMOVAPS      Z8, Z11
+	VMOVAPS      Z8, Z12
+	VMOVAPS      Z8, Z13
+	VMOVAPS      Z8, Z14
+	VMOVAPS      Z8, Z15
+	VMOVAPS      Z8, Z16
+	VMOVUPS      (SI), Z17
+	VMOVUPS      64(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VMOVUPS      128(SI), Z17
+	VMOVUPS      192(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VMOVUPS      256(SI), Z17
+	VMOVUPS      320(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VMOVUPS      384(SI), Z17
+	VMOVUPS      448(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VBROADCASTSS (R8), Z17
+	VBROADCASTSS (R9), Z18
+	VPSUBD       Z18, Z9, Z9
+	VCVTDQ2PS    Z9, Z9
+	VMULPS       Z17, Z9, Z9
+	VFMADD231PS  512(SI), Z9, Z0
+	VPSUBD       Z18, Z10, Z10
+	VCVTDQ2PS    Z10, Z10
+	VMULPS       Z17, Z10, Z10
+	VFMADD231PS  576(SI), Z10, Z1
+	VBROADCASTSS (R8)(R10*1), Z9
+	VBROADCASTSS (R9)(R10*1), Z10
+	VPSUBD       Z10, Z11, Z11
+	VCVTDQ2PS    Z11, Z11
+	VMULPS       Z9, Z11, Z11
+	VFMADD231PS  512(SI), Z11, Z2
+	VPSUBD       Z10, Z12, Z12
+	VCVTDQ2PS    Z12, Z12
+	VMULPS       Z9, Z12, Z12
+	VFMADD231PS  576(SI), Z12, Z3
+	VBROADCASTSS (R8)(R10*2), Z9
+	VBROADCASTSS (R9)(R10*2), Z10
+	VPSUBD       Z10, Z13, Z13
+	VCVTDQ2PS    Z13, Z13
+	VMULPS       Z9, Z13, Z13
+	VFMADD231PS  512(SI), Z13, Z4
+	VPSUBD       Z10, Z14, Z14
+	VCVTDQ2PS    Z14, Z14
+	VMULPS       Z9, Z14, Z14
+	VFMADD231PS  576(SI), Z14, Z5
+	VBROADCASTSS (R11), Z9
+	VBROADCASTSS (R12), Z10
+	VPSUBD       Z10, Z15, Z15
+	VCVTDQ2PS    Z15, Z15
+	VMULPS       Z9, Z15, Z15
+	VFMADD231PS  512(SI), Z15, Z6
+	VPSUBD       Z10, Z16, Z16
+	VCVTDQ2PS    Z16, Z16
+	VMULPS       Z9, Z16, Z16
+	VFMADD231PS  576(SI), Z16, Z7
+	ADDQ         $+640, SI
+	ADDQ         $0x04, R8
+	ADDQ         $0x04, R9
+	ADDQ         $0x04, R11
+	ADDQ         $0x04, R12
+	SUBQ         $0x01, DI
+	JGE          loop619
+
+rest620:
+	ADDQ $0x01, DI
+	JZ   done622
+
+one621:
+	VMOVAPS      Z8, Z9
+	VMOVAPS      Z8, Z10
+	VMOVAPS      Z8, Z11
+	VMOVAPS      Z8, Z12
+	VMOVAPS      Z8, Z13
+	VMOVAPS      Z8, Z14
+	VMOVAPS      Z8, Z15
+	VMOVAPS      Z8, Z16
+	VMOVUPS      (SI), Z17
+	VMOVUPS      64(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VMOVUPS      128(SI), Z17
+	VMOVUPS      192(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VMOVUPS      256(SI), Z17
+	VMOVUPS      320(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VMOVUPS      384(SI), Z17
+	VMOVUPS      448(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VBROADCASTSS (R8), Z17
+	VBROADCASTSS (R9), Z18
+	VPSUBD       Z18, Z9, Z9
+	VCVTDQ2PS    Z9, Z9
+	VMULPS       Z17, Z9, Z9
+	VFMADD231PS  512(SI), Z9, Z0
+	VPSUBD       Z18, Z10, Z10
+	VCVTDQ2PS    Z10, Z10
+	VMULPS       Z17, Z10, Z10
+	VFMADD231PS  576(SI), Z10, Z1
+	VBROADCASTSS (R8)(R10*1), Z9
+	VBROADCASTSS (R9)(R10*1), Z10
+	VPSUBD       Z10, Z11, Z11
+	VCVTDQ2PS    Z11, Z11
+	VMULPS       Z9, Z11, Z11
+	VFMADD231PS  512(SI), Z11, Z2
+	VPSUBD       Z10, Z12, Z12
+	VCVTDQ2PS    Z12, Z12
+	VMULPS       Z9, Z12, Z12
+	VFMADD231PS  576(SI), Z12, Z3
+	VBROADCASTSS (R8)(R10*2), Z9
+	VBROADCASTSS (R9)(R10*2), Z10
+	VPSUBD       Z10, Z13, Z13
+	VCVTDQ2PS    Z13, Z13
+	VMULPS       Z9, Z13, Z13
+	VFMADD231PS  512(SI), Z13, Z4
+	VPSUBD       Z10, Z14, Z14
+	VCVTDQ2PS    Z14, Z14
+	VMULPS       Z9, Z14, Z14
+	VFMADD231PS  576(SI), Z14, Z5
+	VBROADCASTSS (R11), Z9
+	VBROADCASTSS (R12), Z10
+	VPSUBD       Z10, Z15, Z15
+	VCVTDQ2PS    Z15, Z15
+	VMULPS       Z9, Z15, Z15
+	VFMADD231PS  512(SI), Z15, Z6
+	VPSUBD       Z10, Z16, Z16
+	VCVTDQ2PS    Z16, Z16
+	VMULPS       Z9, Z16, Z16
+	VFMADD231PS  576(SI), Z16, Z7
+	ADDQ         $+640, SI
+	ADDQ         $0x04, R8
+	ADDQ         $0x04, R9
+	ADDQ         $0x04, R11
+	ADDQ         $0x04, R12
+	DECQ         DI
+	JNZ          one621
+
+done622:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked624
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z6, (BX)
+	ADDQ    CX, BX
+	JMP     next625
+
+masked624:
+	MOVL    $-1, DI
+	BZHIL   SI, DI, SI
+	KMOVW   SI, K1
+	VMOVUPS Z0, K1, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, K1, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, K1, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z6, K1, (BX)
+	ADDQ    CX, BX
+
+next625:
+	LEAQ    64(AX), AX
+	SUBQ    $0x10, DX
+	JLE     done623
+	CMPQ    DX, $0x10
+	JL      masked626
+	VMOVUPS Z1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z3, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z5, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z7, (AX)
+	ADDQ    CX, AX
+	JMP     next627
+
+masked626:
+	MOVL    $-1, BX
+	BZHIL   DX, BX, DX
+	KMOVW   DX, K1
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z3, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z5, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z7, K1, (AX)
+	ADDQ    CX, AX
+
+next627:
+done623:
+	VZEROUPPER
+	RET
+
+// func blocks16Minx4AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+// Requires: AVX, AVX512BW, AVX512F, BMI2
+TEXT ·blocks16Minx4AVX512(SB), NOSPLIT, $0-80
+	MOVQ   $0x00000004, AX
+	MOVQ   a+8(FP), CX
+	MOVQ   rs+16(FP), DX
+	LEAQ   (DX)(DX*2), BX
+	MOVQ   b+24(FP), SI
+	MOVQ   blocks+0(FP), DI
+	MOVQ   xs+56(FP), R8
+	MOVQ   corr+64(FP), R9
+	MOVQ   ss+72(FP), R10
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	LEAQ   (R10)(R10*2), R12
+	LEAQ   (R8)(R12*1), R11
+	LEAQ   (R9)(R12*1), R12
+	VPXORD Z8, Z8, Z8
+	SUBQ   $0x01, DI
+	JL     rest629
+
+loop628:
+	VMOVAPS      Z8, Z9
+	VMOVAPS      Z8, Z10
+	VMOVAPS      Z8, Z11
+	VMOVAPS      Z8, Z12
+	VMOVAPS      Z8, Z13
+	VMOVAPS      Z8, Z14
+	VMOVAPS      Z8, Z15
+	VMOVAPS      Z8, Z16
+	VMOVUPS      (SI), Z17
+	VMOVUPS      64(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VMOVUPS      128(SI), Z17
+	VMOVUPS      192(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VMOVUPS      256(SI), Z17
+	VMOVUPS      320(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VMOVUPS      384(SI), Z17
+	VMOVUPS      448(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VBROADCASTSS (R8), Z17
+	VBROADCASTSS (R9), Z18
+	VCVTDQ2PS    Z9, Z9
+	VMULPS       Z17, Z9, Z9
+	VFMADD231PS  512(SI), Z9, Z0
+	VFNMADD231PS 640(SI), Z18, Z0
+	VCVTDQ2PS    Z10, Z10
+	VMULPS       Z17, Z10, Z10
+	VFMADD231PS  576(SI), Z10, Z1
+	VFNMADD231PS 704(SI), Z18, Z1
+	VBROADCASTSS (R8)(R10*1), Z9
+	VBROADCASTSS (R9)(R10*1), Z10
+	VCVTDQ2PS    Z11, Z11
+	VMULPS       Z9, Z11, Z11
+	VFMADD231PS  512(SI), Z11, Z2
+	VFNMADD231PS 640(SI), Z10, Z2
+	VCVTDQ2PS    Z12, Z12
+	VMULPS       Z9, Z12, Z12
+	VFMADD231PS  576(SI), Z12, Z3
+	VFNMADD231PS 704(SI), Z10, Z3
+	VBROADCASTSS (R8)(R10*2), Z9
+	VBROADCASTSS (R9)(R10*2), Z10
+	VCVTDQ2PS    Z13, Z13
+	VMULPS       Z9, Z13, Z13
+	VFMADD231PS  512(SI), Z13, Z4
+	VFNMADD231PS 640(SI), Z10, Z4
+	VCVTDQ2PS    Z14, Z14
+	VMULPS       Z9, Z14, Z14
+	VFMADD231PS  576(SI), Z14, Z5
+	VFNMADD231PS 704(SI), Z10, Z5
+	VBROADCASTSS (R11), Z9
+	VBROADCASTSS (R12), Z10
+	VCVTDQ2PS    Z15, Z15
+	VMULPS       Z9, Z15, Z15
+	VFMADD231PS  512(SI), Z15, Z6
+	VFNMADD231PS 640(SI), Z10, Z6
+	VCVTDQ2PS    Z16, Z16
+	VMULPS       Z9, Z16, Z16
+	VFMADD231PS  576(SI), Z16, Z7
+	VFNMADD231PS 704(SI), Z10, Z7
+	ADDQ         $+768, SI
+	ADDQ         $0x04, R8
+	ADDQ         $0x04, R9
+	ADDQ         $0x04, R11
+	ADDQ         $0x04, R12
+	SUBQ         $0x01, DI
+	JGE          loop628
+
+rest629:
+	ADDQ $0x01, DI
+	JZ   done631
+
+one630:
+	VMOVAPS      Z8, Z9
+	VMOVAPS      Z8, Z10
+	VMOVAPS      Z8, Z11
+	VMOVAPS      Z8, Z12
+	VMOVAPS      Z8, Z13
+	VMOVAPS      Z8, Z14
+	VMOVAPS      Z8, Z15
+	VMOVAPS      Z8, Z16
+	VMOVUPS      (SI), Z17
+	VMOVUPS      64(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VMOVUPS      128(SI), Z17
+	VMOVUPS      192(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VMOVUPS      256(SI), Z17
+	VMOVUPS      320(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VMOVUPS      384(SI), Z17
+	VMOVUPS      448(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VBROADCASTSS (R8), Z17
+	VBROADCASTSS (R9), Z18
+	VCVTDQ2PS    Z9, Z9
+	VMULPS       Z17, Z9, Z9
+	VFMADD231PS  512(SI), Z9, Z0
+	VFNMADD231PS 640(SI), Z18, Z0
+	VCVTDQ2PS    Z10, Z10
+	VMULPS       Z17, Z10, Z10
+	VFMADD231PS  576(SI), Z10, Z1
+	VFNMADD231PS 704(SI), Z18, Z1
+	VBROADCASTSS (R8)(R10*1), Z9
+	VBROADCASTSS (R9)(R10*1), Z10
+	VCVTDQ2PS    Z11, Z11
+	VMULPS       Z9, Z11, Z11
+	VFMADD231PS  512(SI), Z11, Z2
+	VFNMADD231PS 640(SI), Z10, Z2
+	VCVTDQ2PS    Z12, Z12
+	VMULPS       Z9, Z12, Z12
+	VFMADD231PS  576(SI), Z12, Z3
+	VFNMADD231PS 704(SI), Z10, Z3
+	VBROADCASTSS (R8)(R10*2), Z9
+	VBROADCASTSS (R9)(R10*2), Z10
+	VCVTDQ2PS    Z13, Z13
+	VMULPS       Z9, Z13, Z13
+	VFMADD231PS  512(SI), Z13, Z4
+	VFNMADD231PS 640(SI), Z10, Z4
+	VCVTDQ2PS    Z14, Z14
+	VMULPS       Z9, Z14, Z14
+	VFMADD231PS  576(SI), Z14, Z5
+	VFNMADD231PS 704(SI), Z10, Z5
+	VBROADCASTSS (R11), Z9
+	VBROADCASTSS (R12), Z10
+	VCVTDQ2PS    Z15, Z15
+	VMULPS       Z9, Z15, Z15
+	VFMADD231PS  512(SI), Z15, Z6
+	VFNMADD231PS 640(SI), Z10, Z6
+	VCVTDQ2PS    Z16, Z16
+	VMULPS       Z9, Z16, Z16
+	VFMADD231PS  576(SI), Z16, Z7
+	VFNMADD231PS 704(SI), Z10, Z7
+	ADDQ         $+768, SI
+	ADDQ         $0x04, R8
+	ADDQ         $0x04, R9
+	ADDQ         $0x04, R11
+	ADDQ         $0x04, R12
+	DECQ         DI
+	JNZ          one630
+
+done631:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked633
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z6, (BX)
+	ADDQ    CX, BX
+	JMP     next634
+
+masked633:
+	MOVL    $-1, DI
+	BZHIL   SI, DI, SI
+	KMOVW   SI, K1
+	VMOVUPS Z0, K1, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, K1, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, K1, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z6, K1, (BX)
+	ADDQ    CX, BX
+
+next634:
+	LEAQ    64(AX), AX
+	SUBQ    $0x10, DX
+	JLE     done632
+	CMPQ    DX, $0x10
+	JL      masked635
+	VMOVUPS Z1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z3, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z5, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z7, (AX)
+	ADDQ    CX, AX
+	JMP     next636
+
+masked635:
+	MOVL    $-1, BX
+	BZHIL   DX, BX, DX
+	KMOVW   DX, K1
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z3, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z5, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z7, K1, (AX)
+	ADDQ    CX, AX
+
+next636:
+done632:
+	VZEROUPPER
+	RET
+
+// func blocks16x5AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+// Requires: AVX, AVX512BW, AVX512F, BMI2
+TEXT ·blocks16x5AVX512(SB), NOSPLIT, $0-80
+	MOVQ   $0x00000004, AX
+	MOVQ   a+8(FP), CX
+	MOVQ   rs+16(FP), DX
+	LEAQ   (DX)(DX*2), BX
+	MOVQ   b+24(FP), SI
+	MOVQ   blocks+0(FP), DI
+	MOVQ   xs+56(FP), R8
+	MOVQ   corr+64(FP), R9
+	MOVQ   ss+72(FP), R10
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	LEAQ   (R10)(R10*2), R12
+	LEAQ   (R8)(R12*1), R11
+	LEAQ   (R9)(R12*1), R12
+	VPXORD Z10, Z10, Z10
+	SUBQ   $0x01, DI
+	JL     rest638
+
+loop637:
+	VMOVAPS      Z10, Z11
+	VMOVAPS      Z10, Z12
+	VMOVAPS      Z10, Z13
+	VMOVAPS      Z10, Z14
+	VMOVAPS      Z10, Z15
+	VMOVAPS      Z10, Z16
+	VMOVAPS      Z10, Z17
+	VMOVAPS      Z10, Z18
+	VMOVAPS      Z10, Z19
+	VMOVAPS      Z10, Z20
+	VMOVUPS      (SI), Z21
+	VMOVUPS      64(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VMOVUPS      128(SI), Z21
+	VMOVUPS      192(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VMOVUPS      256(SI), Z21
+	VMOVUPS      320(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VMOVUPS      384(SI), Z21
+	VMOVUPS      448(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VBROADCASTSS (R8), Z21
+	VBROADCASTSS (R9), Z22
+	VPSUBD       Z22, Z11, Z11
+	VCVTDQ2PS    Z11, Z11
+	VMULPS       Z21, Z11, Z11
+	VFMADD231PS  512(SI), Z11, Z0
+	VPSUBD       Z22, Z12, Z12
+	VCVTDQ2PS    Z12, Z12
+	VMULPS       Z21, Z12, Z12
+	VFMADD231PS  576(SI), Z12, Z1
+	VBROADCASTSS (R8)(R10*1), Z11
+	VBROADCASTSS (R9)(R10*1), Z12
+	VPSUBD       Z12, Z13, Z13
+	VCVTDQ2PS    Z13, Z13
+	VMULPS       Z11, Z13, Z13
+	VFMADD231PS  512(SI), Z13, Z2
+	VPSUBD       Z12, Z14, Z14
+	VCVTDQ2PS    Z14, Z14
+	VMULPS       Z11, Z14, Z14
+	VFMADD231PS  576(SI), Z14, Z3
+	VBROADCASTSS (R8)(R10*2), Z11
+	VBROADCASTSS (R9)(R10*2), Z12
+	VPSUBD       Z12, Z15, Z15
+	VCVTDQ2PS    Z15, Z15
+	VMULPS       Z11, Z15, Z15
+	VFMADD231PS  512(SI), Z15, Z4
+	VPSUBD       Z12, Z16, Z16
+	VCVTDQ2PS    Z16, Z16
+	VMULPS       Z11, Z16, Z16
+	VFMADD231PS  576(SI), Z16, Z5
+	VBROADCASTSS (R11), Z11
+	VBROADCASTSS (R12), Z12
+	VPSUBD       Z12, Z17, Z17
+	VCVTDQ2PS    Z17, Z17
+	VMULPS       Z11, Z17, Z17
+	VFMADD231PS  512(SI), Z17, Z6
+	VPSUBD       Z12, Z18, Z18
+	VCVTDQ2PS    Z18, Z18
+	VMULPS       Z11, Z18, Z18
+	VFMADD231PS  576(SI), Z18, Z7
+	VBROADCASTSS (R11)(R10*1), Z11
+	VBROADCASTSS (R12)(R10*1), Z12
+	VPSUBD       Z12, Z19, Z19
+	VCVTDQ2PS    Z19, Z19
+	VMULPS       Z11, Z19, Z19
+	VFMADD231PS  512(SI), Z19, Z8
+	VPSUBD       Z12, Z20, Z20
+	VCVTDQ2PS    Z20, Z20
+	VMULPS       Z11, Z20, Z20
+	VFMADD231PS  576(SI), Z20, Z9
+	ADDQ         $+640, SI
+	ADDQ         $0x04, R8
+	ADDQ         $0x04, R9
+	ADDQ         $0x04, R11
+	ADDQ         $0x04, R12
+	SUBQ         $0x01, DI
+	JGE          loop637
+
+rest638:
+	ADDQ $0x01, DI
+	JZ   done640
+
+one639:
+	VMOVAPS      Z10, Z11
+	VMOVAPS      Z10, Z12
+	VMOVAPS      Z10, Z13
+	VMOVAPS      Z10, Z14
+	VMOVAPS      Z10, Z15
+	VMOVAPS      Z10, Z16
+	VMOVAPS      Z10, Z17
+	VMOVAPS      Z10, Z18
+	VMOVAPS      Z10, Z19
+	VMOVAPS      Z10, Z20
+	VMOVUPS      (SI), Z21
+	VMOVUPS      64(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VMOVUPS      128(SI), Z21
+	VMOVUPS      192(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VMOVUPS      256(SI), Z21
+	VMOVUPS      320(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VMOVUPS      384(SI), Z21
+	VMOVUPS      448(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VBROADCASTSS (R8), Z21
+	VBROADCASTSS (R9), Z22
+	VPSUBD       Z22, Z11, Z11
+	VCVTDQ2PS    Z11, Z11
+	VMULPS       Z21, Z11, Z11
+	VFMADD231PS  512(SI), Z11, Z0
+	VPSUBD       Z22, Z12, Z12
+	VCVTDQ2PS    Z12, Z12
+	VMULPS       Z21, Z12, Z12
+	VFMADD231PS  576(SI), Z12, Z1
+	VBROADCASTSS (R8)(R10*1), Z11
+	VBROADCASTSS (R9)(R10*1), Z12
+	VPSUBD       Z12, Z13, Z13
+	VCVTDQ2PS    Z13, Z13
+	VMULPS       Z11, Z13, Z13
+	VFMADD231PS  512(SI), Z13, Z2
+	VPSUBD       Z12, Z14, Z14
+	VCVTDQ2PS    Z14, Z14
+	VMULPS       Z11, Z14, Z14
+	VFMADD231PS  576(SI), Z14, Z3
+	VBROADCASTSS (R8)(R10*2), Z11
+	VBROADCASTSS (R9)(R10*2), Z12
+	VPSUBD       Z12, Z15, Z15
+	VCVTDQ2PS    Z15, Z15
+	VMULPS       Z11, Z15, Z15
+	VFMADD231PS  512(SI), Z15, Z4
+	VPSUBD       Z12, Z16, Z16
+	VCVTDQ2PS    Z16, Z16
+	VMULPS       Z11, Z16, Z16
+	VFMADD231PS  576(SI), Z16, Z5
+	VBROADCASTSS (R11), Z11
+	VBROADCASTSS (R12), Z12
+	VPSUBD       Z12, Z17, Z17
+	VCVTDQ2PS    Z17, Z17
+	VMULPS       Z11, Z17, Z17
+	VFMADD231PS  512(SI), Z17, Z6
+	VPSUBD       Z12, Z18, Z18
+	VCVTDQ2PS    Z18, Z18
+	VMULPS       Z11, Z18, Z18
+	VFMADD231PS  576(SI), Z18, Z7
+	VBROADCASTSS (R11)(R10*1), Z11
+	VBROADCASTSS (R12)(R10*1), Z12
+	VPSUBD       Z12, Z19, Z19
+	VCVTDQ2PS    Z19, Z19
+	VMULPS       Z11, Z19, Z19
+	VFMADD231PS  512(SI), Z19, Z8
+	VPSUBD       Z12, Z20, Z20
+	VCVTDQ2PS    Z20, Z20
+	VMULPS       Z11, Z20, Z20
+	VFMADD231PS  576(SI), Z20, Z9
+	ADDQ         $+640, SI
+	ADDQ         $0x04, R8
+	ADDQ         $0x04, R9
+	ADDQ         $0x04, R11
+	ADDQ         $0x04, R12
+	DECQ         DI
+	JNZ          one639
+
+done640:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked642
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z6, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z8, (BX)
+	ADDQ    CX, BX
+	JMP     next643
+
+masked642:
+	MOVL    $-1, DI
+	BZHIL   SI, DI, SI
+	KMOVW   SI, K1
+	VMOVUPS Z0, K1, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, K1, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, K1, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z6, K1, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z8, K1, (BX)
+	ADDQ    CX, BX
+
+next643:
+	LEAQ    64(AX), AX
+	SUBQ    $0x10, DX
+	JLE     done641
+	CMPQ    DX, $0x10
+	JL      masked644
+	VMOVUPS Z1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z3, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z5, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z7, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z9, (AX)
+	ADDQ    CX, AX
+	JMP     next645
+
+masked644:
+	MOVL    $-1, BX
+	BZHIL   DX, BX, DX
+	KMOVW   DX, K1
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z3, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z5, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z7, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z9, K1, (AX)
+	ADDQ    CX, AX
+
+next645:
+done641:
+	VZEROUPPER
+	RET
+
+// func blocks16Minx5AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+// Requires: AVX, AVX512BW, AVX512F, BMI2
+TEXT ·blocks16Minx5AVX512(SB), NOSPLIT, $0-80
+	MOVQ   $0x00000004, AX
+	MOVQ   a+8(FP), CX
+	MOVQ   rs+16(FP), DX
+	LEAQ   (DX)(DX*2), BX
+	MOVQ   b+24(FP), SI
+	MOVQ   blocks+0(FP), DI
+	MOVQ   xs+56(FP), R8
+	MOVQ   corr+64(FP), R9
+	MOVQ   ss+72(FP), R10
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	LEAQ   (R10)(R10*2), R12
+	LEAQ   (R8)(R12*1), R11
+	LEAQ   (R9)(R12*1), R12
+	VPXORD Z10, Z10, Z10
+	SUBQ   $0x01, DI
+	JL     rest647
+
+loop646:
+	VMOVAPS      Z10, Z11
+	VMOVAPS      Z10, Z12
+	VMOVAPS      Z10, Z13
+	VMOVAPS      Z10, Z14
+	VMOVAPS      Z10, Z15
+	VMOVAPS      Z10, Z16
+	VMOVAPS      Z10, Z17
+	VMOVAPS      Z10, Z18
+	VMOVAPS      Z10, Z19
+	VMOVAPS      Z10, Z20
+	VMOVUPS      (SI), Z21
+	VMOVUPS      64(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VMOVUPS      128(SI), Z21
+	VMOVUPS      192(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VMOVUPS      256(SI), Z21
+	VMOVUPS      320(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VMOVUPS      384(SI), Z21
+	VMOVUPS      448(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VBROADCASTSS (R8), Z21
+	VBROADCASTSS (R9), Z22
+	VCVTDQ2PS    Z11, Z11
+	VMULPS       Z21, Z11, Z11
+	VFMADD231PS  512(SI), Z11, Z0
+	VFNMADD231PS 640(SI), Z22, Z0
+	VCVTDQ2PS    Z12, Z12
+	VMULPS       Z21, Z12, Z12
+	VFMADD231PS  576(SI), Z12, Z1
+	VFNMADD231PS 704(SI), Z22, Z1
+	VBROADCASTSS (R8)(R10*1), Z11
+	VBROADCASTSS (R9)(R10*1), Z12
+	VCVTDQ2PS    Z13, Z13
+	VMULPS       Z11, Z13, Z13
+	VFMADD231PS  512(SI), Z13, Z2
+	VFNMADD231PS 640(SI), Z12, Z2
+	VCVTDQ2PS    Z14, Z14
+	VMULPS       Z11, Z14, Z14
+	VFMADD231PS  576(SI), Z14, Z3
+	VFNMADD231PS 704(SI), Z12, Z3
+	VBROADCASTSS (R8)(R10*2), Z11
+	VBROADCASTSS (R9)(R10*2), Z12
+	VCVTDQ2PS    Z15, Z15
+	VMULPS       Z11, Z15, Z15
+	VFMADD231PS  512(SI), Z15, Z4
+	VFNMADD231PS 640(SI), Z12, Z4
+	VCVTDQ2PS    Z16, Z16
+	VMULPS       Z11, Z16, Z16
+	VFMADD231PS  576(SI), Z16, Z5
+	VFNMADD231PS 704(SI), Z12, Z5
+	VBROADCASTSS (R11), Z11
+	VBROADCASTSS (R12), Z12
+	VCVTDQ2PS    Z17, Z17
+	VMULPS       Z11, Z17, Z17
+	VFMADD231PS  512(SI), Z17, Z6
+	VFNMADD231PS 640(SI), Z12, Z6
+	VCVTDQ2PS    Z18, Z18
+	VMULPS       Z11, Z18, Z18
+	VFMADD231PS  576(SI), Z18, Z7
+	VFNMADD231PS 704(SI), Z12, Z7
+	VBROADCASTSS (R11)(R10*1), Z11
+	VBROADCASTSS (R12)(R10*1), Z12
+	VCVTDQ2PS    Z19, Z19
+	VMULPS       Z11, Z19, Z19
+	VFMADD231PS  512(SI), Z19, Z8
+	VFNMADD231PS 640(SI), Z12, Z8
+	VCVTDQ2PS    Z20, Z20
+	VMULPS       Z11, Z20, Z20
+	VFMADD231PS  576(SI), Z20, Z9
+	VFNMADD231PS 704(SI), Z12, Z9
+	ADDQ         $+768, SI
+	ADDQ         $0x04, R8
+	ADDQ         $0x04, R9
+	ADDQ         $0x04, R11
+	ADDQ         $0x04, R12
+	SUBQ         $0x01, DI
+	JGE          loop646
+
+rest647:
+	ADDQ $0x01, DI
+	JZ   done649
+
+one648:
+	VMOVAPS      Z10, Z11
+	VMOVAPS      Z10, Z12
+	VMOVAPS      Z10, Z13
+	VMOVAPS      Z10, Z14
+	VMOVAPS      Z10, Z15
+	VMOVAPS      Z10, Z16
+	VMOVAPS      Z10, Z17
+	VMOVAPS      Z10, Z18
+	VMOVAPS      Z10, Z19
+	VMOVAPS      Z10, Z20
+	VMOVUPS      (SI), Z21
+	VMOVUPS      64(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VMOVUPS      128(SI), Z21
+	VMOVUPS      192(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VMOVUPS      256(SI), Z21
+	VMOVUPS      320(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VMOVUPS      384(SI), Z21
+	VMOVUPS      448(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VBROADCASTSS (R8), Z21
+	VBROADCASTSS (R9), Z22
+	VCVTDQ2PS    Z11, Z11
+	VMULPS       Z21, Z11, Z11
+	VFMADD231PS  512(SI), Z11, Z0
+	VFNMADD231PS 640(SI), Z22, Z0
+	VCVTDQ2PS    Z12, Z12
+	VMULPS       Z21, Z12, Z12
+	VFMADD231PS  576(SI), Z12, Z1
+	VFNMADD231PS 704(SI), Z22, Z1
+	VBROADCASTSS (R8)(R10*1), Z11
+	VBROADCASTSS (R9)(R10*1), Z12
+	VCVTDQ2PS    Z13, Z13
+	VMULPS       Z11, Z13, Z13
+	VFMADD231PS  512(SI), Z13, Z2
+	VFNMADD231PS 640(SI), Z12, Z2
+	VCVTDQ2PS    Z14, Z14
+	VMULPS       Z11, Z14, Z14
+	VFMADD231PS  576(SI), Z14, Z3
+	VFNMADD231PS 704(SI), Z12, Z3
+	VBROADCASTSS (R8)(R10*2), Z11
+	VBROADCASTSS (R9)(R10*2), Z12
+	VCVTDQ2PS    Z15, Z15
+	VMULPS       Z11, Z15, Z15
+	VFMADD231PS  512(SI), Z15, Z4
+	VFNMADD231PS 640(SI), Z12, Z4
+	VCVTDQ2PS    Z16, Z16
+	VMULPS       Z11, Z16, Z16
+	VFMADD231PS  576(SI), Z16, Z5
+	VFNMADD231PS 704(SI), Z12, Z5
+	VBROADCASTSS (R11), Z11
+	VBROADCASTSS (R12), Z12
+	VCVTDQ2PS    Z17, Z17
+	VMULPS       Z11, Z17, Z17
+	VFMADD231PS  512(SI), Z17, Z6
+	VFNMADD231PS 640(SI), Z12, Z6
+	VCVTDQ2PS    Z18, Z18
+	VMULPS       Z11, Z18, Z18
+	VFMADD231PS  576(SI), Z18, Z7
+	VFNMADD231PS 704(SI), Z12, Z7
+	VBROADCASTSS (R11)(R10*1), Z11
+	VBROADCASTSS (R12)(R10*1), Z12
+	VCVTDQ2PS    Z19, Z19
+	VMULPS       Z11, Z19, Z19
+	VFMADD231PS  512(SI), Z19, Z8
+	VFNMADD231PS 640(SI), Z12, Z8
+	VCVTDQ2PS    Z20, Z20
+	VMULPS       Z11, Z20, Z20
+	VFMADD231PS  576(SI), Z20, Z9
+	VFNMADD231PS 704(SI), Z12, Z9
+	ADDQ         $+768, SI
+	ADDQ         $0x04, R8
+	ADDQ         $0x04, R9
+	ADDQ         $0x04, R11
+	ADDQ         $0x04, R12
+	DECQ         DI
+	JNZ          one648
+
+done649:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked651
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z6, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z8, (BX)
+	ADDQ    CX, BX
+	JMP     next652
+
+masked651:
+	MOVL    $-1, DI
+	BZHIL   SI, DI, SI
+	KMOVW   SI, K1
+	VMOVUPS Z0, K1, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, K1, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, K1, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z6, K1, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z8, K1, (BX)
+	ADDQ    CX, BX
+
+next652:
+	LEAQ    64(AX), AX
+	SUBQ    $0x10, DX
+	JLE     done650
+	CMPQ    DX, $0x10
+	JL      masked653
+	VMOVUPS Z1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z3, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z5, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z7, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z9, (AX)
+	ADDQ    CX, AX
+	JMP     next654
+
+masked653:
+	MOVL    $-1, BX
+	BZHIL   DX, BX, DX
+	KMOVW   DX, K1
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z3, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z5, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z7, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z9, K1, (AX)
+	ADDQ    CX, AX
+
+next654:
+done650:
+	VZEROUPPER
+	RET
+
+// func blocks32x1AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+// Requires: AVX, AVX512BW, AVX512F, BMI2
+TEXT ·blocks32x1AVX512(SB), NOSPLIT, $0-80
+	MOVQ   $0x00000004, AX
+	MOVQ   a+8(FP), CX
+	MOVQ   rs+16(FP), DX
+	MOVQ   b+24(FP), DX
+	MOVQ   blocks+0(FP), BX
+	MOVQ   xs+56(FP), SI
+	MOVQ   corr+64(FP), DI
+	MOVQ   ss+72(FP), R8
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	SUBQ   $0x01, BX
+	JL     rest656
+
+loop655:
+	VMOVAPS      Z2, Z3
+	VMOVAPS      Z2, Z4
+	VMOVUPS      (DX), Z5
+	VMOVUPS      64(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VMOVUPS      128(DX), Z5
+	VMOVUPS      192(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VMOVUPS      256(DX), Z5
+	VMOVUPS      320(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VMOVUPS      384(DX), Z5
+	VMOVUPS      448(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VMOVUPS      512(DX), Z5
+	VMOVUPS      576(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VMOVUPS      640(DX), Z5
+	VMOVUPS      704(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VMOVUPS      768(DX), Z5
+	VMOVUPS      832(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VMOVUPS      896(DX), Z5
+	VMOVUPS      960(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VBROADCASTSS (SI), Z5
+	VBROADCASTSS (DI), Z6
+	VPSUBD       Z6, Z3, Z3
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       Z5, Z3, Z3
+	VFMADD231PS  1024(DX), Z3, Z0
+	VPSUBD       Z6, Z4, Z4
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       Z5, Z4, Z4
+	VFMADD231PS  1088(DX), Z4, Z1
+	ADDQ         $+1152, DX
+	ADDQ         $0x04, SI
+	ADDQ         $0x04, DI
+	SUBQ         $0x01, BX
+	JGE          loop655
+
+rest656:
+	ADDQ $0x01, BX
+	JZ   done658
+
+one657:
+	VMOVAPS      Z2, Z3
+	VMOVAPS      Z2, Z4
+	VMOVUPS      (DX), Z5
+	VMOVUPS      64(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VMOVUPS      128(DX), Z5
+	VMOVUPS      192(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VMOVUPS      256(DX), Z5
+	VMOVUPS      320(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VMOVUPS      384(DX), Z5
+	VMOVUPS      448(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VMOVUPS      512(DX), Z5
+	VMOVUPS      576(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VMOVUPS      640(DX), Z5
+	VMOVUPS      704(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VMOVUPS      768(DX), Z5
+	VMOVUPS      832(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VMOVUPS      896(DX), Z5
+	VMOVUPS      960(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VBROADCASTSS (SI), Z5
+	VBROADCASTSS (DI), Z6
+	VPSUBD       Z6, Z3, Z3
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       Z5, Z3, Z3
+	VFMADD231PS  1024(DX), Z3, Z0
+	VPSUBD       Z6, Z4, Z4
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       Z5, Z4, Z4
+	VFMADD231PS  1088(DX), Z4, Z1
+	ADDQ         $+1152, DX
+	ADDQ         $0x04, SI
+	ADDQ         $0x04, DI
+	DECQ         BX
+	JNZ          one657
+
+done658:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked660
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	JMP     next661
+
+masked660:
+	MOVL    $-1, DI
+	BZHIL   SI, DI, SI
+	KMOVW   SI, K1
+	VMOVUPS Z0, K1, (BX)
+	ADDQ    CX, BX
+
+next661:
+	LEAQ    64(AX), AX
+	SUBQ    $0x10, DX
+	JLE     done659
+	CMPQ    DX, $0x10
+	JL      masked662
+	VMOVUPS Z1, (AX)
+	ADDQ    CX, AX
+	JMP     next663
+
+masked662:
+	MOVL    $-1, BX
+	BZHIL   DX, BX, DX
+	KMOVW   DX, K1
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    CX, AX
+
+next663:
+done659:
+	VZEROUPPER
+	RET
+
+// func blocks32Minx1AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+// Requires: AVX, AVX512BW, AVX512F, BMI2
+TEXT ·blocks32Minx1AVX512(SB), NOSPLIT, $0-80
+	MOVQ   $0x00000004, AX
+	MOVQ   a+8(FP), CX
+	MOVQ   rs+16(FP), DX
+	MOVQ   b+24(FP), DX
+	MOVQ   blocks+0(FP), BX
+	MOVQ   xs+56(FP), SI
+	MOVQ   corr+64(FP), DI
+	MOVQ   ss+72(FP), R8
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	SUBQ   $0x01, BX
+	JL     rest665
+
+loop664:
+	VMOVAPS      Z2, Z3
+	VMOVAPS      Z2, Z4
+	VMOVUPS      (DX), Z5
+	VMOVUPS      64(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VMOVUPS      128(DX), Z5
+	VMOVUPS      192(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VMOVUPS      256(DX), Z5
+	VMOVUPS      320(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VMOVUPS      384(DX), Z5
+	VMOVUPS      448(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VMOVUPS      512(DX), Z5
+	VMOVUPS      576(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VMOVUPS      640(DX), Z5
+	VMOVUPS      704(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VMOVUPS      768(DX), Z5
+	VMOVUPS      832(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VMOVUPS      896(DX), Z5
+	VMOVUPS      960(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VBROADCASTSS (SI), Z5
+	VBROADCASTSS (DI), Z6
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       Z5, Z3, Z3
+	VFMADD231PS  1024(DX), Z3, Z0
+	VFNMADD231PS 1152(DX), Z6, Z0
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       Z5, Z4, Z4
+	VFMADD231PS  1088(DX), Z4, Z1
+	VFNMADD231PS 1216(DX), Z6, Z1
+	ADDQ         $+1280, DX
+	ADDQ         $0x04, SI
+	ADDQ         $0x04, DI
+	SUBQ         $0x01, BX
+	JGE          loop664
+
+rest665:
+	ADDQ $0x01, BX
+	JZ   done667
+
+one666:
+	VMOVAPS      Z2, Z3
+	VMOVAPS      Z2, Z4
+	VMOVUPS      (DX), Z5
+	VMOVUPS      64(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VMOVUPS      128(DX), Z5
+	VMOVUPS      192(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VMOVUPS      256(DX), Z5
+	VMOVUPS      320(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VMOVUPS      384(DX), Z5
+	VMOVUPS      448(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VMOVUPS      512(DX), Z5
+	VMOVUPS      576(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VMOVUPS      640(DX), Z5
+	VMOVUPS      704(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VMOVUPS      768(DX), Z5
+	VMOVUPS      832(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VMOVUPS      896(DX), Z5
+	VMOVUPS      960(DX), Z6
+	VPSRLW       $0x08, Z5, Z7
+	VPSLLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z5, Z5
+	VPSRLW       $0x08, Z6, Z8
+	VPSLLW       $0x08, Z6, Z6
+	VPSRLW       $0x08, Z6, Z6
+	VPBROADCASTD (CX), Z9
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z7, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z5, Z10, Z10
+	VPADDD       Z10, Z3, Z3
+	VPSRAW       $0x08, Z9, Z10
+	VPMADDWD     Z8, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	VPSLLW       $0x08, Z9, Z10
+	VPSRAW       $0x08, Z10, Z10
+	VPMADDWD     Z6, Z10, Z10
+	VPADDD       Z10, Z4, Z4
+	ADDQ         AX, CX
+	VBROADCASTSS (SI), Z5
+	VBROADCASTSS (DI), Z6
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       Z5, Z3, Z3
+	VFMADD231PS  1024(DX), Z3, Z0
+	VFNMADD231PS 1152(DX), Z6, Z0
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       Z5, Z4, Z4
+	VFMADD231PS  1088(DX), Z4, Z1
+	VFNMADD231PS 1216(DX), Z6, Z1
+	ADDQ         $+1280, DX
+	ADDQ         $0x04, SI
+	ADDQ         $0x04, DI
+	DECQ         BX
+	JNZ          one666
+
+done667:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked669
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	JMP     next670
+
+masked669:
+	MOVL    $-1, DI
+	BZHIL   SI, DI, SI
+	KMOVW   SI, K1
+	VMOVUPS Z0, K1, (BX)
+	ADDQ    CX, BX
+
+next670:
+	LEAQ    64(AX), AX
+	SUBQ    $0x10, DX
+	JLE     done668
+	CMPQ    DX, $0x10
+	JL      masked671
+	VMOVUPS Z1, (AX)
+	ADDQ    CX, AX
+	JMP     next672
+
+masked671:
+	MOVL    $-1, BX
+	BZHIL   DX, BX, DX
+	KMOVW   DX, K1
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    CX, AX
+
+next672:
+done668:
+	VZEROUPPER
+	RET
+
+// func blocks32x2AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+// Requires: AVX, AVX512BW, AVX512F, BMI2
+TEXT ·blocks32x2AVX512(SB), NOSPLIT, $0-80
+	MOVQ   $0x00000004, AX
+	MOVQ   a+8(FP), CX
+	MOVQ   rs+16(FP), DX
+	MOVQ   b+24(FP), BX
+	MOVQ   blocks+0(FP), SI
+	MOVQ   xs+56(FP), DI
+	MOVQ   corr+64(FP), R8
+	MOVQ   ss+72(FP), R9
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	SUBQ   $0x01, SI
+	JL     rest674
+
+loop673:
+	VMOVAPS      Z4, Z5
+	VMOVAPS      Z4, Z6
+	VMOVAPS      Z4, Z7
+	VMOVAPS      Z4, Z8
+	VMOVUPS      (BX), Z9
+	VMOVUPS      64(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VMOVUPS      128(BX), Z9
+	VMOVUPS      192(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VMOVUPS      256(BX), Z9
+	VMOVUPS      320(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VMOVUPS      384(BX), Z9
+	VMOVUPS      448(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VMOVUPS      512(BX), Z9
+	VMOVUPS      576(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VMOVUPS      640(BX), Z9
+	VMOVUPS      704(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VMOVUPS      768(BX), Z9
+	VMOVUPS      832(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VMOVUPS      896(BX), Z9
+	VMOVUPS      960(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VBROADCASTSS (DI), Z9
+	VBROADCASTSS (R8), Z10
+	VPSUBD       Z10, Z5, Z5
+	VCVTDQ2PS    Z5, Z5
+	VMULPS       Z9, Z5, Z5
+	VFMADD231PS  1024(BX), Z5, Z0
+	VPSUBD       Z10, Z6, Z6
+	VCVTDQ2PS    Z6, Z6
+	VMULPS       Z9, Z6, Z6
+	VFMADD231PS  1088(BX), Z6, Z1
+	VBROADCASTSS (DI)(R9*1), Z5
+	VBROADCASTSS (R8)(R9*1), Z6
+	VPSUBD       Z6, Z7, Z7
+	VCVTDQ2PS    Z7, Z7
+	VMULPS       Z5, Z7, Z7
+	VFMADD231PS  1024(BX), Z7, Z2
+	VPSUBD       Z6, Z8, Z8
+	VCVTDQ2PS    Z8, Z8
+	VMULPS       Z5, Z8, Z8
+	VFMADD231PS  1088(BX), Z8, Z3
+	ADDQ         $+1152, BX
+	ADDQ         $0x04, DI
+	ADDQ         $0x04, R8
+	SUBQ         $0x01, SI
+	JGE          loop673
+
+rest674:
+	ADDQ $0x01, SI
+	JZ   done676
+
+one675:
+	VMOVAPS      Z4, Z5
+	VMOVAPS      Z4, Z6
+	VMOVAPS      Z4, Z7
+	VMOVAPS      Z4, Z8
+	VMOVUPS      (BX), Z9
+	VMOVUPS      64(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VMOVUPS      128(BX), Z9
+	VMOVUPS      192(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VMOVUPS      256(BX), Z9
+	VMOVUPS      320(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VMOVUPS      384(BX), Z9
+	VMOVUPS      448(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VMOVUPS      512(BX), Z9
+	VMOVUPS      576(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VMOVUPS      640(BX), Z9
+	VMOVUPS      704(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VMOVUPS      768(BX), Z9
+	VMOVUPS      832(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VMOVUPS      896(BX), Z9
+	VMOVUPS      960(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VBROADCASTSS (DI), Z9
+	VBROADCASTSS (R8), Z10
+	VPSUBD       Z10, Z5, Z5
+	VCVTDQ2PS    Z5, Z5
+	VMULPS       Z9, Z5, Z5
+	VFMADD231PS  1024(BX), Z5, Z0
+	VPSUBD       Z10, Z6, Z6
+	VCVTDQ2PS    Z6, Z6
+	VMULPS       Z9, Z6, Z6
+	VFMADD231PS  1088(BX), Z6, Z1
+	VBROADCASTSS (DI)(R9*1), Z5
+	VBROADCASTSS (R8)(R9*1), Z6
+	VPSUBD       Z6, Z7, Z7
+	VCVTDQ2PS    Z7, Z7
+	VMULPS       Z5, Z7, Z7
+	VFMADD231PS  1024(BX), Z7, Z2
+	VPSUBD       Z6, Z8, Z8
+	VCVTDQ2PS    Z8, Z8
+	VMULPS       Z5, Z8, Z8
+	VFMADD231PS  1088(BX), Z8, Z3
+	ADDQ         $+1152, BX
+	ADDQ         $0x04, DI
+	ADDQ         $0x04, R8
+	DECQ         SI
+	JNZ          one675
+
+done676:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked678
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, (BX)
+	ADDQ    CX, BX
+	JMP     next679
+
+masked678:
+	MOVL    $-1, DI
+	BZHIL   SI, DI, SI
+	KMOVW   SI, K1
+	VMOVUPS Z0, K1, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, K1, (BX)
+	ADDQ    CX, BX
+
+next679:
+	LEAQ    64(AX), AX
+	SUBQ    $0x10, DX
+	JLE     done677
+	CMPQ    DX, $0x10
+	JL      masked680
+	VMOVUPS Z1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z3, (AX)
+	ADDQ    CX, AX
+	JMP     next681
+
+masked680:
+	MOVL    $-1, BX
+	BZHIL   DX, BX, DX
+	KMOVW   DX, K1
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z3, K1, (AX)
+	ADDQ    CX, AX
+
+next681:
+done677:
+	VZEROUPPER
+	RET
+
+// func blocks32Minx2AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+// Requires: AVX, AVX512BW, AVX512F, BMI2
+TEXT ·blocks32Minx2AVX512(SB), NOSPLIT, $0-80
+	MOVQ   $0x00000004, AX
+	MOVQ   a+8(FP), CX
+	MOVQ   rs+16(FP), DX
+	MOVQ   b+24(FP), BX
+	MOVQ   blocks+0(FP), SI
+	MOVQ   xs+56(FP), DI
+	MOVQ   corr+64(FP), R8
+	MOVQ   ss+72(FP), R9
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	SUBQ   $0x01, SI
+	JL     rest683
+
+loop682:
+	VMOVAPS      Z4, Z5
+	VMOVAPS      Z4, Z6
+	VMOVAPS      Z4, Z7
+	VMOVAPS      Z4, Z8
+	VMOVUPS      (BX), Z9
+	VMOVUPS      64(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VMOVUPS      128(BX), Z9
+	VMOVUPS      192(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VMOVUPS      256(BX), Z9
+	VMOVUPS      320(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VMOVUPS      384(BX), Z9
+	VMOVUPS      448(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VMOVUPS      512(BX), Z9
+	VMOVUPS      576(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VMOVUPS      640(BX), Z9
+	VMOVUPS      704(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VMOVUPS      768(BX), Z9
+	VMOVUPS      832(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VMOVUPS      896(BX), Z9
+	VMOVUPS      960(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VBROADCASTSS (DI), Z9
+	VBROADCASTSS (R8), Z10
+	VCVTDQ2PS    Z5, Z5
+	VMULPS       Z9, Z5, Z5
+	VFMADD231PS  1024(BX), Z5, Z0
+	VFNMADD231PS 1152(BX), Z10, Z0
+	VCVTDQ2PS    Z6, Z6
+	VMULPS       Z9, Z6, Z6
+	VFMADD231PS  1088(BX), Z6, Z1
+	VFNMADD231PS 1216(BX), Z10, Z1
+	VBROADCASTSS (DI)(R9*1), Z5
+	VBROADCASTSS (R8)(R9*1), Z6
+	VCVTDQ2PS    Z7, Z7
+	VMULPS       Z5, Z7, Z7
+	VFMADD231PS  1024(BX), Z7, Z2
+	VFNMADD231PS 1152(BX), Z6, Z2
+	VCVTDQ2PS    Z8, Z8
+	VMULPS       Z5, Z8, Z8
+	VFMADD231PS  1088(BX), Z8, Z3
+	VFNMADD231PS 1216(BX), Z6, Z3
+	ADDQ         $+1280, BX
+	ADDQ         $0x04, DI
+	ADDQ         $0x04, R8
+	SUBQ         $0x01, SI
+	JGE          loop682
+
+rest683:
+	ADDQ $0x01, SI
+	JZ   done685
+
+one684:
+	VMOVAPS      Z4, Z5
+	VMOVAPS      Z4, Z6
+	VMOVAPS      Z4, Z7
+	VMOVAPS      Z4, Z8
+	VMOVUPS      (BX), Z9
+	VMOVUPS      64(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VMOVUPS      128(BX), Z9
+	VMOVUPS      192(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VMOVUPS      256(BX), Z9
+	VMOVUPS      320(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VMOVUPS      384(BX), Z9
+	VMOVUPS      448(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VMOVUPS      512(BX), Z9
+	VMOVUPS      576(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VMOVUPS      640(BX), Z9
+	VMOVUPS      704(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VMOVUPS      768(BX), Z9
+	VMOVUPS      832(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VMOVUPS      896(BX), Z9
+	VMOVUPS      960(BX), Z10
+	VPSRLW       $0x08, Z9, Z11
+	VPSLLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z9, Z9
+	VPSRLW       $0x08, Z10, Z12
+	VPSLLW       $0x08, Z10, Z10
+	VPSRLW       $0x08, Z10, Z10
+	VPBROADCASTD (CX), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z5, Z5
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z6, Z6
+	VPBROADCASTD (CX)(DX*1), Z13
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z11, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z9, Z14, Z14
+	VPADDD       Z14, Z7, Z7
+	VPSRAW       $0x08, Z13, Z14
+	VPMADDWD     Z12, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	VPSLLW       $0x08, Z13, Z14
+	VPSRAW       $0x08, Z14, Z14
+	VPMADDWD     Z10, Z14, Z14
+	VPADDD       Z14, Z8, Z8
+	ADDQ         AX, CX
+	VBROADCASTSS (DI), Z9
+	VBROADCASTSS (R8), Z10
+	VCVTDQ2PS    Z5, Z5
+	VMULPS       Z9, Z5, Z5
+	VFMADD231PS  1024(BX), Z5, Z0
+	VFNMADD231PS 1152(BX), Z10, Z0
+	VCVTDQ2PS    Z6, Z6
+	VMULPS       Z9, Z6, Z6
+	VFMADD231PS  1088(BX), Z6, Z1
+	VFNMADD231PS 1216(BX), Z10, Z1
+	VBROADCASTSS (DI)(R9*1), Z5
+	VBROADCASTSS (R8)(R9*1), Z6
+	VCVTDQ2PS    Z7, Z7
+	VMULPS       Z5, Z7, Z7
+	VFMADD231PS  1024(BX), Z7, Z2
+	VFNMADD231PS 1152(BX), Z6, Z2
+	VCVTDQ2PS    Z8, Z8
+	VMULPS       Z5, Z8, Z8
+	VFMADD231PS  1088(BX), Z8, Z3
+	VFNMADD231PS 1216(BX), Z6, Z3
+	ADDQ         $+1280, BX
+	ADDQ         $0x04, DI
+	ADDQ         $0x04, R8
+	DECQ         SI
+	JNZ          one684
+
+done685:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked687
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, (BX)
+	ADDQ    CX, BX
+	JMP     next688
+
+masked687:
+	MOVL    $-1, DI
+	BZHIL   SI, DI, SI
+	KMOVW   SI, K1
+	VMOVUPS Z0, K1, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, K1, (BX)
+	ADDQ    CX, BX
+
+next688:
+	LEAQ    64(AX), AX
+	SUBQ    $0x10, DX
+	JLE     done686
+	CMPQ    DX, $0x10
+	JL      masked689
+	VMOVUPS Z1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z3, (AX)
+	ADDQ    CX, AX
+	JMP     next690
+
+masked689:
+	MOVL    $-1, BX
+	BZHIL   DX, BX, DX
+	KMOVW   DX, K1
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z3, K1, (AX)
+	ADDQ    CX, AX
+
+next690:
+done686:
+	VZEROUPPER
+	RET
+
+// func blocks32x3AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+// Requires: AVX, AVX512BW, AVX512F, BMI2
+TEXT ·blocks32x3AVX512(SB), NOSPLIT, $0-80
+	MOVQ   $0x00000004, AX
+	MOVQ   a+8(FP), CX
+	MOVQ   rs+16(FP), DX
+	MOVQ   b+24(FP), BX
+	MOVQ   blocks+0(FP), SI
+	MOVQ   xs+56(FP), DI
+	MOVQ   corr+64(FP), R8
+	MOVQ   ss+72(FP), R9
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	SUBQ   $0x01, SI
+	JL     rest692
+
+loop691:
+	VMOVAPS      Z6, Z7
+	VMOVAPS      Z6, Z8
+	VMOVAPS      Z6, Z9
+	VMOVAPS      Z6, Z10
+	VMOVAPS      Z6, Z11
+	VMOVAPS      Z6, Z12
+	VMOVUPS      (BX), Z13
+	VMOVUPS      64(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VMOVUPS      128(BX), Z13
+	VMOVUPS      192(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VMOVUPS      256(BX), Z13
+	VMOVUPS      320(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VMOVUPS      384(BX), Z13
+	VMOVUPS      448(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VMOVUPS      512(BX), Z13
+	VMOVUPS      576(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VMOVUPS      640(BX), Z13
+	VMOVUPS      704(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VMOVUPS      768(BX), Z13
+	VMOVUPS      832(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VMOVUPS      896(BX), Z13
+	VMOVUPS      960(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VBROADCASTSS (DI), Z13
+	VBROADCASTSS (R8), Z14
+	VPSUBD       Z14, Z7, Z7
+	VCVTDQ2PS    Z7, Z7
+	VMULPS       Z13, Z7, Z7
+	VFMADD231PS  1024(BX), Z7, Z0
+	VPSUBD       Z14, Z8, Z8
+	VCVTDQ2PS    Z8, Z8
+	VMULPS       Z13, Z8, Z8
+	VFMADD231PS  1088(BX), Z8, Z1
+	VBROADCASTSS (DI)(R9*1), Z7
+	VBROADCASTSS (R8)(R9*1), Z8
+	VPSUBD       Z8, Z9, Z9
+	VCVTDQ2PS    Z9, Z9
+	VMULPS       Z7, Z9, Z9
+	VFMADD231PS  1024(BX), Z9, Z2
+	VPSUBD       Z8, Z10, Z10
+	VCVTDQ2PS    Z10, Z10
+	VMULPS       Z7, Z10, Z10
+	VFMADD231PS  1088(BX), Z10, Z3
+	VBROADCASTSS (DI)(R9*2), Z7
+	VBROADCASTSS (R8)(R9*2), Z8
+	VPSUBD       Z8, Z11, Z11
+	VCVTDQ2PS    Z11, Z11
+	VMULPS       Z7, Z11, Z11
+	VFMADD231PS  1024(BX), Z11, Z4
+	VPSUBD       Z8, Z12, Z12
+	VCVTDQ2PS    Z12, Z12
+	VMULPS       Z7, Z12, Z12
+	VFMADD231PS  1088(BX), Z12, Z5
+	ADDQ         $+1152, BX
+	ADDQ         $0x04, DI
+	ADDQ         $0x04, R8
+	SUBQ         $0x01, SI
+	JGE          loop691
+
+rest692:
+	ADDQ $0x01, SI
+	JZ   done694
+
+one693:
+	VMOVAPS      Z6, Z7
+	VMOVAPS      Z6, Z8
+	VMOVAPS      Z6, Z9
+	VMOVAPS      Z6, Z10
+	VMOVAPS      Z6, Z11
+	VMOVAPS      Z6, Z12
+	VMOVUPS      (BX), Z13
+	VMOVUPS      64(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VMOVUPS      128(BX), Z13
+	VMOVUPS      192(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VMOVUPS      256(BX), Z13
+	VMOVUPS      320(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VMOVUPS      384(BX), Z13
+	VMOVUPS      448(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VMOVUPS      512(BX), Z13
+	VMOVUPS      576(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VMOVUPS      640(BX), Z13
+	VMOVUPS      704(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VMOVUPS      768(BX), Z13
+	VMOVUPS      832(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VMOVUPS      896(BX), Z13
+	VMOVUPS      960(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VBROADCASTSS (DI), Z13
+	VBROADCASTSS (R8), Z14
+	VPSUBD       Z14, Z7, Z7
+	VCVTDQ2PS    Z7, Z7
+	VMULPS       Z13, Z7, Z7
+	VFMADD231PS  1024(BX), Z7, Z0
+	VPSUBD       Z14, Z8, Z8
+	VCVTDQ2PS    Z8, Z8
+	VMULPS       Z13, Z8, Z8
+	VFMADD231PS  1088(BX), Z8, Z1
+	VBROADCASTSS (DI)(R9*1), Z7
+	VBROADCASTSS (R8)(R9*1), Z8
+	VPSUBD       Z8, Z9, Z9
+	VCVTDQ2PS    Z9, Z9
+	VMULPS       Z7, Z9, Z9
+	VFMADD231PS  1024(BX), Z9, Z2
+	VPSUBD       Z8, Z10, Z10
+	VCVTDQ2PS    Z10, Z10
+	VMULPS       Z7, Z10, Z10
+	VFMADD231PS  1088(BX), Z10, Z3
+	VBROADCASTSS (DI)(R9*2), Z7
+	VBROADCASTSS (R8)(R9*2), Z8
+	VPSUBD       Z8, Z11, Z11
+	VCVTDQ2PS    Z11, Z11
+	VMULPS       Z7, Z11, Z11
+	VFMADD231PS  1024(BX), Z11, Z4
+	VPSUBD       Z8, Z12, Z12
+	VCVTDQ2PS    Z12, Z12
+	VMULPS       Z7, Z12, Z12
+	VFMADD231PS  1088(BX), Z12, Z5
+	ADDQ         $+1152, BX
+	ADDQ         $0x04, DI
+	ADDQ         $0x04, R8
+	DECQ         SI
+	JNZ          one693
+
+done694:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked696
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, (BX)
+	ADDQ    CX, BX
+	JMP     next697
+
+masked696:
+	MOVL    $-1, DI
+	BZHIL   SI, DI, SI
+	KMOVW   SI, K1
+	VMOVUPS Z0, K1, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, K1, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, K1, (BX)
+	ADDQ    CX, BX
+
+next697:
+	LEAQ    64(AX), AX
+	SUBQ    $0x10, DX
+	JLE     done695
+	CMPQ    DX, $0x10
+	JL      masked698
+	VMOVUPS Z1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z3, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z5, (AX)
+	ADDQ    CX, AX
+	JMP     next699
+
+masked698:
+	MOVL    $-1, BX
+	BZHIL   DX, BX, DX
+	KMOVW   DX, K1
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z3, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z5, K1, (AX)
+	ADDQ    CX, AX
+
+next699:
+done695:
+	VZEROUPPER
+	RET
+
+// func blocks32Minx3AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+// Requires: AVX, AVX512BW, AVX512F, BMI2
+TEXT ·blocks32Minx3AVX512(SB), NOSPLIT, $0-80
+	MOVQ   $0x00000004, AX
+	MOVQ   a+8(FP), CX
+	MOVQ   rs+16(FP), DX
+	MOVQ   b+24(FP), BX
+	MOVQ   blocks+0(FP), SI
+	MOVQ   xs+56(FP), DI
+	MOVQ   corr+64(FP), R8
+	MOVQ   ss+72(FP), R9
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	SUBQ   $0x01, SI
+	JL     rest701
+
+loop700:
+	VMOVAPS      Z6, Z7
+	VMOVAPS      Z6, Z8
+	VMOVAPS      Z6, Z9
+	VMOVAPS      Z6, Z10
+	VMOVAPS      Z6, Z11
+	VMOVAPS      Z6, Z12
+	VMOVUPS      (BX), Z13
+	VMOVUPS      64(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VMOVUPS      128(BX), Z13
+	VMOVUPS      192(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VMOVUPS      256(BX), Z13
+	VMOVUPS      320(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VMOVUPS      384(BX), Z13
+	VMOVUPS      448(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VMOVUPS      512(BX), Z13
+	VMOVUPS      576(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VMOVUPS      640(BX), Z13
+	VMOVUPS      704(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VMOVUPS      768(BX), Z13
+	VMOVUPS      832(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VMOVUPS      896(BX), Z13
+	VMOVUPS      960(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VBROADCASTSS (DI), Z13
+	VBROADCASTSS (R8), Z14
+	VCVTDQ2PS    Z7, Z7
+	VMULPS       Z13, Z7, Z7
+	VFMADD231PS  1024(BX), Z7, Z0
+	VFNMADD231PS 1152(BX), Z14, Z0
+	VCVTDQ2PS    Z8, Z8
+	VMULPS       Z13, Z8, Z8
+	VFMADD231PS  1088(BX), Z8, Z1
+	VFNMADD231PS 1216(BX), Z14, Z1
+	VBROADCASTSS (DI)(R9*1), Z7
+	VBROADCASTSS (R8)(R9*1), Z8
+	VCVTDQ2PS    Z9, Z9
+	VMULPS       Z7, Z9, Z9
+	VFMADD231PS  1024(BX), Z9, Z2
+	VFNMADD231PS 1152(BX), Z8, Z2
+	VCVTDQ2PS    Z10, Z10
+	VMULPS       Z7, Z10, Z10
+	VFMADD231PS  1088(BX), Z10, Z3
+	VFNMADD231PS 1216(BX), Z8, Z3
+	VBROADCASTSS (DI)(R9*2), Z7
+	VBROADCASTSS (R8)(R9*2), Z8
+	VCVTDQ2PS    Z11, Z11
+	VMULPS       Z7, Z11, Z11
+	VFMADD231PS  1024(BX), Z11, Z4
+	VFNMADD231PS 1152(BX), Z8, Z4
+	VCVTDQ2PS    Z12, Z12
+	VMULPS       Z7, Z12, Z12
+	VFMADD231PS  1088(BX), Z12, Z5
+	VFNMADD231PS 1216(BX), Z8, Z5
+	ADDQ         $+1280, BX
+	ADDQ         $0x04, DI
+	ADDQ         $0x04, R8
+	SUBQ         $0x01, SI
+	JGE          loop700
+
+rest701:
+	ADDQ $0x01, SI
+	JZ   done703
+
+one702:
+	VMOVAPS      Z6, Z7
+	VMOVAPS      Z6, Z8
+	VMOVAPS      Z6, Z9
+	VMOVAPS      Z6, Z10
+	VMOVAPS      Z6, Z11
+	VMOVAPS      Z6, Z12
+	VMOVUPS      (BX), Z13
+	VMOVUPS      64(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VMOVUPS      128(BX), Z13
+	VMOVUPS      192(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VMOVUPS      256(BX), Z13
+	VMOVUPS      320(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VMOVUPS      384(BX), Z13
+	VMOVUPS      448(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VMOVUPS      512(BX), Z13
+	VMOVUPS      576(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VMOVUPS      640(BX), Z13
+	VMOVUPS      704(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VMOVUPS      768(BX), Z13
+	VMOVUPS      832(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VMOVUPS      896(BX), Z13
+	VMOVUPS      960(BX), Z14
+	VPSRLW       $0x08, Z13, Z15
+	VPSLLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z13, Z13
+	VPSRLW       $0x08, Z14, Z16
+	VPSLLW       $0x08, Z14, Z14
+	VPSRLW       $0x08, Z14, Z14
+	VPBROADCASTD (CX), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z7, Z7
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD (CX)(DX*1), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z9, Z9
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z10, Z10
+	VPBROADCASTD (CX)(DX*2), Z17
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z15, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z13, Z18, Z18
+	VPADDD       Z18, Z11, Z11
+	VPSRAW       $0x08, Z17, Z18
+	VPMADDWD     Z16, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	VPSLLW       $0x08, Z17, Z18
+	VPSRAW       $0x08, Z18, Z18
+	VPMADDWD     Z14, Z18, Z18
+	VPADDD       Z18, Z12, Z12
+	ADDQ         AX, CX
+	VBROADCASTSS (DI), Z13
+	VBROADCASTSS (R8), Z14
+	VCVTDQ2PS    Z7, Z7
+	VMULPS       Z13, Z7, Z7
+	VFMADD231PS  1024(BX), Z7, Z0
+	VFNMADD231PS 1152(BX), Z14, Z0
+	VCVTDQ2PS    Z8, Z8
+	VMULPS       Z13, Z8, Z8
+	VFMADD231PS  1088(BX), Z8, Z1
+	VFNMADD231PS 1216(BX), Z14, Z1
+	VBROADCASTSS (DI)(R9*1), Z7
+	VBROADCASTSS (R8)(R9*1), Z8
+	VCVTDQ2PS    Z9, Z9
+	VMULPS       Z7, Z9, Z9
+	VFMADD231PS  1024(BX), Z9, Z2
+	VFNMADD231PS 1152(BX), Z8, Z2
+	VCVTDQ2PS    Z10, Z10
+	VMULPS       Z7, Z10, Z10
+	VFMADD231PS  1088(BX), Z10, Z3
+	VFNMADD231PS 1216(BX), Z8, Z3
+	VBROADCASTSS (DI)(R9*2), Z7
+	VBROADCASTSS (R8)(R9*2), Z8
+	VCVTDQ2PS    Z11, Z11
+	VMULPS       Z7, Z11, Z11
+	VFMADD231PS  1024(BX), Z11, Z4
+	VFNMADD231PS 1152(BX), Z8, Z4
+	VCVTDQ2PS    Z12, Z12
+	VMULPS       Z7, Z12, Z12
+	VFMADD231PS  1088(BX), Z12, Z5
+	VFNMADD231PS 1216(BX), Z8, Z5
+	ADDQ         $+1280, BX
+	ADDQ         $0x04, DI
+	ADDQ         $0x04, R8
+	DECQ         SI
+	JNZ          one702
+
+done703:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked705
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, (BX)
+	ADDQ    CX, BX
+	JMP     next706
+
+masked705:
+	MOVL    $-1, DI
+	BZHIL   SI, DI, SI
+	KMOVW   SI, K1
+	VMOVUPS Z0, K1, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, K1, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, K1, (BX)
+	ADDQ    CX, BX
+
+next706:
+	LEAQ    64(AX), AX
+	SUBQ    $0x10, DX
+	JLE     done704
+	CMPQ    DX, $0x10
+	JL      masked707
+	VMOVUPS Z1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z3, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z5, (AX)
+	ADDQ    CX, AX
+	JMP     next708
+
+masked707:
+	MOVL    $-1, BX
+	BZHIL   DX, BX, DX
+	KMOVW   DX, K1
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z3, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z5, K1, (AX)
+	ADDQ    CX, AX
+
+next708:
+done704:
+	VZEROUPPER
+	RET
+
+// func blocks32x4AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+// Requires: AVX, AVX512BW, AVX512F, BMI2
+TEXT ·blocks32x4AVX512(SB), NOSPLIT, $0-80
+	MOVQ   $0x00000004, AX
+	MOVQ   a+8(FP), CX
+	MOVQ   rs+16(FP), DX
+	LEAQ   (DX)(DX*2), BX
+	MOVQ   b+24(FP), SI
+	MOVQ   blocks+0(FP), DI
+	MOVQ   xs+56(FP), R8
+	MOVQ   corr+64(FP), R9
+	MOVQ   ss+72(FP), R10
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	LEAQ   (R10)(R10*2), R12
+	LEAQ   (R8)(R12*1), R11
+	LEAQ   (R9)(R12*1), R12
+	VPXORD Z8, Z8, Z8
+	SUBQ   $0x01, DI
+	JL     rest710
+
+loop709:
+	VMOVAPS      Z8, Z9
+	VMOVAPS      Z8, Z10
+	VMOVAPS      Z8, Z11
+	VMOVAPS      Z8, Z12
+	VMOVAPS      Z8, Z13
+	VMOVAPS      Z8, Z14
+	VMOVAPS      Z8, Z15
+	VMOVAPS      Z8, Z16
+	VMOVUPS      (SI), Z17
+	VMOVUPS      64(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VMOVUPS      128(SI), Z17
+	VMOVUPS      192(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VMOVUPS      256(SI), Z17
+	VMOVUPS      320(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VMOVUPS      384(SI), Z17
+	VMOVUPS      448(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VMOVUPS      512(SI), Z17
+	VMOVUPS      576(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VMOVUPS      640(SI), Z17
+	VMOVUPS      704(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VMOVUPS      768(SI), Z17
+	VMOVUPS      832(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VMOVUPS      896(SI), Z17
+	VMOVUPS      960(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VBROADCASTSS (R8), Z17
+	VBROADCASTSS (R9), Z18
+	VPSUBD       Z18, Z9, Z9
+	VCVTDQ2PS    Z9, Z9
+	VMULPS       Z17, Z9, Z9
+	VFMADD231PS  1024(SI), Z9, Z0
+	VPSUBD       Z18, Z10, Z10
+	VCVTDQ2PS    Z10, Z10
+	VMULPS       Z17, Z10, Z10
+	VFMADD231PS  1088(SI), Z10, Z1
+	VBROADCASTSS (R8)(R10*1), Z9
+	VBROADCASTSS (R9)(R10*1), Z10
+	VPSUBD       Z10, Z11, Z11
+	VCVTDQ2PS    Z11, Z11
+	VMULPS       Z9, Z11, Z11
+	VFMADD231PS  1024(SI), Z11, Z2
+	VPSUBD       Z10, Z12, Z12
+	VCVTDQ2PS    Z12, Z12
+	VMULPS       Z9, Z12, Z12
+	VFMADD231PS  1088(SI), Z12, Z3
+	VBROADCASTSS (R8)(R10*2), Z9
+	VBROADCASTSS (R9)(R10*2), Z10
+	VPSUBD       Z10, Z13, Z13
+	VCVTDQ2PS    Z13, Z13
+	VMULPS       Z9, Z13, Z13
+	VFMADD231PS  1024(SI), Z13, Z4
+	VPSUBD       Z10, Z14, Z14
+	VCVTDQ2PS    Z14, Z14
+	VMULPS       Z9, Z14, Z14
+	VFMADD231PS  1088(SI), Z14, Z5
+	VBROADCASTSS (R11), Z9
+	VBROADCASTSS (R12), Z10
+	VPSUBD       Z10, Z15, Z15
+	VCVTDQ2PS    Z15, Z15
+	VMULPS       Z9, Z15, Z15
+	VFMADD231PS  1024(SI), Z15, Z6
+	VPSUBD       Z10, Z16, Z16
+	VCVTDQ2PS    Z16, Z16
+	VMULPS       Z9, Z16, Z16
+	VFMADD231PS  1088(SI), Z16, Z7
+	ADDQ         $+1152, SI
+	ADDQ         $0x04, R8
+	ADDQ         $0x04, R9
+	ADDQ         $0x04, R11
+	ADDQ         $0x04, R12
+	SUBQ         $0x01, DI
+	JGE          loop709
+
+rest710:
+	ADDQ $0x01, DI
+	JZ   done712
+
+one711:
+	VMOVAPS      Z8, Z9
+	VMOVAPS      Z8, Z10
+	VMOVAPS      Z8, Z11
+	VMOVAPS      Z8, Z12
+	VMOVAPS      Z8, Z13
+	VMOVAPS      Z8, Z14
+	VMOVAPS      Z8, Z15
+	VMOVAPS      Z8, Z16
+	VMOVUPS      (SI), Z17
+	VMOVUPS      64(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VMOVUPS      128(SI), Z17
+	VMOVUPS      192(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VMOVUPS      256(SI), Z17
+	VMOVUPS      320(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VMOVUPS      384(SI), Z17
+	VMOVUPS      448(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VMOVUPS      512(SI), Z17
+	VMOVUPS      576(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VMOVUPS      640(SI), Z17
+	VMOVUPS      704(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VMOVUPS      768(SI), Z17
+	VMOVUPS      832(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VMOVUPS      896(SI), Z17
+	VMOVUPS      960(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VBROADCASTSS (R8), Z17
+	VBROADCASTSS (R9), Z18
+	VPSUBD       Z18, Z9, Z9
+	VCVTDQ2PS    Z9, Z9
+	VMULPS       Z17, Z9, Z9
+	VFMADD231PS  1024(SI), Z9, Z0
+	VPSUBD       Z18, Z10, Z10
+	VCVTDQ2PS    Z10, Z10
+	VMULPS       Z17, Z10, Z10
+	VFMADD231PS  1088(SI), Z10, Z1
+	VBROADCASTSS (R8)(R10*1), Z9
+	VBROADCASTSS (R9)(R10*1), Z10
+	VPSUBD       Z10, Z11, Z11
+	VCVTDQ2PS    Z11, Z11
+	VMULPS       Z9, Z11, Z11
+	VFMADD231PS  1024(SI), Z11, Z2
+	VPSUBD       Z10, Z12, Z12
+	VCVTDQ2PS    Z12, Z12
+	VMULPS       Z9, Z12, Z12
+	VFMADD231PS  1088(SI), Z12, Z3
+	VBROADCASTSS (R8)(R10*2), Z9
+	VBROADCASTSS (R9)(R10*2), Z10
+	VPSUBD       Z10, Z13, Z13
+	VCVTDQ2PS    Z13, Z13
+	VMULPS       Z9, Z13, Z13
+	VFMADD231PS  1024(SI), Z13, Z4
+	VPSUBD       Z10, Z14, Z14
+	VCVTDQ2PS    Z14, Z14
+	VMULPS       Z9, Z14, Z14
+	VFMADD231PS  1088(SI), Z14, Z5
+	VBROADCASTSS (R11), Z9
+	VBROADCASTSS (R12), Z10
+	VPSUBD       Z10, Z15, Z15
+	VCVTDQ2PS    Z15, Z15
+	VMULPS       Z9, Z15, Z15
+	VFMADD231PS  1024(SI), Z15, Z6
+	VPSUBD       Z10, Z16, Z16
+	VCVTDQ2PS    Z16, Z16
+	VMULPS       Z9, Z16, Z16
+	VFMADD231PS  1088(SI), Z16, Z7
+	ADDQ         $+1152, SI
+	ADDQ         $0x04, R8
+	ADDQ         $0x04, R9
+	ADDQ         $0x04, R11
+	ADDQ         $0x04, R12
+	DECQ         DI
+	JNZ          one711
+
+done712:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked714
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z6, (BX)
+	ADDQ    CX, BX
+	JMP     next715
+
+masked714:
+	MOVL    $-1, DI
+	BZHIL   SI, DI, SI
+	KMOVW   SI, K1
+	VMOVUPS Z0, K1, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, K1, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, K1, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z6, K1, (BX)
+	ADDQ    CX, BX
+
+next715:
+	LEAQ    64(AX), AX
+	SUBQ    $0x10, DX
+	JLE     done713
+	CMPQ    DX, $0x10
+	JL      masked716
+	VMOVUPS Z1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z3, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z5, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z7, (AX)
+	ADDQ    CX, AX
+	JMP     next717
+
+masked716:
+	MOVL    $-1, BX
+	BZHIL   DX, BX, DX
+	KMOVW   DX, K1
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z3, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z5, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z7, K1, (AX)
+	ADDQ    CX, AX
+
+next717:
+done713:
+	VZEROUPPER
+	RET
+
+// func blocks32Minx4AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+// Requires: AVX, AVX512BW, AVX512F, BMI2
+TEXT ·blocks32Minx4AVX512(SB), NOSPLIT, $0-80
+	MOVQ   $0x00000004, AX
+	MOVQ   a+8(FP), CX
+	MOVQ   rs+16(FP), DX
+	LEAQ   (DX)(DX*2), BX
+	MOVQ   b+24(FP), SI
+	MOVQ   blocks+0(FP), DI
+	MOVQ   xs+56(FP), R8
+	MOVQ   corr+64(FP), R9
+	MOVQ   ss+72(FP), R10
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	LEAQ   (R10)(R10*2), R12
+	LEAQ   (R8)(R12*1), R11
+	LEAQ   (R9)(R12*1), R12
+	VPXORD Z8, Z8, Z8
+	SUBQ   $0x01, DI
+	JL     rest719
+
+loop718:
+	VMOVAPS      Z8, Z9
+	VMOVAPS      Z8, Z10
+	VMOVAPS      Z8, Z11
+	VMOVAPS      Z8, Z12
+	VMOVAPS      Z8, Z13
+	VMOVAPS      Z8, Z14
+	VMOVAPS      Z8, Z15
+	VMOVAPS      Z8, Z16
+	VMOVUPS      (SI), Z17
+	VMOVUPS      64(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VMOVUPS      128(SI), Z17
+	VMOVUPS      192(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VMOVUPS      256(SI), Z17
+	VMOVUPS      320(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VMOVUPS      384(SI), Z17
+	VMOVUPS      448(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VMOVUPS      512(SI), Z17
+	VMOVUPS      576(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VMOVUPS      640(SI), Z17
+	VMOVUPS      704(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VMOVUPS      768(SI), Z17
+	VMOVUPS      832(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VMOVUPS      896(SI), Z17
+	VMOVUPS      960(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VBROADCASTSS (R8), Z17
+	VBROADCASTSS (R9), Z18
+	VCVTDQ2PS    Z9, Z9
+	VMULPS       Z17, Z9, Z9
+	VFMADD231PS  1024(SI), Z9, Z0
+	VFNMADD231PS 1152(SI), Z18, Z0
+	VCVTDQ2PS    Z10, Z10
+	VMULPS       Z17, Z10, Z10
+	VFMADD231PS  1088(SI), Z10, Z1
+	VFNMADD231PS 1216(SI), Z18, Z1
+	VBROADCASTSS (R8)(R10*1), Z9
+	VBROADCASTSS (R9)(R10*1), Z10
+	VCVTDQ2PS    Z11, Z11
+	VMULPS       Z9, Z11, Z11
+	VFMADD231PS  1024(SI), Z11, Z2
+	VFNMADD231PS 1152(SI), Z10, Z2
+	VCVTDQ2PS    Z12, Z12
+	VMULPS       Z9, Z12, Z12
+	VFMADD231PS  1088(SI), Z12, Z3
+	VFNMADD231PS 1216(SI), Z10, Z3
+	VBROADCASTSS (R8)(R10*2), Z9
+	VBROADCASTSS (R9)(R10*2), Z10
+	VCVTDQ2PS    Z13, Z13
+	VMULPS       Z9, Z13, Z13
+	VFMADD231PS  1024(SI), Z13, Z4
+	VFNMADD231PS 1152(SI), Z10, Z4
+	VCVTDQ2PS    Z14, Z14
+	VMULPS       Z9, Z14, Z14
+	VFMADD231PS  1088(SI), Z14, Z5
+	VFNMADD231PS 1216(SI), Z10, Z5
+	VBROADCASTSS (R11), Z9
+	VBROADCASTSS (R12), Z10
+	VCVTDQ2PS    Z15, Z15
+	VMULPS       Z9, Z15, Z15
+	VFMADD231PS  1024(SI), Z15, Z6
+	VFNMADD231PS 1152(SI), Z10, Z6
+	VCVTDQ2PS    Z16, Z16
+	VMULPS       Z9, Z16, Z16
+	VFMADD231PS  1088(SI), Z16, Z7
+	VFNMADD231PS 1216(SI), Z10, Z7
+	ADDQ         $+1280, SI
+	ADDQ         $0x04, R8
+	ADDQ         $0x04, R9
+	ADDQ         $0x04, R11
+	ADDQ         $0x04, R12
+	SUBQ         $0x01, DI
+	JGE          loop718
+
+rest719:
+	ADDQ $0x01, DI
+	JZ   done721
+
+one720:
+	VMOVAPS      Z8, Z9
+	VMOVAPS      Z8, Z10
+	VMOVAPS      Z8, Z11
+	VMOVAPS      Z8, Z12
+	VMOVAPS      Z8, Z13
+	VMOVAPS      Z8, Z14
+	VMOVAPS      Z8, Z15
+	VMOVAPS      Z8, Z16
+	VMOVUPS      (SI), Z17
+	VMOVUPS      64(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VMOVUPS      128(SI), Z17
+	VMOVUPS      192(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VMOVUPS      256(SI), Z17
+	VMOVUPS      320(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VMOVUPS      384(SI), Z17
+	VMOVUPS      448(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VMOVUPS      512(SI), Z17
+	VMOVUPS      576(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VMOVUPS      640(SI), Z17
+	VMOVUPS      704(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VMOVUPS      768(SI), Z17
+	VMOVUPS      832(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VMOVUPS      896(SI), Z17
+	VMOVUPS      960(SI), Z18
+	VPSRLW       $0x08, Z17, Z19
+	VPSLLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z17, Z17
+	VPSRLW       $0x08, Z18, Z20
+	VPSLLW       $0x08, Z18, Z18
+	VPSRLW       $0x08, Z18, Z18
+	VPBROADCASTD (CX), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z9, Z9
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z10, Z10
+	VPBROADCASTD (CX)(DX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z11, Z11
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z12, Z12
+	VPBROADCASTD (CX)(DX*2), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z13, Z13
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z14, Z14
+	VPBROADCASTD (CX)(BX*1), Z21
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z19, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z17, Z22, Z22
+	VPADDD       Z22, Z15, Z15
+	VPSRAW       $0x08, Z21, Z22
+	VPMADDWD     Z20, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	VPSLLW       $0x08, Z21, Z22
+	VPSRAW       $0x08, Z22, Z22
+	VPMADDWD     Z18, Z22, Z22
+	VPADDD       Z22, Z16, Z16
+	ADDQ         AX, CX
+	VBROADCASTSS (R8), Z17
+	VBROADCASTSS (R9), Z18
+	VCVTDQ2PS    Z9, Z9
+	VMULPS       Z17, Z9, Z9
+	VFMADD231PS  1024(SI), Z9, Z0
+	VFNMADD231PS 1152(SI), Z18, Z0
+	VCVTDQ2PS    Z10, Z10
+	VMULPS       Z17, Z10, Z10
+	VFMADD231PS  1088(SI), Z10, Z1
+	VFNMADD231PS 1216(SI), Z18, Z1
+	VBROADCASTSS (R8)(R10*1), Z9
+	VBROADCASTSS (R9)(R10*1), Z10
+	VCVTDQ2PS    Z11, Z11
+	VMULPS       Z9, Z11, Z11
+	VFMADD231PS  1024(SI), Z11, Z2
+	VFNMADD231PS 1152(SI), Z10, Z2
+	VCVTDQ2PS    Z12, Z12
+	VMULPS       Z9, Z12, Z12
+	VFMADD231PS  1088(SI), Z12, Z3
+	VFNMADD231PS 1216(SI), Z10, Z3
+	VBROADCASTSS (R8)(R10*2), Z9
+	VBROADCASTSS (R9)(R10*2), Z10
+	VCVTDQ2PS    Z13, Z13
+	VMULPS       Z9, Z13, Z13
+	VFMADD231PS  1024(SI), Z13, Z4
+	VFNMADD231PS 1152(SI), Z10, Z4
+	VCVTDQ2PS    Z14, Z14
+	VMULPS       Z9, Z14, Z14
+	VFMADD231PS  1088(SI), Z14, Z5
+	VFNMADD231PS 1216(SI), Z10, Z5
+	VBROADCASTSS (R11), Z9
+	VBROADCASTSS (R12), Z10
+	VCVTDQ2PS    Z15, Z15
+	VMULPS       Z9, Z15, Z15
+	VFMADD231PS  1024(SI), Z15, Z6
+	VFNMADD231PS 1152(SI), Z10, Z6
+	VCVTDQ2PS    Z16, Z16
+	VMULPS       Z9, Z16, Z16
+	VFMADD231PS  1088(SI), Z16, Z7
+	VFNMADD231PS 1216(SI), Z10, Z7
+	ADDQ         $+1280, SI
+	ADDQ         $0x04, R8
+	ADDQ         $0x04, R9
+	ADDQ         $0x04, R11
+	ADDQ         $0x04, R12
+	DECQ         DI
+	JNZ          one720
+
+done721:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked723
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z6, (BX)
+	ADDQ    CX, BX
+	JMP     next724
+
+masked723:
+	MOVL    $-1, DI
+	BZHIL   SI, DI, SI
+	KMOVW   SI, K1
+	VMOVUPS Z0, K1, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, K1, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, K1, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z6, K1, (BX)
+	ADDQ    CX, BX
+
+next724:
+	LEAQ    64(AX), AX
+	SUBQ    $0x10, DX
+	JLE     done722
+	CMPQ    DX, $0x10
+	JL      masked725
+	VMOVUPS Z1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z3, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z5, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z7, (AX)
+	ADDQ    CX, AX
+	JMP     next726
+
+masked725:
+	MOVL    $-1, BX
+	BZHIL   DX, BX, DX
+	KMOVW   DX, K1
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z3, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z5, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z7, K1, (AX)
+	ADDQ    CX, AX
+
+next726:
+done722:
+	VZEROUPPER
+	RET
+
+// func blocks32x5AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+// Requires: AVX, AVX512BW, AVX512F, BMI2
+TEXT ·blocks32x5AVX512(SB), NOSPLIT, $0-80
+	MOVQ   $0x00000004, AX
+	MOVQ   a+8(FP), CX
+	MOVQ   rs+16(FP), DX
+	LEAQ   (DX)(DX*2), BX
+	MOVQ   b+24(FP), SI
+	MOVQ   blocks+0(FP), DI
+	MOVQ   xs+56(FP), R8
+	MOVQ   corr+64(FP), R9
+	MOVQ   ss+72(FP), R10
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	LEAQ   (R10)(R10*2), R12
+	LEAQ   (R8)(R12*1), R11
+	LEAQ   (R9)(R12*1), R12
+	VPXORD Z10, Z10, Z10
+	SUBQ   $0x01, DI
+	JL     rest728
+
+loop727:
+	VMOVAPS      Z10, Z11
+	VMOVAPS      Z10, Z12
+	VMOVAPS      Z10, Z13
+	VMOVAPS      Z10, Z14
+	VMOVAPS      Z10, Z15
+	VMOVAPS      Z10, Z16
+	VMOVAPS      Z10, Z17
+	VMOVAPS      Z10, Z18
+	VMOVAPS      Z10, Z19
+	VMOVAPS      Z10, Z20
+	VMOVUPS      (SI), Z21
+	VMOVUPS      64(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VMOVUPS      128(SI), Z21
+	VMOVUPS      192(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VMOVUPS      256(SI), Z21
+	VMOVUPS      320(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VMOVUPS      384(SI), Z21
+	VMOVUPS      448(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VMOVUPS      512(SI), Z21
+	VMOVUPS      576(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VMOVUPS      640(SI), Z21
+	VMOVUPS      704(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VMOVUPS      768(SI), Z21
+	VMOVUPS      832(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VMOVUPS      896(SI), Z21
+	VMOVUPS      960(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VBROADCASTSS (R8), Z21
+	VBROADCASTSS (R9), Z22
+	VPSUBD       Z22, Z11, Z11
+	VCVTDQ2PS    Z11, Z11
+	VMULPS       Z21, Z11, Z11
+	VFMADD231PS  1024(SI), Z11, Z0
+	VPSUBD       Z22, Z12, Z12
+	VCVTDQ2PS    Z12, Z12
+	VMULPS       Z21, Z12, Z12
+	VFMADD231PS  1088(SI), Z12, Z1
+	VBROADCASTSS (R8)(R10*1), Z11
+	VBROADCASTSS (R9)(R10*1), Z12
+	VPSUBD       Z12, Z13, Z13
+	VCVTDQ2PS    Z13, Z13
+	VMULPS       Z11, Z13, Z13
+	VFMADD231PS  1024(SI), Z13, Z2
+	VPSUBD       Z12, Z14, Z14
+	VCVTDQ2PS    Z14, Z14
+	VMULPS       Z11, Z14, Z14
+	VFMADD231PS  1088(SI), Z14, Z3
+	VBROADCASTSS (R8)(R10*2), Z11
+	VBROADCASTSS (R9)(R10*2), Z12
+	VPSUBD       Z12, Z15, Z15
+	VCVTDQ2PS    Z15, Z15
+	VMULPS       Z11, Z15, Z15
+	VFMADD231PS  1024(SI), Z15, Z4
+	VPSUBD       Z12, Z16, Z16
+	VCVTDQ2PS    Z16, Z16
+	VMULPS       Z11, Z16, Z16
+	VFMADD231PS  1088(SI), Z16, Z5
+	VBROADCASTSS (R11), Z11
+	VBROADCASTSS (R12), Z12
+	VPSUBD       Z12, Z17, Z17
+	VCVTDQ2PS    Z17, Z17
+	VMULPS       Z11, Z17, Z17
+	VFMADD231PS  1024(SI), Z17, Z6
+	VPSUBD       Z12, Z18, Z18
+	VCVTDQ2PS    Z18, Z18
+	VMULPS       Z11, Z18, Z18
+	VFMADD231PS  1088(SI), Z18, Z7
+	VBROADCASTSS (R11)(R10*1), Z11
+	VBROADCASTSS (R12)(R10*1), Z12
+	VPSUBD       Z12, Z19, Z19
+	VCVTDQ2PS    Z19, Z19
+	VMULPS       Z11, Z19, Z19
+	VFMADD231PS  1024(SI), Z19, Z8
+	VPSUBD       Z12, Z20, Z20
+	VCVTDQ2PS    Z20, Z20
+	VMULPS       Z11, Z20, Z20
+	VFMADD231PS  1088(SI), Z20, Z9
+	ADDQ         $+1152, SI
+	ADDQ         $0x04, R8
+	ADDQ         $0x04, R9
+	ADDQ         $0x04, R11
+	ADDQ         $0x04, R12
+	SUBQ         $0x01, DI
+	JGE          loop727
+
+rest728:
+	ADDQ $0x01, DI
+	JZ   done730
+
+one729:
+	VMOVAPS      Z10, Z11
+	VMOVAPS      Z10, Z12
+	VMOVAPS      Z10, Z13
+	VMOVAPS      Z10, Z14
+	VMOVAPS      Z10, Z15
+	VMOVAPS      Z10, Z16
+	VMOVAPS      Z10, Z17
+	VMOVAPS      Z10, Z18
+	VMOVAPS      Z10, Z19
+	VMOVAPS      Z10, Z20
+	VMOVUPS      (SI), Z21
+	VMOVUPS      64(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VMOVUPS      128(SI), Z21
+	VMOVUPS      192(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VMOVUPS      256(SI), Z21
+	VMOVUPS      320(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VMOVUPS      384(SI), Z21
+	VMOVUPS      448(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VMOVUPS      512(SI), Z21
+	VMOVUPS      576(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VMOVUPS      640(SI), Z21
+	VMOVUPS      704(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VMOVUPS      768(SI), Z21
+	VMOVUPS      832(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VMOVUPS      896(SI), Z21
+	VMOVUPS      960(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VBROADCASTSS (R8), Z21
+	VBROADCASTSS (R9), Z22
+	VPSUBD       Z22, Z11, Z11
+	VCVTDQ2PS    Z11, Z11
+	VMULPS       Z21, Z11, Z11
+	VFMADD231PS  1024(SI), Z11, Z0
+	VPSUBD       Z22, Z12, Z12
+	VCVTDQ2PS    Z12, Z12
+	VMULPS       Z21, Z12, Z12
+	VFMADD231PS  1088(SI), Z12, Z1
+	VBROADCASTSS (R8)(R10*1), Z11
+	VBROADCASTSS (R9)(R10*1), Z12
+	VPSUBD       Z12, Z13, Z13
+	VCVTDQ2PS    Z13, Z13
+	VMULPS       Z11, Z13, Z13
+	VFMADD231PS  1024(SI), Z13, Z2
+	VPSUBD       Z12, Z14, Z14
+	VCVTDQ2PS    Z14, Z14
+	VMULPS       Z11, Z14, Z14
+	VFMADD231PS  1088(SI), Z14, Z3
+	VBROADCASTSS (R8)(R10*2), Z11
+	VBROADCASTSS (R9)(R10*2), Z12
+	VPSUBD       Z12, Z15, Z15
+	VCVTDQ2PS    Z15, Z15
+	VMULPS       Z11, Z15, Z15
+	VFMADD231PS  1024(SI), Z15, Z4
+	VPSUBD       Z12, Z16, Z16
+	VCVTDQ2PS    Z16, Z16
+	VMULPS       Z11, Z16, Z16
+	VFMADD231PS  1088(SI), Z16, Z5
+	VBROADCASTSS (R11), Z11
+	VBROADCASTSS (R12), Z12
+	VPSUBD       Z12, Z17, Z17
+	VCVTDQ2PS    Z17, Z17
+	VMULPS       Z11, Z17, Z17
+	VFMADD231PS  1024(SI), Z17, Z6
+	VPSUBD       Z12, Z18, Z18
+	VCVTDQ2PS    Z18, Z18
+	VMULPS       Z11, Z18, Z18
+	VFMADD231PS  1088(SI), Z18, Z7
+	VBROADCASTSS (R11)(R10*1), Z11
+	VBROADCASTSS (R12)(R10*1), Z12
+	VPSUBD       Z12, Z19, Z19
+	VCVTDQ2PS    Z19, Z19
+	VMULPS       Z11, Z19, Z19
+	VFMADD231PS  1024(SI), Z19, Z8
+	VPSUBD       Z12, Z20, Z20
+	VCVTDQ2PS    Z20, Z20
+	VMULPS       Z11, Z20, Z20
+	VFMADD231PS  1088(SI), Z20, Z9
+	ADDQ         $+1152, SI
+	ADDQ         $0x04, R8
+	ADDQ         $0x04, R9
+	ADDQ         $0x04, R11
+	ADDQ         $0x04, R12
+	DECQ         DI
+	JNZ          one729
+
+done730:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked732
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z6, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z8, (BX)
+	ADDQ    CX, BX
+	JMP     next733
+
+masked732:
+	MOVL    $-1, DI
+	BZHIL   SI, DI, SI
+	KMOVW   SI, K1
+	VMOVUPS Z0, K1, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, K1, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, K1, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z6, K1, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z8, K1, (BX)
+	ADDQ    CX, BX
+
+next733:
+	LEAQ    64(AX), AX
+	SUBQ    $0x10, DX
+	JLE     done731
+	CMPQ    DX, $0x10
+	JL      masked734
+	VMOVUPS Z1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z3, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z5, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z7, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z9, (AX)
+	ADDQ    CX, AX
+	JMP     next735
+
+masked734:
+	MOVL    $-1, BX
+	BZHIL   DX, BX, DX
+	KMOVW   DX, K1
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z3, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z5, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z7, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z9, K1, (AX)
+	ADDQ    CX, AX
+
+next735:
+done731:
+	VZEROUPPER
+	RET
+
+// func blocks32Minx5AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+// Requires: AVX, AVX512BW, AVX512F, BMI2
+TEXT ·blocks32Minx5AVX512(SB), NOSPLIT, $0-80
+	MOVQ   $0x00000004, AX
+	MOVQ   a+8(FP), CX
+	MOVQ   rs+16(FP), DX
+	LEAQ   (DX)(DX*2), BX
+	MOVQ   b+24(FP), SI
+	MOVQ   blocks+0(FP), DI
+	MOVQ   xs+56(FP), R8
+	MOVQ   corr+64(FP), R9
+	MOVQ   ss+72(FP), R10
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	LEAQ   (R10)(R10*2), R12
+	LEAQ   (R8)(R12*1), R11
+	LEAQ   (R9)(R12*1), R12
+	VPXORD Z10, Z10, Z10
+	SUBQ   $0x01, DI
+	JL     rest737
+
+loop736:
+	VMOVAPS      Z10, Z11
+	VMOVAPS      Z10, Z12
+	VMOVAPS      Z10, Z13
+	VMOVAPS      Z10, Z14
+	VMOVAPS      Z10, Z15
+	VMOVAPS      Z10, Z16
+	VMOVAPS      Z10, Z17
+	VMOVAPS      Z10, Z18
+	VMOVAPS      Z10, Z19
+	VMOVAPS      Z10, Z20
+	VMOVUPS      (SI), Z21
+	VMOVUPS      64(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VMOVUPS      128(SI), Z21
+	VMOVUPS      192(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VMOVUPS      256(SI), Z21
+	VMOVUPS      320(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VMOVUPS      384(SI), Z21
+	VMOVUPS      448(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VMOVUPS      512(SI), Z21
+	VMOVUPS      576(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VMOVUPS      640(SI), Z21
+	VMOVUPS      704(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VMOVUPS      768(SI), Z21
+	VMOVUPS      832(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VMOVUPS      896(SI), Z21
+	VMOVUPS      960(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VBROADCASTSS (R8), Z21
+	VBROADCASTSS (R9), Z22
+	VCVTDQ2PS    Z11, Z11
+	VMULPS       Z21, Z11, Z11
+	VFMADD231PS  1024(SI), Z11, Z0
+	VFNMADD231PS 1152(SI), Z22, Z0
+	VCVTDQ2PS    Z12, Z12
+	VMULPS       Z21, Z12, Z12
+	VFMADD231PS  1088(SI), Z12, Z1
+	VFNMADD231PS 1216(SI), Z22, Z1
+	VBROADCASTSS (R8)(R10*1), Z11
+	VBROADCASTSS (R9)(R10*1), Z12
+	VCVTDQ2PS    Z13, Z13
+	VMULPS       Z11, Z13, Z13
+	VFMADD231PS  1024(SI), Z13, Z2
+	VFNMADD231PS 1152(SI), Z12, Z2
+	VCVTDQ2PS    Z14, Z14
+	VMULPS       Z11, Z14, Z14
+	VFMADD231PS  1088(SI), Z14, Z3
+	VFNMADD231PS 1216(SI), Z12, Z3
+	VBROADCASTSS (R8)(R10*2), Z11
+	VBROADCASTSS (R9)(R10*2), Z12
+	VCVTDQ2PS    Z15, Z15
+	VMULPS       Z11, Z15, Z15
+	VFMADD231PS  1024(SI), Z15, Z4
+	VFNMADD231PS 1152(SI), Z12, Z4
+	VCVTDQ2PS    Z16, Z16
+	VMULPS       Z11, Z16, Z16
+	VFMADD231PS  1088(SI), Z16, Z5
+	VFNMADD231PS 1216(SI), Z12, Z5
+	VBROADCASTSS (R11), Z11
+	VBROADCASTSS (R12), Z12
+	VCVTDQ2PS    Z17, Z17
+	VMULPS       Z11, Z17, Z17
+	VFMADD231PS  1024(SI), Z17, Z6
+	VFNMADD231PS 1152(SI), Z12, Z6
+	VCVTDQ2PS    Z18, Z18
+	VMULPS       Z11, Z18, Z18
+	VFMADD231PS  1088(SI), Z18, Z7
+	VFNMADD231PS 1216(SI), Z12, Z7
+	VBROADCASTSS (R11)(R10*1), Z11
+	VBROADCASTSS (R12)(R10*1), Z12
+	VCVTDQ2PS    Z19, Z19
+	VMULPS       Z11, Z19, Z19
+	VFMADD231PS  1024(SI), Z19, Z8
+	VFNMADD231PS 1152(SI), Z12, Z8
+	VCVTDQ2PS    Z20, Z20
+	VMULPS       Z11, Z20, Z20
+	VFMADD231PS  1088(SI), Z20, Z9
+	VFNMADD231PS 1216(SI), Z12, Z9
+	ADDQ         $+1280, SI
+	ADDQ         $0x04, R8
+	ADDQ         $0x04, R9
+	ADDQ         $0x04, R11
+	ADDQ         $0x04, R12
+	SUBQ         $0x01, DI
+	JGE          loop736
+
+rest737:
+	ADDQ $0x01, DI
+	JZ   done739
+
+one738:
+	VMOVAPS      Z10, Z11
+	VMOVAPS      Z10, Z12
+	VMOVAPS      Z10, Z13
+	VMOVAPS      Z10, Z14
+	VMOVAPS      Z10, Z15
+	VMOVAPS      Z10, Z16
+	VMOVAPS      Z10, Z17
+	VMOVAPS      Z10, Z18
+	VMOVAPS      Z10, Z19
+	VMOVAPS      Z10, Z20
+	VMOVUPS      (SI), Z21
+	VMOVUPS      64(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VMOVUPS      128(SI), Z21
+	VMOVUPS      192(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VMOVUPS      256(SI), Z21
+	VMOVUPS      320(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VMOVUPS      384(SI), Z21
+	VMOVUPS      448(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VMOVUPS      512(SI), Z21
+	VMOVUPS      576(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VMOVUPS      640(SI), Z21
+	VMOVUPS      704(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VMOVUPS      768(SI), Z21
+	VMOVUPS      832(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VMOVUPS      896(SI), Z21
+	VMOVUPS      960(SI), Z22
+	VPSRLW       $0x08, Z21, Z23
+	VPSLLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z21, Z21
+	VPSRLW       $0x08, Z22, Z24
+	VPSLLW       $0x08, Z22, Z22
+	VPSRLW       $0x08, Z22, Z22
+	VPBROADCASTD (CX), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z11, Z11
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z12, Z12
+	VPBROADCASTD (CX)(DX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z13, Z13
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z14, Z14
+	VPBROADCASTD (CX)(DX*2), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z15, Z15
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z16, Z16
+	VPBROADCASTD (CX)(BX*1), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z17, Z17
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z18, Z18
+	VPBROADCASTD (CX)(DX*4), Z25
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z23, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z21, Z26, Z26
+	VPADDD       Z26, Z19, Z19
+	VPSRAW       $0x08, Z25, Z26
+	VPMADDWD     Z24, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	VPSLLW       $0x08, Z25, Z26
+	VPSRAW       $0x08, Z26, Z26
+	VPMADDWD     Z22, Z26, Z26
+	VPADDD       Z26, Z20, Z20
+	ADDQ         AX, CX
+	VBROADCASTSS (R8), Z21
+	VBROADCASTSS (R9), Z22
+	VCVTDQ2PS    Z11, Z11
+	VMULPS       Z21, Z11, Z11
+	VFMADD231PS  1024(SI), Z11, Z0
+	VFNMADD231PS 1152(SI), Z22, Z0
+	VCVTDQ2PS    Z12, Z12
+	VMULPS       Z21, Z12, Z12
+	VFMADD231PS  1088(SI), Z12, Z1
+	VFNMADD231PS 1216(SI), Z22, Z1
+	VBROADCASTSS (R8)(R10*1), Z11
+	VBROADCASTSS (R9)(R10*1), Z12
+	VCVTDQ2PS    Z13, Z13
+	VMULPS       Z11, Z13, Z13
+	VFMADD231PS  1024(SI), Z13, Z2
+	VFNMADD231PS 1152(SI), Z12, Z2
+	VCVTDQ2PS    Z14, Z14
+	VMULPS       Z11, Z14, Z14
+	VFMADD231PS  1088(SI), Z14, Z3
+	VFNMADD231PS 1216(SI), Z12, Z3
+	VBROADCASTSS (R8)(R10*2), Z11
+	VBROADCASTSS (R9)(R10*2), Z12
+	VCVTDQ2PS    Z15, Z15
+	VMULPS       Z11, Z15, Z15
+	VFMADD231PS  1024(SI), Z15, Z4
+	VFNMADD231PS 1152(SI), Z12, Z4
+	VCVTDQ2PS    Z16, Z16
+	VMULPS       Z11, Z16, Z16
+	VFMADD231PS  1088(SI), Z16, Z5
+	VFNMADD231PS 1216(SI), Z12, Z5
+	VBROADCASTSS (R11), Z11
+	VBROADCASTSS (R12), Z12
+	VCVTDQ2PS    Z17, Z17
+	VMULPS       Z11, Z17, Z17
+	VFMADD231PS  1024(SI), Z17, Z6
+	VFNMADD231PS 1152(SI), Z12, Z6
+	VCVTDQ2PS    Z18, Z18
+	VMULPS       Z11, Z18, Z18
+	VFMADD231PS  1088(SI), Z18, Z7
+	VFNMADD231PS 1216(SI), Z12, Z7
+	VBROADCASTSS (R11)(R10*1), Z11
+	VBROADCASTSS (R12)(R10*1), Z12
+	VCVTDQ2PS    Z19, Z19
+	VMULPS       Z11, Z19, Z19
+	VFMADD231PS  1024(SI), Z19, Z8
+	VFNMADD231PS 1152(SI), Z12, Z8
+	VCVTDQ2PS    Z20, Z20
+	VMULPS       Z11, Z20, Z20
+	VFMADD231PS  1088(SI), Z20, Z9
+	VFNMADD231PS 1216(SI), Z12, Z9
+	ADDQ         $+1280, SI
+	ADDQ         $0x04, R8
+	ADDQ         $0x04, R9
+	ADDQ         $0x04, R11
+	ADDQ         $0x04, R12
+	DECQ         DI
+	JNZ          one738
+
+done739:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked741
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z6, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z8, (BX)
+	ADDQ    CX, BX
+	JMP     next742
+
+masked741:
+	MOVL    $-1, DI
+	BZHIL   SI, DI, SI
+	KMOVW   SI, K1
+	VMOVUPS Z0, K1, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, K1, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, K1, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z6, K1, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z8, K1, (BX)
+	ADDQ    CX, BX
+
+next742:
+	LEAQ    64(AX), AX
+	SUBQ    $0x10, DX
+	JLE     done740
+	CMPQ    DX, $0x10
+	JL      masked743
+	VMOVUPS Z1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z3, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z5, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z7, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z9, (AX)
+	ADDQ    CX, AX
+	JMP     next744
+
+masked743:
+	MOVL    $-1, BX
+	BZHIL   DX, BX, DX
+	KMOVW   DX, K1
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z3, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z5, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z7, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z9, K1, (AX)
+	ADDQ    CX, AX
+
+next744:
+done740:
+	VZEROUPPER
+	RET
+
+// func quantizeBlocksAVX512(dst *int8, x *float32, blocks int, scale *float32, sums *int32)
+// Requires: AVX, AVX2, AVX512DQ, AVX512F
+TEXT ·quantizeBlocksAVX512(SB), NOSPLIT, $0-40
+	MOVQ   dst+0(FP), AX
+	MOVQ   x+8(FP), CX
+	MOVQ   blocks+16(FP), DX
+	MOVQ   scale+24(FP), BX
+	MOVQ   sums+32(FP), SI
+	VMOVSS c42fe0000AVX512<>+0(SB), X0
+	VPXORD Z1, Z1, Z1
+	SUBQ   $0x01, DX
+	JL     rest746
+
+loop745:
+	VMOVUPS       (CX), Z2
+	VANDPS        c7fffffffAVX512<>+0(SB), Z2, Z2
+	VMOVUPS       64(CX), Z3
+	VANDPS        c7fffffffAVX512<>+0(SB), Z3, Z3
+	VMAXPS        Z2, Z3, Z2
+	VEXTRACTF64X4 $0x01, Z2, Y3
+	VMAXPS        Y3, Y2, Y3
+	VEXTRACTF128  $0x01, Y3, X2
+	VMAXPS        X2, X3, X2
+	VMOVHLPS      X2, X2, X3
+	VMAXPS        X3, X2, X2
+	VMOVSHDUP     X2, X3
+	VMAXPS        X3, X2, X2
+	VDIVSS        X0, X2, X3
+	VMOVSS        X3, (BX)
+	VDIVSS        X2, X0, X3
+	VBROADCASTSS  X3, Z3
+	VBROADCASTSS  X2, Z2
+	VCMPPS        $0x01, Z2, Z1, K1
+	VMOVAPS       Z1, Z2
+	VMOVAPS       Z3, K1, Z2
+	VMOVUPS       (CX), Z3
+	VMULPS        Z2, Z3, Z3
+	VCVTPS2DQ     Z3, Z3
+	VPMOVSDB      Z3, X4
+	VMOVUPS       X4, (AX)
+	VEXTRACTF64X4 $0x01, Z3, Y4
+	VPADDD        Y4, Y3, Y4
+	VEXTRACTF128  $0x01, Y4, X3
+	VPADDD        X3, X4, X3
+	VMOVHLPS      X3, X3, X4
+	VPADDD        X4, X3, X3
+	VMOVSHDUP     X3, X4
+	VPADDD        X4, X3, X3
+	VMOVD         X3, (SI)
+	VMOVUPS       64(CX), Z3
+	VMULPS        Z2, Z3, Z2
+	VCVTPS2DQ     Z2, Z2
+	VPMOVSDB      Z2, X3
+	VMOVUPS       X3, 16(AX)
+	VEXTRACTF64X4 $0x01, Z2, Y3
+	VPADDD        Y3, Y2, Y3
+	VEXTRACTF128  $0x01, Y3, X2
+	VPADDD        X2, X3, X2
+	VMOVHLPS      X2, X2, X3
+	VPADDD        X3, X2, X2
+	VMOVSHDUP     X2, X3
+	VPADDD        X3, X2, X2
+	VMOVD         X2, 4(SI)
+	ADDQ          $+128, CX
+	ADDQ          $0x20, AX
+	ADDQ          $0x04, BX
+	ADDQ          $0x08, SI
+	SUBQ          $0x01, DX
+	JGE           loop745
+
+rest746:
+	ADDQ $0x01, DX
+	JZ   done748
+
+one747:
+	VMOVUPS       (CX), Z2
+	VANDPS        c7fffffffAVX512<>+0(SB), Z2, Z2
+	VMOVUPS       64(CX), Z3
+	VANDPS        c7fffffffAVX512<>+0(SB), Z3, Z3
+	VMAXPS        Z2, Z3, Z2
+	VEXTRACTF64X4 $0x01, Z2, Y3
+	VMAXPS        Y3, Y2, Y3
+	VEXTRACTF128  $0x01, Y3, X2
+	VMAXPS        X2, X3, X2
+	VMOVHLPS      X2, X2, X3
+	VMAXPS        X3, X2, X2
+	VMOVSHDUP     X2, X3
+	VMAXPS        X3, X2, X2
+	VDIVSS        X0, X2, X3
+	VMOVSS        X3, (BX)
+	VDIVSS        X2, X0, X3
+	VBROADCASTSS  X3, Z3
+	VBROADCASTSS  X2, Z2
+	VCMPPS        $0x01, Z2, Z1, K1
+	VMOVAPS       Z1, Z2
+	VMOVAPS       Z3, K1, Z2
+	VMOVUPS       (CX), Z3
+	VMULPS        Z2, Z3, Z3
+	VCVTPS2DQ     Z3, Z3
+	VPMOVSDB      Z3, X4
+	VMOVUPS       X4, (AX)
+	VEXTRACTF64X4 $0x01, Z3, Y4
+	VPADDD        Y4, Y3, Y4
+	VEXTRACTF128  $0x01, Y4, X3
+	VPADDD        X3, X4, X3
+	VMOVHLPS      X3, X3, X4
+	VPADDD        X4, X3, X3
+	VMOVSHDUP     X3, X4
+	VPADDD        X4, X3, X3
+	VMOVD         X3, (SI)
+	VMOVUPS       64(CX), Z3
+	VMULPS        Z2, Z3, Z2
+	VCVTPS2DQ     Z2, Z2
+	VPMOVSDB      Z2, X3
+	VMOVUPS       X3, 16(AX)
+	VEXTRACTF64X4 $0x01, Z2, Y3
+	VPADDD        Y3, Y2, Y3
+	VEXTRACTF128  $0x01, Y3, X2
+	VPADDD        X2, X3, X2
+	VMOVHLPS      X2, X2, X3
+	VPADDD        X3, X2, X2
+	VMOVSHDUP     X2, X3
+	VPADDD        X3, X2, X2
+	VMOVD         X2, 4(SI)
+	ADDQ          $+128, CX
+	ADDQ          $0x20, AX
+	ADDQ          $0x04, BX
+	ADDQ          $0x08, SI
+	DECQ          DX
+	JNZ           one747
+
+done748:
+	VZEROUPPER
+	RET
+
+DATA c42fe0000AVX512<>+0(SB)/4, $0x42fe0000
+DATA c42fe0000AVX512<>+4(SB)/4, $0x42fe0000
+DATA c42fe0000AVX512<>+8(SB)/4, $0x42fe0000
+DATA c42fe0000AVX512<>+12(SB)/4, $0x42fe0000
+DATA c42fe0000AVX512<>+16(SB)/4, $0x42fe0000
+DATA c42fe0000AVX512<>+20(SB)/4, $0x42fe0000
+DATA c42fe0000AVX512<>+24(SB)/4, $0x42fe0000
+DATA c42fe0000AVX512<>+28(SB)/4, $0x42fe0000
+DATA c42fe0000AVX512<>+32(SB)/4, $0x42fe0000
+DATA c42fe0000AVX512<>+36(SB)/4, $0x42fe0000
+DATA c42fe0000AVX512<>+40(SB)/4, $0x42fe0000
+DATA c42fe0000AVX512<>+44(SB)/4, $0x42fe0000
+DATA c42fe0000AVX512<>+48(SB)/4, $0x42fe0000
+DATA c42fe0000AVX512<>+52(SB)/4, $0x42fe0000
+DATA c42fe0000AVX512<>+56(SB)/4, $0x42fe0000
+DATA c42fe0000AVX512<>+60(SB)/4, $0x42fe0000
+GLOBL c42fe0000AVX512<>(SB), RODATA|NOPTR, $64
+
 // func minMaxAVX512(x *float32, n int) (lo float32, hi float32)
 // Requires: AVX, AVX512F, BMI2, SSE
 TEXT ·minMaxAVX512(SB), NOSPLIT, $0-24
@@ -16631,19 +33168,19 @@ TEXT ·minMaxAVX512(SB), NOSPLIT, $0-24
 	MOVQ   CX, BX
 	ANDQ   $-16, BX
 
-loop565:
+loop749:
 	CMPQ    DX, BX
-	JGE     tail566
+	JGE     tail750
 	VMOVUPS (AX)(DX*4), Z2
 	VMINPS  Z2, Z0, Z0
 	VMAXPS  Z2, Z1, Z1
 	ADDQ    $0x10, DX
-	JMP     loop565
+	JMP     loop749
 
-tail566:
+tail750:
 	MOVQ      CX, BX
 	SUBQ      DX, BX
-	JZ        done567
+	JZ        done751
 	MOVL      $-1, CX
 	BZHIL     BX, CX, CX
 	KMOVW     CX, K1
@@ -16651,7 +33188,7 @@ tail566:
 	VMINPS    Z2, Z0, Z0
 	VMAXPS    Z2, Z1, Z1
 
-done567:
+done751:
 	VEXTRACTF64X4 $0x01, Z0, Y2
 	VMINPS        Y2, Y0, Y2
 	VEXTRACTF128  $0x01, Y2, X0
@@ -16686,9 +33223,9 @@ TEXT ·quantizeWordsAVX512(SB), NOSPLIT, $0-32
 	VPBROADCASTD X1, Z1
 	VMOVUPS      c000000ffAVX512<>+0(SB), Z2
 
-loop568:
+loop752:
 	SUBQ      $0x10, DX
-	JL        done569
+	JL        done753
 	VMOVUPS   (CX), Z4
 	VMULPS    Z0, Z4, Z4
 	VCVTPS2DQ Z4, Z4
@@ -16700,9 +33237,9 @@ loop568:
 	VMOVUPS   Y4, (AX)
 	ADDQ      $0x20, AX
 	ADDQ      $0x40, CX
-	JMP       loop568
+	JMP       loop752
 
-done569:
+done753:
 	VZEROUPPER
 	RET
 
@@ -16746,9 +33283,9 @@ TEXT ·dropRowAVX512(SB), NOSPLIT, $0-40
 	MOVQ         DX, SI
 	ANDQ         $-16, SI
 
-loop570:
+loop754:
 	CMPQ         BX, SI
-	JGE          tail571
+	JGE          tail755
 	VPSRLQ       $0x1e, Z5, Z7
 	VPXORQ       Z7, Z5, Z6
 	VPMULLQ      Z3, Z6, Z6
@@ -16777,12 +33314,12 @@ loop570:
 	VMULPS.Z     Z0, Z6, K1, Z6
 	VMOVUPS      Z6, (AX)(BX*4)
 	ADDQ         $0x10, BX
-	JMP          loop570
+	JMP          loop754
 
-tail571:
+tail755:
 	MOVQ         DX, SI
 	SUBQ         BX, SI
-	JZ           done572
+	JZ           done756
 	MOVL         $-1, DX
 	BZHIL        SI, DX, DX
 	KMOVW        DX, K1
@@ -16814,7 +33351,7 @@ tail571:
 	VMULPS.Z     Z0, Z1, K2, Z1
 	VMOVUPS      Z1, K1, (AX)(BX*4)
 
-done572:
+done756:
 	VZEROUPPER
 	RET
 

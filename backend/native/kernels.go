@@ -36,9 +36,9 @@ type job struct {
 }
 
 type loops struct {
-	add, mul, axpy, scale, act, actBack, addRow, sumRows, dot, squares, gather, scatter         func(w, lo, hi int)
-	dropout, rope, adamW, softmax, layerNorm, rmsNorm, normBackDX, normBackParams, crossEntropy func(w, lo, hi int)
-	packPanels, packWeight, packInt8, quantize, multiply, attention, attentionBack              func(w, lo, hi int)
+	add, mul, axpy, scale, act, actBack, addRow, sumRows, dot, squares, gather, scatter                        func(w, lo, hi int)
+	dropout, rope, adamW, softmax, layerNorm, rmsNorm, normBackDX, normBackParams, crossEntropy                func(w, lo, hi int)
+	packPanels, packWeight, packInt8, quantize, packBlocks, quantizeBlocks, multiply, attention, attentionBack func(w, lo, hi int)
 }
 
 func newKernels(level string, threads int, exact bool) *kernels {
@@ -51,7 +51,7 @@ func newKernels(level string, threads int, exact bool) *kernels {
 		addRow: k.addRowLoop, sumRows: k.sumRowsLoop, dot: k.dotLoop, squares: k.squaresLoop, gather: k.gatherLoop, scatter: k.scatterLoop,
 		dropout: k.dropoutLoop, rope: k.ropeLoop, adamW: k.adamWLoop, softmax: k.softmaxLoop, layerNorm: k.layerNormLoop, rmsNorm: k.rmsNormLoop,
 		normBackDX: k.normBackDXLoop, normBackParams: k.normBackParamsLoop, crossEntropy: k.crossEntropyLoop,
-		packPanels: k.packPanelsLoop, packWeight: k.packWeightLoop, packInt8: k.packInt8Loop, quantize: k.quantizeLoop, multiply: k.multiplyLoop, attention: k.attentionLoop, attentionBack: k.attentionBackLoop,
+		packPanels: k.packPanelsLoop, packWeight: k.packWeightLoop, packInt8: k.packInt8Loop, quantize: k.quantizeLoop, packBlocks: k.packBlocksLoop, quantizeBlocks: k.quantizeBlocksLoop, multiply: k.multiplyLoop, attention: k.attentionLoop, attentionBack: k.attentionBackLoop,
 	}
 	return k
 }

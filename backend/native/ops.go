@@ -18,6 +18,11 @@ type ops struct {
 	quantizeWords func(dst *int16, x *float32, n int, inv float32, zero int32)
 	quantizeBytes func(dst *byte, x *float32, n int, inv float32, zero int32) // nil where the level works in words
 
+	// Products with block types, by minima, sub-blocks of 16 or 32, and rows, of which a tile has at most blockRows.
+	blockRows      int
+	blocks         [2][2][7]blockFunc
+	quantizeBlocks func(dst *int8, x *float32, blocks int, scale *float32, sums *int32)
+
 	transpose8 func(dst *float32, ds int, src *float32, ss int, blocks int)
 
 	copyStrided func(dst *float32, ds int, src *float32, ss int, n, count int)
@@ -51,6 +56,9 @@ type stripFunc func(k int, a *float32, rs, ks int, b *float32, bs, panel int, c 
 
 // int8Func: see int8Signature in _gen/int8.go.
 type int8Func func(k int, a *byte, rs int, b *int8, c *float32, cs, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+
+// blockFunc: see blockSignature in _gen/int8.go.
+type blockFunc func(blocks int, a *int8, rs int, b *byte, c *float32, cs, n int, xs, corr *float32, ss int)
 
 // p is the address of the first element, also of an empty slice.
 func p(x []float32) *float32 { return unsafe.SliceData(x) }

@@ -45,7 +45,8 @@ type product struct {
 	trans  bool
 	weight backend.Weight
 
-	int8 *packedInt8 // the weight of an integer product, nil otherwise
+	blocks *packedBlocks // the weight of a product with a block type, nil otherwise
+	int8   *packedInt8   // the weight of an integer product, nil otherwise
 }
 
 // keep is storage that stays from call to call.
@@ -54,7 +55,8 @@ type keep struct {
 	packed []float32 // B of MatMul
 	q      []byte    // quantized activations, in rows of qs bytes
 	qs     int
-	zero   []int32 // and their zero points
+	zero   []int32 // and their zero points, or sums
+	corr   []float32
 	scale  []float32
 }
 
@@ -62,7 +64,11 @@ type keep struct {
 func (k *kernels) split() (pieces int) {
 	g := &k.prod
 	nr := 2 * k.o.w
-	g.tiles, g.panels = (g.m+k.o.rows-1)/k.o.rows, (g.n+nr-1)/nr
+	most := k.o.rows
+	if g.blocks != nil {
+		most = k.o.blockRows
+	}
+	g.tiles, g.panels = (g.m+most-1)/most, (g.n+nr-1)/nr
 	group := max(1, min(8, 160<<10/max(1, g.k*nr)))
 	g.rowCut, g.panelCut = min(8, g.tiles), min(group, g.panels)
 	count := func() int { return ((g.tiles + g.rowCut - 1) / g.rowCut) * ((g.panels + g.panelCut - 1) / g.panelCut) }
@@ -99,6 +105,10 @@ func (k *kernels) multiplyLoop(w, lo, hi int) {
 	across := (g.panels + g.panelCut - 1) / g.panelCut
 	for i := lo; i < hi; i++ {
 		t, p := i/across*g.rowCut, i%across*g.panelCut
+		if g.blocks != nil {
+			k.pieceBlocks(k.work[w], t, min(t+g.rowCut, g.tiles), p, min(p+g.panelCut, g.panels))
+			continue
+		}
 		if g.int8 != nil {
 			k.pieceInt8(k.work[w], t, min(t+g.rowCut, g.tiles), p, min(p+g.panelCut, g.panels))
 			continue
@@ -324,6 +334,9 @@ func (k *kernels) Pack(w backend.Weight) backend.Packed {
 	if w.RunsInIntegers() && !k.exact {
 		return k.packInt8(w)
 	}
+	if w.RunsInBlocks() && !k.exact {
+		return k.packBlocks(w)
+	}
 	if _, err := (backend.Weight{DType: w.DType, In: w.In}).Values(); err != nil {
 		panic(fmt.Sprintf("native: pack: %v", err)) // here, not in a worker
 	}
@@ -360,6 +373,10 @@ func (k *kernels) packWeightLoop(_, lo, hi int) {
 func (k *kernels) Linear(dst, x []float32, rows int, pw backend.Packed, ep backend.Epilogue) {
 	if q, ok := pw.(*packedInt8); ok && q.o == k.o {
 		k.linearInt8(dst, x, rows, q, ep)
+		return
+	}
+	if q, ok := pw.(*packedBlocks); ok && q.o == k.o {
+		k.linearBlocks(dst, x, rows, q, ep)
 		return
 	}
 	w, ok := pw.(*packed)

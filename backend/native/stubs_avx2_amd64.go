@@ -274,6 +274,51 @@ func int8Words5AVX2(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, 
 //go:noescape
 func int8Words6AVX2(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
 
+// blocks16x1AVX2 multiplies 1 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocks16x1AVX2(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocks16Minx1AVX2 multiplies 1 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocks16Minx1AVX2(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocks16x2AVX2 multiplies 2 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocks16x2AVX2(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocks16Minx2AVX2 multiplies 2 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocks16Minx2AVX2(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocks32x1AVX2 multiplies 1 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocks32x1AVX2(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocks32Minx1AVX2 multiplies 1 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocks32Minx1AVX2(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocks32x2AVX2 multiplies 2 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocks32x2AVX2(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocks32Minx2AVX2 multiplies 2 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocks32Minx2AVX2(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// quantizeBlocksAVX2 quantizes blocks of 32 values to int8, with a scale and the sums of both halves for each.
+//
+//go:noescape
+func quantizeBlocksAVX2(dst *int8, x *float32, blocks int, scale *float32, sums *int32)
+
 // minMaxAVX2 returns the range of x and 0.
 //
 //go:noescape

@@ -404,6 +404,111 @@ func int8Words13AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n in
 //go:noescape
 func int8Words14AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
 
+// blocks16x1AVX512 multiplies 1 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocks16x1AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocks16Minx1AVX512 multiplies 1 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocks16Minx1AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocks16x2AVX512 multiplies 2 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocks16x2AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocks16Minx2AVX512 multiplies 2 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocks16Minx2AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocks16x3AVX512 multiplies 3 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocks16x3AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocks16Minx3AVX512 multiplies 3 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocks16Minx3AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocks16x4AVX512 multiplies 4 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocks16x4AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocks16Minx4AVX512 multiplies 4 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocks16Minx4AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocks16x5AVX512 multiplies 5 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocks16x5AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocks16Minx5AVX512 multiplies 5 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocks16Minx5AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocks32x1AVX512 multiplies 1 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocks32x1AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocks32Minx1AVX512 multiplies 1 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocks32Minx1AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocks32x2AVX512 multiplies 2 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocks32x2AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocks32Minx2AVX512 multiplies 2 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocks32Minx2AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocks32x3AVX512 multiplies 3 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocks32x3AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocks32Minx3AVX512 multiplies 3 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocks32Minx3AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocks32x4AVX512 multiplies 4 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocks32x4AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocks32Minx4AVX512 multiplies 4 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocks32Minx4AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocks32x5AVX512 multiplies 5 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocks32x5AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocks32Minx5AVX512 multiplies 5 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocks32Minx5AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// quantizeBlocksAVX512 quantizes blocks of 32 values to int8, with a scale and the sums of both halves for each.
+//
+//go:noescape
+func quantizeBlocksAVX512(dst *int8, x *float32, blocks int, scale *float32, sums *int32)
+
 // minMaxAVX512 returns the range of x and 0.
 //
 //go:noescape

@@ -78,3 +78,123 @@ func int8VNNI14AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int
 //
 //go:noescape
 func quantizeBytesAVX512(dst *byte, x *float32, n int, inv float32, zero int32)
+
+// blocksVNNI16x1AVX512 multiplies 1 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocksVNNI16x1AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocksVNNI16Minx1AVX512 multiplies 1 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocksVNNI16Minx1AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocksVNNI16x2AVX512 multiplies 2 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocksVNNI16x2AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocksVNNI16Minx2AVX512 multiplies 2 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocksVNNI16Minx2AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocksVNNI16x3AVX512 multiplies 3 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocksVNNI16x3AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocksVNNI16Minx3AVX512 multiplies 3 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocksVNNI16Minx3AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocksVNNI16x4AVX512 multiplies 4 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocksVNNI16x4AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocksVNNI16Minx4AVX512 multiplies 4 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocksVNNI16Minx4AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocksVNNI16x5AVX512 multiplies 5 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocksVNNI16x5AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocksVNNI16Minx5AVX512 multiplies 5 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocksVNNI16Minx5AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocksVNNI16x6AVX512 multiplies 6 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocksVNNI16x6AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocksVNNI16Minx6AVX512 multiplies 6 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocksVNNI16Minx6AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocksVNNI32x1AVX512 multiplies 1 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocksVNNI32x1AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocksVNNI32Minx1AVX512 multiplies 1 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocksVNNI32Minx1AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocksVNNI32x2AVX512 multiplies 2 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocksVNNI32x2AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocksVNNI32Minx2AVX512 multiplies 2 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocksVNNI32Minx2AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocksVNNI32x3AVX512 multiplies 3 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocksVNNI32x3AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocksVNNI32Minx3AVX512 multiplies 3 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocksVNNI32Minx3AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocksVNNI32x4AVX512 multiplies 4 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocksVNNI32x4AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocksVNNI32Minx4AVX512 multiplies 4 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocksVNNI32Minx4AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocksVNNI32x5AVX512 multiplies 5 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocksVNNI32x5AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocksVNNI32Minx5AVX512 multiplies 5 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocksVNNI32Minx5AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocksVNNI32x6AVX512 multiplies 6 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocksVNNI32x6AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// blocksVNNI32Minx6AVX512 multiplies 6 rows of activations with two vectors of columns, block by block, and stores n columns.
+//
+//go:noescape
+func blocksVNNI32Minx6AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)

@@ -38,6 +38,8 @@ var avx512VNNI = func() ops {
 	o := avx512
 	o.level, o.group, o.quantizeBytes = "avx512vnni", 4, quantizeBytesAVX512
 	o.int8Tile = [15]int8Func{nil, int8VNNI1AVX512, int8VNNI2AVX512, int8VNNI3AVX512, int8VNNI4AVX512, int8VNNI5AVX512, int8VNNI6AVX512, int8VNNI7AVX512, int8VNNI8AVX512, int8VNNI9AVX512, int8VNNI10AVX512, int8VNNI11AVX512, int8VNNI12AVX512, int8VNNI13AVX512, int8VNNI14AVX512}
+	o.blockRows = 6
+	o.blocks = [2][2][7]blockFunc{{{nil, blocksVNNI16x1AVX512, blocksVNNI16x2AVX512, blocksVNNI16x3AVX512, blocksVNNI16x4AVX512, blocksVNNI16x5AVX512, blocksVNNI16x6AVX512}, {nil, blocksVNNI32x1AVX512, blocksVNNI32x2AVX512, blocksVNNI32x3AVX512, blocksVNNI32x4AVX512, blocksVNNI32x5AVX512, blocksVNNI32x6AVX512}}, {{nil, blocksVNNI16Minx1AVX512, blocksVNNI16Minx2AVX512, blocksVNNI16Minx3AVX512, blocksVNNI16Minx4AVX512, blocksVNNI16Minx5AVX512, blocksVNNI16Minx6AVX512}, {nil, blocksVNNI32Minx1AVX512, blocksVNNI32Minx2AVX512, blocksVNNI32Minx3AVX512, blocksVNNI32Minx4AVX512, blocksVNNI32Minx5AVX512, blocksVNNI32Minx6AVX512}}}
 	return o
 }()
 
@@ -71,8 +73,11 @@ var avx2 = ops{
 	copyStrided:     copyStridedAVX2,
 	minMax:          minMaxAVX2,
 	quantizeWords:   quantizeWordsAVX2,
+	quantizeBlocks:  quantizeBlocksAVX2,
 	group:           2,
 	int8Tile:        [15]int8Func{nil, int8Words1AVX2, int8Words2AVX2, int8Words3AVX2, int8Words4AVX2, int8Words5AVX2, int8Words6AVX2},
+	blockRows:       2,
+	blocks:          [2][2][7]blockFunc{{{nil, blocks16x1AVX2, blocks16x2AVX2}, {nil, blocks32x1AVX2, blocks32x2AVX2}}, {{nil, blocks16Minx1AVX2, blocks16Minx2AVX2}, {nil, blocks32Minx1AVX2, blocks32Minx2AVX2}}},
 	act:             [8]func(dst, x *float32, n int){nil, geluAVX2, geluTanhAVX2, quickGELUAVX2, reluAVX2, siluAVX2, tanhAVX2, sigmoidAVX2},
 	actGrad:         [8]func(dx, dy, x *float32, n int){nil, geluGradAVX2, geluTanhGradAVX2, quickGELUGradAVX2, reluGradAVX2, siluGradAVX2, tanhGradAVX2, sigmoidGradAVX2},
 }
@@ -107,9 +112,12 @@ var avx512 = ops{
 	copyStrided:     copyStridedAVX512,
 	minMax:          minMaxAVX512,
 	quantizeWords:   quantizeWordsAVX512,
+	quantizeBlocks:  quantizeBlocksAVX512,
 	dropRow:         dropRowAVX512,
 	group:           2,
 	int8Tile:        [15]int8Func{nil, int8Words1AVX512, int8Words2AVX512, int8Words3AVX512, int8Words4AVX512, int8Words5AVX512, int8Words6AVX512, int8Words7AVX512, int8Words8AVX512, int8Words9AVX512, int8Words10AVX512, int8Words11AVX512, int8Words12AVX512, int8Words13AVX512, int8Words14AVX512},
+	blockRows:       5,
+	blocks:          [2][2][7]blockFunc{{{nil, blocks16x1AVX512, blocks16x2AVX512, blocks16x3AVX512, blocks16x4AVX512, blocks16x5AVX512}, {nil, blocks32x1AVX512, blocks32x2AVX512, blocks32x3AVX512, blocks32x4AVX512, blocks32x5AVX512}}, {{nil, blocks16Minx1AVX512, blocks16Minx2AVX512, blocks16Minx3AVX512, blocks16Minx4AVX512, blocks16Minx5AVX512}, {nil, blocks32Minx1AVX512, blocks32Minx2AVX512, blocks32Minx3AVX512, blocks32Minx4AVX512, blocks32Minx5AVX512}}},
 	act:             [8]func(dst, x *float32, n int){nil, geluAVX512, geluTanhAVX512, quickGELUAVX512, reluAVX512, siluAVX512, tanhAVX512, sigmoidAVX512},
 	actGrad:         [8]func(dx, dy, x *float32, n int){nil, geluGradAVX512, geluTanhGradAVX512, quickGELUGradAVX512, reluGradAVX512, siluGradAVX512, tanhGradAVX512, sigmoidGradAVX512},
 }

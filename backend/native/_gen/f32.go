@@ -53,6 +53,12 @@ func emitF32(g *gen) {
 	for r := 1; r <= rows; r++ {
 		g.tileInt8(r, false)
 	}
+	if g.wide() {
+		g.allBlocks(5, false)
+	} else {
+		g.allBlocks(2, false)
+	}
+	g.quantizeBlocks()
 	g.minMax()
 	g.quantize(false)
 	if g.wide() {
@@ -66,6 +72,16 @@ func emitVNNI(g *gen) {
 		g.tileInt8(r, true)
 	}
 	g.quantize(true)
+	g.allBlocks(6, true)
+}
+
+func (g *gen) allBlocks(rows int, vnni bool) {
+	for _, size := range []int{16, 32} {
+		for r := 1; r <= rows; r++ {
+			g.tileBlocks(r, size, false, vnni)
+			g.tileBlocks(r, size, true, vnni)
+		}
+	}
 }
 
 func (g *gen) binary(name string, op func(a vec, b operand.Op) vec) {

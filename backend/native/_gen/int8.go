@@ -87,6 +87,12 @@ func (g *gen) tileInt8(rows int, vnni bool) {
 			g.VMULPS(mem{Base: sw, Disp: 4 * g.w * v}, acc[r][v], acc[r][v])
 		}
 	}
+	g.storeRows(acc)
+	g.ret()
+}
+
+// storeRows writes acc [rows][2] to c, n columns of it.
+func (g *gen) storeRows(acc [][]vec) {
 	c, cs, n := g.arg("c"), g.arg("cs"), g.arg("n")
 	done := g.label("done")
 	for v := range 2 {
@@ -114,7 +120,6 @@ func (g *gen) tileInt8(rows int, vnni bool) {
 		g.Label(next)
 	}
 	g.Label(done)
-	g.ret()
 }
 
 // dpbusd adds Σ of four products (unsigned bytes of x, signed bytes of w) to each lane of acc. avo does not know the instruction.
@@ -190,3 +195,185 @@ func (g *gen) quantize(bytes bool) {
 	g.Label(done)
 	g.ret()
 }
+
+// blockSignature: C [rows, n] = Σ over blocks of s·xs·(Σ v·q - corr), or with minima s·xs·(Σ v·q) - m·corr. A holds int8 activations, rows rs
+// bytes apart; B holds for each block the unsigned weights in groups of 4 along k for each column of a panel, then the columns' scales, then
+// their minima. xs (scales of activations) and corr have a value a block, rows ss bytes apart; corr is int32, with minima float32.
+const blockSignature = "func(blocks int, a *int8, rs int, b *byte, c *float32, cs, n int, xs, corr *float32, ss int)"
+
+// tileBlocks writes the kernel for rows by two vectors and blocks of size values.
+func (g *gen) tileBlocks(rows, size int, minima, vnni bool) {
+	name := fmt.Sprintf("blocks%d", size)
+	if vnni {
+		name = fmt.Sprintf("blocksVNNI%d", size)
+	}
+	if minima {
+		name += "Min"
+	}
+	g.fn(fmt.Sprintf("%sx%d", name, rows), blockSignature)
+	g.Doc(fmt.Sprintf("%sx%d%s multiplies %d rows of activations with two vectors of columns, block by block, and stores n columns.", name, rows, g.sfx, rows))
+	step := g.GP64()
+	g.MOVQ(operand.U32(4), step)
+	at, advance := g.rowAddressesOf("a", "rs", step, rows)
+	b, blocks, xs, corr, ss := g.arg("b"), g.arg("blocks"), g.arg("xs"), g.arg("corr"), g.arg("ss")
+	acc := make([][]vec, rows)
+	for r := range acc {
+		acc[r] = []vec{g.zero(), g.zero()}
+	}
+	side := func(p gp, row int) mem { // value of this block for a row: at most 6 rows, so p and p+3·ss
+		return mem{Base: p, Index: ss, Scale: uint8(row)}
+	}
+	xs3, corr3, ss3 := g.GP64(), g.GP64(), g.GP64()
+	if rows > 3 {
+		g.LEAQ(mem{Base: ss, Index: ss, Scale: 2}, ss3)
+		g.LEAQ(mem{Base: xs, Index: ss3, Scale: 1}, xs3)
+		g.LEAQ(mem{Base: corr, Index: ss3, Scale: 1}, corr3)
+	}
+	pick := func(p, p3 gp, r int) mem {
+		if r >= 3 {
+			p, r = p3, r-3
+		}
+		if r == 0 {
+			return mem{Base: p}
+		}
+		return side(p, r)
+	}
+	none := g.zero()
+	g.countdown(blocks, 1, func() {
+		sum := make([][2]vec, rows)
+		for r := range sum { // a register cleared by itself would count as read, and stay occupied around the loop
+			sum[r] = [2]vec{g.copy(none), g.copy(none)}
+		}
+		for group := range size / 4 {
+			w := [2]vec{g.v(), g.v()}
+			for v := range w {
+				g.VMOVUPS(mem{Base: b, Disp: group*8*g.w + 4*g.w*v}, w[v])
+			}
+			if vnni {
+				for r := range sum {
+					x := g.v()
+					g.VPBROADCASTD(at(r), x)
+					g.dpbusd(x, w[0], sum[r][0])
+					g.dpbusd(x, w[1], sum[r][1])
+				}
+			} else {
+				g.dotWords(w, sum, at)
+			}
+			advance()
+		}
+		scales := size / 4 * 8 * g.w
+		for r := range sum {
+			x, k := g.v(), g.v()
+			g.VBROADCASTSS(pick(xs, xs3, r), x)
+			g.VBROADCASTSS(pick(corr, corr3, r), k)
+			for v := range sum[r] {
+				if !minima {
+					g.VPSUBD(k, sum[r][v], sum[r][v])
+				}
+				g.VCVTDQ2PS(sum[r][v], sum[r][v])
+				g.VMULPS(x, sum[r][v], sum[r][v])
+				g.VFMADD231PS(mem{Base: b, Disp: scales + 4*g.w*v}, sum[r][v], acc[r][v])
+				if minima {
+					g.VFNMADD231PS(mem{Base: b, Disp: scales + 8*g.w + 4*g.w*v}, k, acc[r][v])
+				}
+			}
+		}
+		bytes := scales + 8*g.w
+		if minima {
+			bytes += 8 * g.w
+		}
+		g.ADDQ(operand.I32(int32(bytes)), b)
+		for _, p := range []gp{xs, corr, xs3, corr3} {
+			if (p == xs3 || p == corr3) && rows <= 3 {
+				continue
+			}
+			g.ADDQ(operand.Imm(4), p)
+		}
+	})
+	g.storeRows(acc)
+	g.ret()
+}
+
+// dotWords does what dpbusd does, with bytes widened to words: VPMADDUBSW would saturate.
+func (g *gen) dotWords(w [2]vec, sum [][2]vec, at func(row int) mem) {
+	var odd [2]vec
+	for v := range w {
+		odd[v] = g.v()
+		g.VPSRLW(operand.Imm(8), w[v], odd[v])
+		g.VPSLLW(operand.Imm(8), w[v], w[v])
+		g.VPSRLW(operand.Imm(8), w[v], w[v])
+	}
+	for r := range sum {
+		x, t := g.v(), g.v()
+		g.VPBROADCASTD(at(r), x)
+		for v := range w {
+			g.VPSRAW(operand.Imm(8), x, t)
+			g.VPMADDWD(odd[v], t, t)
+			g.VPADDD(t, sum[r][v], sum[r][v])
+			g.VPSLLW(operand.Imm(8), x, t)
+			g.VPSRAW(operand.Imm(8), t, t)
+			g.VPMADDWD(w[v], t, t)
+			g.VPADDD(t, sum[r][v], sum[r][v])
+		}
+	}
+}
+
+// quantizeBlocks quantizes blocks of 32 activations, see backend.QuantizeBlock, and writes the sums of the bytes of both halves.
+func (g *gen) quantizeBlocks() {
+	g.fn("quantizeBlocks", "func(dst *int8, x *float32, blocks int, scale *float32, sums *int32)")
+	g.Doc("quantizeBlocks" + g.sfx + " quantizes blocks of 32 values to int8, with a scale and the sums of both halves for each.")
+	dst, x, blocks, scale, sums := g.arg("dst"), g.arg("x"), g.arg("blocks"), g.arg("scale"), g.arg("sums")
+	k127 := g.XMM()
+	g.VMOVSS(g.c(127), k127)
+	none := g.zero()
+	n := 32 / g.w
+	g.countdown(blocks, 1, func() {
+		var all vec
+		for i := range n {
+			a := g.abs(g.load(mem{Base: x, Disp: 4 * g.w * i}, false))
+			if i > 0 {
+				a = g.max(a, all)
+			}
+			all = a
+		}
+		top := g.hmax(all)
+		s := g.XMM()
+		g.VDIVSS(k127, top, s)
+		g.VMOVSS(s, mem{Base: scale})
+		g.VDIVSS(top, k127, s)
+		inv, tops := g.v(), g.v()
+		g.VBROADCASTSS(s, inv)
+		g.VBROADCASTSS(top, tops)
+		inv = g.where(none, tops, inv, none) // not Inf for a block of zeros
+		for half := range 2 {
+			var sum vec
+			for i := half * n / 2; i < (half+1)*n/2; i++ {
+				v := g.mul(inv, g.load(mem{Base: x, Disp: 4 * g.w * i}, false))
+				g.VCVTPS2DQ(v, v)
+				o := g.XMM()
+				if g.wide() {
+					g.VPMOVSDB(v, o)
+					g.VMOVUPS(o, mem{Base: dst, Disp: 16 * i})
+				} else {
+					g.VEXTRACTF128(operand.Imm(1), v, o)
+					g.VPACKSSDW(o, v.AsX(), o)
+					g.VPACKSSWB(o, o, o)
+					g.VMOVQ(o, mem{Base: dst, Disp: 8 * i})
+				}
+				if i == half*n/2 {
+					sum = v
+				} else {
+					g.VPADDD(v, sum, sum)
+				}
+			}
+			g.VMOVD(g.sumInts(sum), mem{Base: sums, Disp: 4 * half})
+		}
+		g.ADDQ(operand.I32(128), x)
+		g.ADDQ(operand.Imm(32), dst)
+		g.ADDQ(operand.Imm(4), scale)
+		g.ADDQ(operand.Imm(8), sums)
+	})
+	g.ret()
+}
+
+func (g *gen) sumInts(v vec) vec { return g.fold(v, func(a, b, d operand.Op) { g.VPADDD(a, b, d) }) }
