@@ -26,6 +26,8 @@ type Augment struct {
 	// Likeness weighs one minus the cosine between the sentence vectors (pooled states, and the pooler's output) of a copy and of its
 	// text. A label is one bit, a vector hundreds of numbers: this is what teaches the encoder to read through a disguise.
 	Likeness float64
+	// Words weighs the same per word, on the last hidden states: the states of a misspelt word's pieces are drawn to those of the word.
+	Words float64
 	// Worst, when above 1, makes that many candidates per copy and keeps the one with the largest loss.
 	Worst int
 	// Rounds is the largest share of a text's words that a source which changes one word per candidate is applied to.
@@ -72,6 +74,12 @@ func (a *Augment) Micro(ctx context.Context, s *train.Step) (float64, error) {
 	n := len(s.Examples)
 	t.Examples = append(append(make([]train.Example, 0, n+len(from)), s.Examples...), copies...)
 	t.Weight = s.Weight * float64(n+len(from)) / float64(n) // the mean is over texts and copies alike
+	var pairs []wordPair
+	if a.Words > 0 && s.Tokens != nil {
+		if pairs, err = alignWords(s, t.Examples, n, from); err != nil {
+			return 0, err
+		}
+	}
 	if a.Likeness > 0 {
 		t.Want |= model.WantPooled
 	}
@@ -103,6 +111,9 @@ func (a *Augment) Micro(ctx context.Context, s *train.Step) (float64, error) {
 					sum += w * unlike(v.Data[(n+i)*v.Cols:(n+i+1)*v.Cols], v.Data[j*v.Cols:(j+1)*v.Cols], d, w)
 				}
 			}
+		}
+		if len(pairs) > 0 {
+			sum += a.Words * share * float64(len(from)) * likeWords(c.GradOf(out.Last), out.Last, pairs, a.Words*share*float64(len(from)))
 		}
 		return sum
 	}
@@ -266,4 +277,94 @@ func unlike(a, b, da []float32, w float64) float64 {
 		}
 	}
 	return 1 - cos
+}
+
+// wordPair is a word of a copy and its original: rows [from, to) of the batch's tokens.
+type wordPair struct{ copyFrom, copyTo, from, to int }
+
+// alignWords pairs the words of copies with those of their texts, which stand before them in the batch. A copy that has another number
+// of words is left out.
+func alignWords(s *train.Step, examples []train.Example, n int, from []int) ([]wordPair, error) {
+	start := make([]int, len(examples)+1)
+	for i, e := range examples {
+		start[i+1] = start[i] + len(e.IDs)
+	}
+	known := map[int][][2]int{}
+	place := func(i int) ([][2]int, error) {
+		if p, ok := known[i]; ok {
+			return p, nil
+		}
+		e, err := s.Tokens(examples[i].Text)
+		if err != nil {
+			return nil, err
+		}
+		words := attack.Words(examples[i].Text)
+		rows := make([][2]int, len(words))
+		at := 0
+		for w, span := range words {
+			for at < e.Len() && (e.SpecialMask[at] == 1 || e.Offsets[at].End <= span.Start) {
+				at++
+			}
+			lo := at
+			for at < e.Len() && e.SpecialMask[at] == 0 && e.Offsets[at].Start < span.End {
+				at++
+			}
+			rows[w] = [2]int{start[i] + lo, start[i] + at}
+		}
+		known[i] = rows
+		return rows, nil
+	}
+	var out []wordPair
+	for i, j := range from {
+		a, err := place(n + i)
+		if err != nil {
+			return nil, err
+		}
+		b, err := place(j)
+		if err != nil {
+			return nil, err
+		}
+		if len(a) != len(b) {
+			continue
+		}
+		for w := range a {
+			if a[w][1] > a[w][0] && b[w][1] > b[w][0] {
+				out = append(out, wordPair{a[w][0], a[w][1], b[w][0], b[w][1]})
+			}
+		}
+	}
+	return out, nil
+}
+
+// likeWords returns the mean of 1 − cos between the mean states of paired words and adds w times its gradient, for the copies' rows only.
+func likeWords(g []float32, states *grad.Value, pairs []wordPair, w float64) float64 {
+	cols := states.Cols
+	a, b, d := make([]float32, cols), make([]float32, cols), make([]float32, cols)
+	mean := func(dst []float32, from, to int) {
+		clear(dst)
+		f := 1 / float32(to-from)
+		for r := from; r < to; r++ {
+			for i, v := range states.Data[r*cols : (r+1)*cols] {
+				dst[i] += f * v
+			}
+		}
+	}
+	var sum float64
+	for _, p := range pairs {
+		mean(a, p.copyFrom, p.copyTo)
+		mean(b, p.from, p.to)
+		if g == nil {
+			sum += unlike(a, b, nil, 0)
+			continue
+		}
+		clear(d)
+		sum += unlike(a, b, d, w/float64(len(pairs)))
+		f := 1 / float32(p.copyTo-p.copyFrom)
+		for r := p.copyFrom; r < p.copyTo; r++ {
+			for i, v := range d {
+				g[r*cols+i] += f * v
+			}
+		}
+	}
+	return sum / float64(len(pairs))
 }

@@ -186,7 +186,7 @@ func describe(x train.Objective) string {
 				names[i] = fmt.Sprintf("%s %v", c.Name(), *c)
 			}
 		}
-		return fmt.Sprint("augment ", names, m.Share, m.Copies, m.Consistency, m.Likeness, m.Worst, m.Rounds, describe(m.Inner))
+		return fmt.Sprint("augment ", names, m.Share, m.Copies, m.Consistency, m.Likeness, m.Words, m.Worst, m.Rounds, describe(m.Inner))
 	case *Embedding:
 		return fmt.Sprint(m.Kind, m.Epsilon, m.Steps, m.StepSize, m.Radius, m.InitMagnitude)
 	case *Smooth:

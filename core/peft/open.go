@@ -262,6 +262,21 @@ func (b *Bundle) Encode(text, pair string, limit int) (ids, types []int32, err e
 	return e.IDs, e.TypeIDs, nil
 }
 
+// Tokens is Encode of one text with the place of every token.
+func (b *Bundle) Tokens(text string, limit int) (token.Encoding, error) {
+	if b.Tokenizer == nil {
+		return token.Encoding{}, errors.New("the model folder holds no tokenizer.json")
+	}
+	if limit <= 0 || b.MaxTokens > 0 && limit > b.MaxTokens {
+		limit = b.MaxTokens
+	}
+	opt := token.Options{NoLimits: true}
+	if limit > 0 {
+		opt.Truncation = &token.Truncation{MaxLength: limit}
+	}
+	return b.Tokenizer.Encode(text, opt)
+}
+
 func abridge(s string) string {
 	if len(s) > 40 {
 		return strings.ToValidUTF8(s[:40], "") + "…"

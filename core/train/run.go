@@ -18,6 +18,7 @@ import (
 	"github.com/temper-ml/temper/core/grad"
 	"github.com/temper-ml/temper/core/model"
 	"github.com/temper-ml/temper/core/peft"
+	"github.com/temper-ml/temper/core/token"
 )
 
 // Options describe a tuning run. Zero values mean the defaults of the method (see Defaults).
@@ -249,6 +250,7 @@ func (o *Options) run(ctx context.Context, b *peft.Bundle) (*Result, error) {
 			ids, _, err := b.Encode(text, "", o.MaxTokens)
 			return ids, err
 		},
+		Tokens: func(text string) (token.Encoding, error) { return b.Tokens(text, o.MaxTokens) },
 	}
 	steps := t.Steps()
 	t.Sched = Schedule{Kind: o.Schedule, Total: steps, Warmup: warmup(o.Warmup, steps)}

@@ -13,6 +13,7 @@ import (
 	"github.com/temper-ml/temper/core/model"
 	"github.com/temper-ml/temper/core/peft"
 	"github.com/temper-ml/temper/core/tensor"
+	"github.com/temper-ml/temper/core/token"
 )
 
 // Example is one encoded training example.
@@ -42,6 +43,8 @@ type Step struct {
 	Index, Total int
 	// Encode turns a text into ids as the training data was.
 	Encode func(text string) ([]int32, error)
+	// Tokens is Encode with the place of every token in the text.
+	Tokens func(text string) (token.Encoding, error)
 	// Train switches dropout on.
 	Train bool
 	// Checkpoint recomputes blocks in the backward pass to save memory.
@@ -153,6 +156,7 @@ type Trainer struct {
 	// Objective is Plain when nil.
 	Objective Objective
 	Encode    func(text string) ([]int32, error)
+	Tokens    func(text string) (token.Encoding, error)
 
 	Train, Dev []Example
 	Labels     []string
@@ -364,7 +368,7 @@ func (t *Trainer) step(ctx context.Context, st *state, lr float64) (loss float64
 	micro := 0
 	for chunk := range slices.Chunk(examples, t.Batch) {
 		s := &Step{
-			Model: t.Model, K: t.K, Arena: &t.arena, Loss: t.Loss, Examples: chunk, Weight: weight, Encode: t.Encode,
+			Model: t.Model, K: t.K, Arena: &t.arena, Loss: t.Loss, Examples: chunk, Weight: weight, Encode: t.Encode, Tokens: t.Tokens,
 			Seed: mix(t.Seed, uint64(st.Step), uint64(micro)), Index: st.Step, Total: t.Steps(), Train: t.Dropout, Checkpoint: t.Checkpoint,
 			Passes: 1,
 		}
