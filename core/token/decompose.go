@@ -101,11 +101,7 @@ func (sc *scratch) decomposed(a *aligned, form norm.Form) []mark {
 			i += n
 			continue
 		}
-		if sc.one = sc.one[:0]; unicode.Is(laterDecompositions, r) {
-			sc.one = append(sc.one, a.text[i:i+n]...)
-		} else {
-			sc.one = form.Append(sc.one, a.text[i:i+n]...)
-		}
+		sc.one = appendDecomposed(sc.one[:0], form, r, a.text[i:i+n])
 		var change int32
 		for j := 0; j < len(sc.one); {
 			d, m := utf8.DecodeRune(sc.one[j:])
@@ -125,6 +121,23 @@ func (sc *scratch) decomposed(a *aligned, form norm.Form) []mark {
 	orderMarks(marks[run:])
 	sc.marks = marks
 	return marks
+}
+
+// appendDecomposed appends the full decomposition of r, whose UTF-8 is text.
+func appendDecomposed(dst []byte, form norm.Form, r rune, text []byte) []byte {
+	if r >= hangulS && r < hangulS+countL*countV*countT {
+		i := r - hangulS
+		dst = utf8.AppendRune(dst, hangulL+i/(countV*countT))
+		dst = utf8.AppendRune(dst, hangulV+i%(countV*countT)/countT)
+		if t := i % countT; t > 0 {
+			dst = utf8.AppendRune(dst, hangulT+t)
+		}
+		return dst
+	}
+	if d := form.Properties(text).Decomposition(); d != nil && !unicode.Is(laterDecompositions, r) {
+		return append(dst, d...)
+	}
+	return append(dst, text...)
 }
 
 // orderMarks sorts by combining class, keeping the order of equals (insertion sort: runs are short; long ones are merged below).
