@@ -132,15 +132,27 @@ func (m *bpe) word(sc *scratch, a *aligned, lo, hi int, word int32) error {
 	if len(text) == 0 {
 		return nil
 	}
-	track := a.at != nil
-	if !track {
-		if ids, ok := sc.words.get(text); ok {
-			for _, id := range ids {
-				sc.out = append(sc.out, tok{id: id, word: word})
-			}
-			return nil
-		}
+	if a.at != nil {
+		return m.cut(sc, a, lo, hi, word)
 	}
+	if ids, ok := sc.words.get(text); ok {
+		for _, id := range ids {
+			sc.out = append(sc.out, tok{id: id, word: word})
+		}
+		return nil
+	}
+	from := len(sc.out)
+	if err := m.cut(sc, a, lo, hi, word); err != nil {
+		return err
+	}
+	sc.words.put(text, sc.out[from:])
+	return nil
+}
+
+// cut cuts a word, without the cache.
+func (m *bpe) cut(sc *scratch, a *aligned, lo, hi int, word int32) error {
+	text := a.text[lo:hi]
+	track := a.at != nil
 	if m.ignoreMerges {
 		if id, ok := m.vocab.ids[string(text)]; ok {
 			sc.out = append(sc.out, tok{id: id, word: word, at: a.original(lo, hi)})
@@ -153,7 +165,6 @@ func (m *bpe) word(sc *scratch, a *aligned, lo, hi int, word int32) error {
 	}
 	syms = m.join(sc, syms)
 	at := lo
-	from := len(sc.out)
 	for _, s := range syms {
 		k := tok{id: s.id, word: word}
 		if track {
@@ -161,9 +172,6 @@ func (m *bpe) word(sc *scratch, a *aligned, lo, hi int, word int32) error {
 			at += int(s.len)
 		}
 		sc.out = append(sc.out, k)
-	}
-	if !track {
-		sc.words.put(text, sc.out[from:])
 	}
 	return nil
 }

@@ -19,6 +19,11 @@ type aligned struct {
 func newAligned(sc *scratch, text string, track bool) aligned {
 	a := aligned{}
 	b := sc.begin(track)
+	if !track && utf8.ValidString(text) {
+		b.text = append(b.text, text...)
+		a.text, _ = b.done(sc)
+		return a
+	}
 	for i := 0; i < len(text); {
 		if c := text[i]; c < utf8.RuneSelf {
 			b.text = append(b.text, c)

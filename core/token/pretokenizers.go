@@ -270,7 +270,7 @@ func loadPreTokenizer(dst []preTokenizer, raw json.RawMessage, depth int) ([]pre
 		}
 		return append(dst, patternSplit{finder: finder, how: how, invert: f.Invert}), nil
 	case "Whitespace":
-		return append(dst, patternSplit{finder: scanFinder{scanWhitespace}, how: removed, invert: true}), nil
+		return append(dst, patternSplit{finder: scanFinder{scan: scanWhitespace, gaps: true}, how: removed, invert: true}), nil
 	case "WhitespaceSplit":
 		return append(dst, charSplit{is: isSpace, how: removed}), nil
 	case "Punctuation":

@@ -22,7 +22,7 @@ type regexFinder struct{ re *regexp2.Regexp }
 // compile makes a finder of an Oniguruma pattern.
 func compile(pattern string) (finder, error) {
 	if s, ok := scanners[pattern]; ok {
-		return scanFinder{s}, nil
+		return scanFinder{scan: s, gaps: pattern == patternSpaces}, nil
 	}
 	if len(pattern) > maxPattern {
 		return nil, fmt.Errorf("regex of %d bytes: expected at most %d", len(pattern), maxPattern)

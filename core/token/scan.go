@@ -10,8 +10,11 @@ import (
 // backtracking regular-expression engine finds, at a hundred times its speed. Every position belongs to a piece.
 type scanner func(text []byte, lo int) int
 
-// scanFinder makes a finder of a scanner whose every piece is a match.
-type scanFinder struct{ scan scanner }
+// scanFinder makes a finder of a scanner.
+type scanFinder struct {
+	scan scanner
+	gaps bool // the scanner tells gaps by negative ends
+}
 
 func (f scanFinder) find(text []byte, cuts []cut) ([]cut, error) {
 	for lo := 0; lo < len(text); {
@@ -247,7 +250,9 @@ func scanWhitespace(text []byte, lo int) int {
 	return i
 }
 
-// scanSpaces is " {2,}".
+// patternSpaces is what many normalizers put one space for.
+const patternSpaces = ` {2,}`
+
 func scanSpaces(text []byte, lo int) int {
 	i := lo
 	for {
@@ -276,5 +281,5 @@ var scanners = map[string]scanner{
 	patternGPT2:   scanGPT2,
 	patternLlama3: scanLlama3,
 	patternQwen2:  scanQwen2,
-	` {2,}`:       scanSpaces,
+	patternSpaces: scanSpaces,
 }

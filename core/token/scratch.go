@@ -7,23 +7,25 @@ import (
 
 // scratch is the working memory of one call. It is kept between calls, so that a call allocates nothing once warmed up.
 type scratch struct {
-	text   []byte
-	at     []span
-	build  builder
-	marks  []mark
-	one    []byte
-	pieces []piece
-	spare  []piece
-	out    []tok
-	cuts   []cut
-	syms   []symbol
-	links  []link
-	heap   []candidate
-	nodes  []node
-	joins  []joining
-	hits   []hit
-	taken  []bool
-	words  wordCache
+	text  []byte
+	at    []span
+	build builder
+	marks []mark
+	one   []byte
+	// letters is a word of a byte-level vocabulary.
+	letters []byte
+	pieces  []piece
+	spare   []piece
+	out     []tok
+	cuts    []cut
+	syms    []symbol
+	links   []link
+	heap    []candidate
+	nodes   []node
+	joins   []joining
+	hits    []hit
+	taken   []bool
+	words   wordCache
 }
 
 // keepBytes bounds what an idle scratch holds on to: one that served a huge text is dropped.

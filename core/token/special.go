@@ -18,6 +18,7 @@ func (t *Tokenizer) MaxLength() int { return t.maxLength }
 // finish fills in what follows from the rest: the roles of tokens with the usual names.
 func (t *Tokenizer) finish() {
 	t.before, t.after = t.around()
+	t.fast = t.fastWay()
 	for _, p := range t.pre {
 		if m, ok := p.(metaspace); ok && m.when == first && t.normalizer != nil {
 			t.aligns = true

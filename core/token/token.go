@@ -38,6 +38,7 @@ type Tokenizer struct {
 
 	llama *llama // special tokens are found as llama.cpp does it
 
+	fast fast
 	// aligns is set when even ids depend on where in the original a piece begins.
 	aligns bool
 
@@ -198,20 +199,20 @@ func (t *Tokenizer) encode(opt Options, pad bool, texts ...string) (Encoding, er
 // ErrTooLong is returned for texts whose bytes an int32 cannot count.
 var ErrTooLong = errors.New("token: text is longer than 2 GiB")
 
-// run fills sc.out with the tokens of text.
-func (t *Tokenizer) run(sc *scratch, text string, track, asText bool) error {
+// begin fills sc.pieces with the parts of text before the pre-tokenizers: added tokens, and normalized text between them.
+func (t *Tokenizer) begin(sc *scratch, text string, track, asText bool) error {
 	if len(text) >= math.MaxInt32 {
 		return ErrTooLong
 	}
 	sc.reset()
 	whole := newAligned(sc, text, track)
-	var first []piece
+	first := sc.spare[:0]
 	if t.llama != nil {
-		first = t.llama.extract(sc, &whole, sc.pieces[:0], asText)
+		first = t.llama.extract(sc, &whole, first, asText)
 	} else {
-		first = t.plain.extract(&whole, sc.pieces[:0], asText)
+		first = t.plain.extract(&whole, first, asText)
 	}
-	pieces := sc.spare[:0]
+	pieces := sc.pieces[:0]
 	for i := range first {
 		p := &first[i]
 		if p.id != noToken {
@@ -223,7 +224,16 @@ func (t *Tokenizer) run(sc *scratch, text string, track, asText bool) error {
 		}
 		pieces = t.normal.extract(&p.aligned, pieces, asText)
 	}
-	other := first[:0]
+	sc.pieces, sc.spare = pieces, first
+	return nil
+}
+
+// run fills sc.out with the tokens of text.
+func (t *Tokenizer) run(sc *scratch, text string, track, asText bool) error {
+	if err := t.begin(sc, text, track, asText); err != nil {
+		return err
+	}
+	pieces, other := sc.pieces, sc.spare[:0]
 	for _, pre := range t.pre {
 		for i := range pieces {
 			p := &pieces[i]
@@ -286,7 +296,7 @@ func (t *Tokenizer) cut(text string, sequence int, opt Options) (Encoding, error
 }
 
 // AppendIDs appends the ids of text to dst, the fast way: no offsets, no limits, and no memory but dst's once warmed up. With special, the template's
-// tokens are added. What the vocabulary cannot express at all (no unknown token) is left out.
+// tokens are added. A text that Encode fails on, since the vocabulary lacks a part of it and an unknown token, has none.
 func (t *Tokenizer) AppendIDs(dst []int32, text string, special bool) []int32 {
 	if special {
 		dst = append(dst, t.before...)
@@ -306,10 +316,28 @@ func (t *Tokenizer) AppendPlainIDs(dst []int32, text string) []int32 {
 func (t *Tokenizer) appendText(dst []int32, text string, asText bool) []int32 {
 	sc := t.pool.get()
 	defer t.pool.put(sc)
-	if err := t.run(sc, text, t.aligns, asText); err == nil {
-		for i := range sc.out {
-			dst = append(dst, sc.out[i].id)
+	if t.fast == nil {
+		if err := t.run(sc, text, t.aligns, asText); err == nil {
+			for i := range sc.out {
+				dst = append(dst, sc.out[i].id)
+			}
 		}
+		return dst
+	}
+	from := len(dst)
+	err := t.begin(sc, text, false, asText)
+	for i := range sc.pieces {
+		if err != nil {
+			return dst[:from]
+		}
+		if p := &sc.pieces[i]; p.id != noToken {
+			dst = append(dst, p.id)
+		} else {
+			dst, err = t.fast(sc, dst, p.text)
+		}
+	}
+	if err != nil {
+		return dst[:from]
 	}
 	return dst
 }
