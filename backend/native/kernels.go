@@ -8,6 +8,7 @@ import (
 type kernels struct {
 	o     *ops
 	pool  *pool
+	bf16  bool       // products round their operands to bfloat16
 	exact bool       // quantized weights meet float32 activations
 	work  []*scratch // by worker
 
@@ -31,18 +32,19 @@ type job struct {
 	act                 backend.Activation
 	flag                bool
 	seed                uint64
+	stride, n           int
 	rope                backend.RopeArgs
 	table               [9]float32
 }
 
 type loops struct {
-	add, mul, axpy, scale, act, actBack, addRow, sumRows, dot, squares, gather, scatter                        func(w, lo, hi int)
-	dropout, rope, adamW, softmax, layerNorm, rmsNorm, normBackDX, normBackParams, crossEntropy                func(w, lo, hi int)
-	packPanels, packWeight, packInt8, quantize, packBlocks, quantizeBlocks, multiply, attention, attentionBack func(w, lo, hi int)
+	add, mul, axpy, scale, act, actBack, addRow, sumRows, dot, squares, gather, scatter                                                  func(w, lo, hi int)
+	dropout, rope, adamW, softmax, layerNorm, rmsNorm, normBackDX, normBackParams, crossEntropy                                          func(w, lo, hi int)
+	packPanels, packWeight, packInt8, quantize, packBlocks, quantizeBlocks, pairRows, pairTransposed, multiply, attention, attentionBack func(w, lo, hi int)
 }
 
-func newKernels(level string, threads int, exact bool) *kernels {
-	k := &kernels{o: table(level), pool: newPool(threads), exact: exact}
+func newKernels(level string, threads int, exact, bf16 bool) *kernels {
+	k := &kernels{o: table(level), pool: newPool(threads), exact: exact, bf16: bf16}
 	for range threads {
 		k.work = append(k.work, &scratch{})
 	}
@@ -51,7 +53,7 @@ func newKernels(level string, threads int, exact bool) *kernels {
 		addRow: k.addRowLoop, sumRows: k.sumRowsLoop, dot: k.dotLoop, squares: k.squaresLoop, gather: k.gatherLoop, scatter: k.scatterLoop,
 		dropout: k.dropoutLoop, rope: k.ropeLoop, adamW: k.adamWLoop, softmax: k.softmaxLoop, layerNorm: k.layerNormLoop, rmsNorm: k.rmsNormLoop,
 		normBackDX: k.normBackDXLoop, normBackParams: k.normBackParamsLoop, crossEntropy: k.crossEntropyLoop,
-		packPanels: k.packPanelsLoop, packWeight: k.packWeightLoop, packInt8: k.packInt8Loop, quantize: k.quantizeLoop, packBlocks: k.packBlocksLoop, quantizeBlocks: k.quantizeBlocksLoop, multiply: k.multiplyLoop, attention: k.attentionLoop, attentionBack: k.attentionBackLoop,
+		packPanels: k.packPanelsLoop, packWeight: k.packWeightLoop, packInt8: k.packInt8Loop, quantize: k.quantizeLoop, packBlocks: k.packBlocksLoop, quantizeBlocks: k.quantizeBlocksLoop, pairRows: k.pairRowsLoop, pairTransposed: k.pairTransposedLoop, multiply: k.multiplyLoop, attention: k.attentionLoop, attentionBack: k.attentionBackLoop,
 	}
 	return k
 }

@@ -11,6 +11,11 @@ type ops struct {
 	tile  [2][15]tileFunc // by vectors-1 and rows
 	strip [4]stripFunc    // by rows, nil where the tiles serve
 
+	// bfloat16 products on pairs along k, which are stored as float32 elements; nil where the level has none.
+	bf16Tile *[2][15]tileFunc
+	pairBF16 func(dst, even, odd *float32, n int)
+	toBF16   func(dst *uint16, x *float32, n int)
+
 	// Integer products: groups of A and B along k (2 words by bytes, or 4 bytes), tiles by rows, and how a row of A is quantized.
 	group         int
 	int8Tile      [15]int8Func

@@ -27,6 +27,7 @@ type product struct {
 	a          []float32
 	rs, ks     int // strides of A in elements, between rows and along k
 	packA      bool
+	bf16       bool // elements of A and B are pairs of bfloat16, k counts pairs
 	b          *float32
 	panel, bs  int       // strides of B in elements, between panels and along k
 	lastPanel  []float32 // a packed copy of the last panel where b is not packed and the panel is short
@@ -51,13 +52,14 @@ type product struct {
 
 // keep is storage that stays from call to call.
 type keep struct {
-	sums   []float64
-	packed []float32 // B of MatMul
-	q      []byte    // quantized activations, in rows of qs bytes
-	qs     int
-	zero   []int32 // and their zero points, or sums
-	corr   []float32
-	scale  []float32
+	sums           []float64
+	packed         []float32 // B of MatMul
+	pairsA, pairsB []float32 // operands as pairs of bfloat16
+	q              []byte    // quantized activations, in rows of qs bytes
+	qs             int
+	zero           []int32 // and their zero points, or sums
+	corr           []float32
+	scale          []float32
 }
 
 // split sets the pieces of the product. A piece is about 8 tiles by as many panels as fit into half of a 1 MB second-level cache.
@@ -155,7 +157,7 @@ func (k *kernels) piece(ws *scratch, t0, t1, p0, p1 int) {
 				}
 				at := off(c, q*nr-c0)
 				n := min(nr, g.n-q*nr)
-				if rows < len(o.strip) && o.strip[rows] != nil && q+4 <= p1 && (q+4)*nr <= g.n && (q+4 < g.panels || g.lastPanel == nil) {
+				if !g.bf16 && rows < len(o.strip) && o.strip[rows] != nil && q+4 <= p1 && (q+4)*nr <= g.n && (q+4 < g.panels || g.lastPanel == nil) {
 					o.strip[rows](kn, a, 4*rs, 4*ks, b, 4*bs, 4*g.panel, at, 4*ldc, g.alpha, acc)
 					q += 4
 					continue
@@ -164,7 +166,11 @@ func (k *kernels) piece(ws *scratch, t0, t1, p0, p1 int) {
 				if n <= o.w {
 					vecs = 1
 				}
-				o.tile[vecs-1][rows](kn, a, 4*rs, 4*ks, b, 4*bs, at, 4*ldc, n, g.alpha, acc)
+				tiles := &o.tile
+				if g.bf16 {
+					tiles = o.bf16Tile
+				}
+				tiles[vecs-1][rows](kn, a, 4*rs, 4*ks, b, 4*bs, at, 4*ldc, n, g.alpha, acc)
 				q++
 			}
 		}
@@ -238,6 +244,9 @@ func (k *kernels) MatMul(a backend.MatMulArgs) {
 	}
 	if a.TransA {
 		g.rs, g.ks = 1, a.LDA
+	}
+	if k.bf16 && a.K > 0 {
+		k.pairOperands(&a)
 	}
 	g.packA = a.M > 1 && a.N > 2*nr && (a.TransA || a.LDA%1024 == 0)
 	// Columns of B that are packed at once: at most 64 MB.
@@ -319,7 +328,9 @@ func (k *kernels) packTransposed(dst, src []float32, ld, rows, n, nr int) {
 // packed is a weight as panels of columns (its output channels).
 type packed struct {
 	o       *ops
+	bf16    bool
 	out, in int
+	k       int // in, or pairs of it
 	panels  []float32
 }
 
@@ -345,7 +356,11 @@ func (k *kernels) Pack(w backend.Weight) backend.Packed {
 	}
 	nr := 2 * k.o.w
 	panels := (w.Out + nr - 1) / nr
-	pw := &packed{o: k.o, out: w.Out, in: w.In, panels: aligned(panels * w.In * nr)}
+	pw := &packed{o: k.o, bf16: k.bf16, out: w.Out, in: w.In, k: w.In}
+	if k.bf16 {
+		pw.k = pairs(w.In)
+	}
+	pw.panels = aligned(panels * pw.k * nr)
 	k.prod.weight, k.job = w, job{a: pw.panels}
 	k.pool.run(panels, 1, k.loops.packWeight)
 	k.prod.weight = backend.Weight{}
@@ -366,7 +381,12 @@ func (k *kernels) packWeightLoop(_, lo, hi int) {
 		if err != nil {
 			panic(fmt.Sprintf("native: pack: %v", err))
 		}
-		k.packTransposed(k.job.a[q*w.In*nr:(q+1)*w.In*nr], v, w.In, r1-r0, w.In, nr)
+		n := w.In
+		if k.bf16 {
+			n = pairs(w.In)
+			v = k.o.pairRows(make([]float32, (r1-r0)*n), v, w.In, r1-r0, w.In)
+		}
+		k.packTransposed(k.job.a[q*n*nr:(q+1)*n*nr], v, n, r1-r0, n, nr)
 	}
 }
 
@@ -380,14 +400,17 @@ func (k *kernels) Linear(dst, x []float32, rows int, pw backend.Packed, ep backe
 		return
 	}
 	w, ok := pw.(*packed)
-	if !ok || w.o != k.o {
+	if !ok || w.o != k.o || w.bf16 != k.bf16 {
 		panic(fmt.Sprintf("native: linear: weight of type %T was packed by another backend or level", pw))
 	}
 	backend.CheckLinear(dst, x, rows, w.out, w.in, ep)
 	g := &k.prod
 	nr := 2 * k.o.w
-	*g = product{m: rows, n: w.out, k: w.in, a: x, rs: w.in, ks: 1, b: p(w.panels), panel: w.in * nr, bs: nr, c: dst, ldc: w.out, alpha: 1, keep: g.keep}
-	g.packA = rows > 8 && w.in%1024 == 0
+	if w.bf16 {
+		x = k.pairMatrix(&g.pairsA, x, w.in, rows, w.in)
+	}
+	*g = product{bf16: w.bf16, m: rows, n: w.out, k: w.k, a: x, rs: w.k, ks: 1, b: p(w.panels), panel: w.k * nr, bs: nr, c: dst, ldc: w.out, alpha: 1, keep: g.keep}
+	g.packA = rows > 8 && w.k%1024 == 0
 	k.setEpilogue(ep)
 	k.multiply()
 }

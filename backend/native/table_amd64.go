@@ -18,6 +18,9 @@ func levels() []string {
 		l = append(l, avx512.level)
 		if cpuid.CPU.Has(cpuid.AVX512VNNI) {
 			l = append(l, avx512VNNI.level)
+			if cpuid.CPU.Has(cpuid.AVX512BF16) {
+				l = append(l, avx512BF16.level)
+			}
 		}
 	}
 	return l
@@ -29,8 +32,10 @@ func table(level string) *ops {
 		return &avx2
 	case avx512.level:
 		return &avx512
+	case avx512VNNI.level:
+		return &avx512VNNI
 	}
-	return &avx512VNNI
+	return &avx512BF16
 }
 
 // avx512VNNI is avx512 with VPDPBUSD for integer products.
@@ -40,6 +45,17 @@ var avx512VNNI = func() ops {
 	o.int8Tile = [15]int8Func{nil, int8VNNI1AVX512, int8VNNI2AVX512, int8VNNI3AVX512, int8VNNI4AVX512, int8VNNI5AVX512, int8VNNI6AVX512, int8VNNI7AVX512, int8VNNI8AVX512, int8VNNI9AVX512, int8VNNI10AVX512, int8VNNI11AVX512, int8VNNI12AVX512, int8VNNI13AVX512, int8VNNI14AVX512}
 	o.blockRows = 6
 	o.blocks = [2][2][7]blockFunc{{{nil, blocksVNNI16x1AVX512, blocksVNNI16x2AVX512, blocksVNNI16x3AVX512, blocksVNNI16x4AVX512, blocksVNNI16x5AVX512, blocksVNNI16x6AVX512}, {nil, blocksVNNI32x1AVX512, blocksVNNI32x2AVX512, blocksVNNI32x3AVX512, blocksVNNI32x4AVX512, blocksVNNI32x5AVX512, blocksVNNI32x6AVX512}}, {{nil, blocksVNNI16Minx1AVX512, blocksVNNI16Minx2AVX512, blocksVNNI16Minx3AVX512, blocksVNNI16Minx4AVX512, blocksVNNI16Minx5AVX512, blocksVNNI16Minx6AVX512}, {nil, blocksVNNI32Minx1AVX512, blocksVNNI32Minx2AVX512, blocksVNNI32Minx3AVX512, blocksVNNI32Minx4AVX512, blocksVNNI32Minx5AVX512, blocksVNNI32Minx6AVX512}}}
+	return o
+}()
+
+// avx512BF16 is avx512VNNI with VDPBF16PS for Options.BF16.
+var avx512BF16 = func() ops {
+	o := avx512VNNI
+	o.level, o.pairBF16, o.toBF16 = "avx512bf16", pairBF16AVX512, toBF16AVX512
+	o.bf16Tile = &[2][15]tileFunc{
+		{nil, bf16x1x1AVX512, bf16x2x1AVX512, bf16x3x1AVX512, bf16x4x1AVX512, bf16x5x1AVX512, bf16x6x1AVX512, bf16x7x1AVX512, bf16x8x1AVX512, bf16x9x1AVX512, bf16x10x1AVX512, bf16x11x1AVX512, bf16x12x1AVX512, bf16x13x1AVX512, bf16x14x1AVX512},
+		{nil, bf16x1x2AVX512, bf16x2x2AVX512, bf16x3x2AVX512, bf16x4x2AVX512, bf16x5x2AVX512, bf16x6x2AVX512, bf16x7x2AVX512, bf16x8x2AVX512, bf16x9x2AVX512, bf16x10x2AVX512, bf16x11x2AVX512, bf16x12x2AVX512, bf16x13x2AVX512, bf16x14x2AVX512},
+	}
 	return o
 }()
 

@@ -46,9 +46,12 @@ func (g *gen) rowAddressesOf(a, stride string, ks gp, rows int) (at func(row int
 }
 
 // tile writes the kernel for rows by vecs vectors.
-func (g *gen) tile(rows, vecs int) {
-	g.fn(fmt.Sprintf("gemm%dx%d", rows, vecs), tileSignature)
-	g.Doc(fmt.Sprintf("gemm%dx%d%s computes a tile of %d rows and %d vectors of columns, of which n columns are stored.", rows, vecs, g.sfx, rows, vecs))
+func (g *gen) tile(rows, vecs int) { g.tileOf("gemm", rows, vecs) }
+
+// tileOf writes a float32 tile ("gemm"), or one whose elements of A and B are pairs of bfloat16 along k ("bf16x").
+func (g *gen) tileOf(name string, rows, vecs int) {
+	g.fn(fmt.Sprintf("%s%dx%d", name, rows, vecs), tileSignature)
+	g.Doc(fmt.Sprintf("%s%dx%d%s computes a tile of %d rows and %d vectors of columns, of which n columns are stored.", name, rows, vecs, g.sfx, rows, vecs))
 	at, advance := g.rowAddresses(rows)
 	k, b, bs := g.arg("k"), g.arg("b"), g.arg("bs")
 	acc := make([][]vec, rows)
@@ -63,6 +66,14 @@ func (g *gen) tile(rows, vecs int) {
 			row[v] = g.load(mem{Base: b, Disp: 4 * g.w * v}, false)
 		}
 		for r := range acc {
+			if name == "bf16x" {
+				x := g.v()
+				g.VBROADCASTSS(at(r), x)
+				for v := range row {
+					g.raw("VDPBF16PS", row[v], x, acc[r][v])
+				}
+				continue
+			}
 			if g.wide() {
 				for v := range row {
 					g.VFMADD231PS_BCST(at(r), row[v], acc[r][v])

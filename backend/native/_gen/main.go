@@ -34,6 +34,7 @@ func run(dir string, check bool) error {
 		{"avx2", func(c *build.Context) { emitF32(newGen(c, 8, "AVX2")) }},
 		{"avx512", func(c *build.Context) { emitF32(newGen(c, 16, "AVX512")) }},
 		{"vnni", func(c *build.Context) { emitVNNI(newGen(c, 16, "AVX512")) }},
+		{"bf16", func(c *build.Context) { emitBF16(newGen(c, 16, "AVX512")) }},
 	} {
 		c := build.NewContext()
 		c.ConstraintExpr("!purego")
@@ -50,6 +51,7 @@ func run(dir string, check bool) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", l.file, err)
 		}
+		asm = encodeBF16(asm)
 		if l.file == "avx2" {
 			if high := regexp.MustCompile(`\b[XYZ](1[6-9]|2\d|3[01])\b|\bZ\d`).Find(asm); high != nil {
 				return fmt.Errorf("%s: register %s needs AVX-512", l.file, high)
