@@ -55,7 +55,7 @@ func LearningRate(method string) float64 {
 	switch method {
 	case "full":
 		return 2e-5
-	case "lora", "rslora", "dora", "adapter":
+	case "lora", "qlora", "rslora", "dora", "adapter":
 		return 5e-4
 	case "ia3", "vera", "prompt", "p-tuning":
 		return 5e-3

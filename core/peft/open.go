@@ -8,8 +8,10 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/temper-ml/temper/backend"
 	"github.com/temper-ml/temper/core/checkpoint"
 	"github.com/temper-ml/temper/core/model"
+	"github.com/temper-ml/temper/core/tensor"
 	"github.com/temper-ml/temper/core/token"
 )
 
@@ -353,5 +355,15 @@ func (b *Bundle) saveWeights(w *checkpoint.FolderWriter) error {
 	if b.Adapter != nil {
 		base = b.Adapter.base
 	}
-	return w.Safetensors(checkpoint.WeightsFile, model.Tensors(base), map[string]string{"format": "pt"})
+	ts := model.Tensors(base)
+	for i, t := range ts {
+		if t.DType.Quantized() && t.DType != tensor.Q8Row { // safetensors has no block types: what the model computes with is written
+			v, err := backend.Dequantize(t)
+			if err != nil {
+				return err
+			}
+			ts[i] = tensor.FromF32(t.Name, v, t.Shape...)
+		}
+	}
+	return w.Safetensors(checkpoint.WeightsFile, ts, map[string]string{"format": "pt"})
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/temper-ml/temper/core/grad"
 	"github.com/temper-ml/temper/core/model"
 	"github.com/temper-ml/temper/core/peft"
+	"github.com/temper-ml/temper/core/tensor"
 	"github.com/temper-ml/temper/core/token"
 )
 
@@ -35,6 +36,8 @@ type Options struct {
 	Method string
 	// Adapter, when not nil, overrides the settings of the peft method.
 	Adapter *peft.Config
+	// BaseType is how "qlora" stores the frozen base (default q8_0).
+	BaseType tensor.DType
 	// Freeze, for full tuning, keeps the embeddings and the first Freeze-1 blocks as they are: 1 freezes the embeddings alone.
 	Freeze int
 
@@ -91,7 +94,7 @@ type Result struct {
 
 // Methods are the names that Options.Method takes.
 func Methods() []string {
-	return append([]string{"full", "head"}, peft.MethodNames()...)
+	return append([]string{"full", "head", "qlora"}, peft.MethodNames()...)
 }
 
 // Defaults fills in what o leaves open, by method.
@@ -343,9 +346,22 @@ func (o *Options) prepare(b *peft.Bundle) ([]*grad.Param, error) {
 		}
 		return out, nil
 	}
-	cfg, err := peft.Method(o.Method)
+	name := o.Method
+	if name == "qlora" {
+		if b.Adapter != nil {
+			return nil, fmt.Errorf("%s is an adapter: merge it before qlora", b.Dir)
+		}
+		if o.BaseType == tensor.Invalid {
+			o.BaseType = tensor.Q8_0
+		}
+		if _, err := quantizeBase(b.Model, o.BaseType); err != nil {
+			return nil, fmt.Errorf("qlora: %w", err)
+		}
+		name = "lora"
+	}
+	cfg, err := peft.Method(name)
 	if err != nil {
-		return nil, fmt.Errorf("method: %w, full or head", err)
+		return nil, fmt.Errorf("method: %w, full, head or qlora", err)
 	}
 	if o.Adapter != nil {
 		cfg = *o.Adapter
