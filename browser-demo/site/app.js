@@ -96,9 +96,16 @@ function marked(original, text) {
     else { const k = document.createElement('mark'); k.textContent = run; out.append(k); }
     run = '';
   };
+  const gone = () => { // a letter is missing here
+    flush();
+    if (out.lastChild?.className === 'gone') return;
+    const k = document.createElement('mark');
+    k.className = 'gone';
+    out.append(k);
+  };
   for (let i = 0, j = 0; j < m;) {
     const eq = i < n && a[i] === b[j];
-    if (!eq && i < n && d[i + 1][j] >= d[i][j + 1]) { i++; continue; }
+    if (!eq && i < n && d[i + 1][j] >= d[i][j + 1]) { i++; gone(); continue; }
     if (eq !== same) { flush(); same = eq; }
     run += b[j++];
     if (eq) i++;

@@ -2,8 +2,8 @@
 import { serveEngine } from './engine-worker.js';
 
 const channel = new MessageChannel();
-let wake = () => {};
-channel.port1.onmessage = () => wake();
+const waiting = [];
+channel.port1.onmessage = () => waiting.shift()?.();
 
 const platform = {
   isolated: globalThis.crossOriginIsolated === true && typeof SharedArrayBuffer !== 'undefined',
@@ -28,7 +28,7 @@ const take = serveEngine({
   platform,
   post: (m, transfer) => self.postMessage(m, transfer),
   turn: () => new Promise((ok) => {
-    wake = ok;
+    waiting.push(ok);
     channel.port2.postMessage(0);
   }),
 });

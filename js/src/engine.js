@@ -42,7 +42,7 @@ export class Engine {
       env: { memory: e.memory },
       temper: kernels.exports,
       temper_page: { plugin: (n, nLen, r, rLen) => e.plugins.call(n, nLen, r, rLen) },
-      wasi_snapshot_preview1: wasi(e.memory, (line) => { if (e.log.push(line) > 60) e.log.shift(); }),
+      wasi_snapshot_preview1: wasi(e.memory, (line) => { if (e.log.length < 40) e.log.push(line); }),
     });
     e.exports = /** @type {any} */ (instance.exports);
     e.guard(() => e.exports._initialize());

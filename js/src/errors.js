@@ -53,7 +53,7 @@ const kinds = { OutOfMemory: OutOfMemoryError, NotIsolated: NotIsolatedError, Ab
 /** What can cross a thread. @param {unknown} e */
 export function packError(e) {
   const x = /** @type {any} */ (e);
-  return { code: x?.code && kinds[x.code] ? x.code : x?.name === 'AbortError' ? 'Aborted' : 'Engine', message: String(x?.message ?? x) };
+  return { code: x instanceof TemperError ? x.code : x?.name === 'AbortError' ? 'Aborted' : 'Engine', message: String(x?.message ?? x) };
 }
 
 /** @param {{code: string, message: string}} e */

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"net/http"
@@ -215,7 +216,7 @@ func tab(t testing.TB) context.Context {
 
 func shoot(t testing.TB, ctx context.Context) {
 	var png []byte
-	if err := chromedp.Run(ctx, chromedp.FullScreenshot(&png, 90)); err != nil {
+	if err := chromedp.Run(ctx, chromedp.FullScreenshot(&png, 100)); err != nil {
 		t.Logf("no screenshot: %v", err)
 		return
 	}
@@ -335,8 +336,20 @@ func TestResume(t *testing.T) {
 	require.InDelta(t, got.Total, got.Again, 1)
 }
 
+// wait looks until the expression is true (chromedp's own polling needs eval, which the page's policy forbids).
 func wait(js string) chromedp.Action {
-	return chromedp.Poll(js, nil, chromedp.WithPollingTimeout(2*time.Minute), chromedp.WithPollingInterval(100*time.Millisecond))
+	return chromedp.ActionFunc(func(ctx context.Context) error {
+		for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+			var ok bool
+			err := chromedp.Evaluate(`Boolean(`+js+`)`, &ok).Do(ctx)
+			if ok {
+				return nil
+			}
+			if time.Now().After(end) {
+				return fmt.Errorf("waiting for %s: %w", js, errors.Join(context.DeadlineExceeded, err))
+			}
+		}
+	})
 }
 
 func TestDemo(t *testing.T) {
@@ -380,7 +393,7 @@ func TestDemo(t *testing.T) {
 	require.False(t, wide, "the page is wider than a phone")
 
 	// Without a network.
-	require.NoError(t, chromedp.Run(ctx, wait(`navigator.serviceWorker.controller || navigator.serviceWorker.ready.then(() => true)`)))
+	require.NoError(t, chromedp.Run(ctx, wait(`navigator.serviceWorker.controller`)))
 	time.Sleep(time.Second)
 	require.NoError(t, chromedp.Run(ctx, chromedp.Reload(), wait(`globalThis.temperDemo && (`+ready+`)`)))
 	s.CloseClientConnections()
@@ -392,7 +405,7 @@ func TestDemo(t *testing.T) {
 
 func shootAs(t testing.TB, ctx context.Context, name string) {
 	var png []byte
-	require.NoError(t, chromedp.Run(ctx, chromedp.FullScreenshot(&png, 90)))
+	require.NoError(t, chromedp.Run(ctx, chromedp.FullScreenshot(&png, 100)))
 	dir := filepath.Join(fixture.Root(), "tests", "out")
 	require.NoError(t, os.MkdirAll(dir, 0o755))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, name+".png"), png, 0o644))

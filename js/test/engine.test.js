@@ -1,0 +1,79 @@
+// The package in Node: exact results, typed errors, tasks. Needs a model folder (TEMPER_MINILM, or temper-test/minilm in the cache folder).
+import { test } from 'node:test';
+import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { load, Engine, AbortedError, CorruptError, RequestError } from '../src/node.js';
+
+const minilm = process.env.TEMPER_MINILM ?? join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'temper-test/minilm');
+const skip = existsSync(join(minilm, 'model.safetensors')) ? false : 'no all-MiniLM-L6-v2 folder (set TEMPER_MINILM)';
+
+test('an engine starts, reports its level and threads, and ends', async () => {
+  for (const threads of [1, 2]) {
+    const e = await Engine.create({ threads });
+    assert.equal(e.threads, threads);
+    assert.match(e.level, /^simd128/);
+    assert.ok(e.recipes.includes('deepwordbug'));
+    assert.ok((await e.info()).memory > 1 << 20);
+    e.close();
+  }
+});
+
+test('a folder is read, texts become vectors, threads change nothing', { skip }, async () => {
+  const texts = ['hello world', 'a second text, somewhat longer than the first'];
+  const rows = [];
+  for (const threads of [1, 2]) {
+    const m = await load(minilm, { threads });
+    assert.equal(m.family, 'bert');
+    assert.equal(m.parameters, 22713216);
+    const v = await m.embed(texts);
+    assert.equal(v.length, 2);
+    assert.equal(v[0].length, 384);
+    assert.ok(Math.abs(Math.hypot(...v[0]) - 1) < 1e-5);
+    assert.deepEqual(await m.embed(texts[0]), v[0], 'alone as in a batch');
+    rows.push(v);
+    const enc = await m.tokenize('unbelievable prizes');
+    assert.deepEqual(enc.ids.slice(0, 1), [101]);
+    assert.equal(enc.tokens.length, enc.offsets.length);
+    await m.close();
+  }
+  assert.deepEqual(rows[0], rows[1]);
+});
+
+test('teaching, saving, attacking, cancelling', { skip }, async () => {
+  const e = await Engine.create({ threads: 1 });
+  const base = await e.load(minilm, { maxTokens: 64 });
+  const examples = [];
+  for (const text of ['great work', 'wonderful, thank you', 'i love it', 'best ever', 'so happy']) examples.push({ text, label: 'praise' });
+  for (const text of ['it broke', 'never again', 'where is my refund', 'awful service', 'i am angry']) examples.push({ text, label: 'complaint' });
+  const m = await base.tune(examples, { method: 'head' });
+  assert.deepEqual([...m.labels].sort(), ['complaint', 'praise']);
+  assert.equal((await m.classify('it broke again, awful')).label, 'complaint');
+  const saved = await m.save();
+  const again = await e.load([{ name: 'taught.temper', data: saved }]);
+  assert.deepEqual((await again.classify(['so happy with it'])).map((p) => p.scores), (await m.classify(['so happy with it'])).map((p) => p.scores));
+  saved[saved.length - 100] ^= 1;
+  await assert.rejects(e.load([{ name: 'taught.temper', data: saved }]), CorruptError);
+
+  let seen = 0;
+  const r = await m.attack('the service was awful and it broke', { recipe: 'deepwordbug', seed: 1, onProgress: (p) => { seen++; assert.equal(p.scores.length, 2); } });
+  assert.ok(seen > 0);
+  assert.ok(['won', 'held'].includes(r.results[0].status));
+  const twice = await m.attack('the service was awful and it broke', { recipe: 'deepwordbug', seed: 1 });
+  assert.deepEqual(twice.results, r.results, 'the same seed, the same attack');
+
+  const abort = new AbortController();
+  const long = m.attack(examples, { recipe: 'genetic', signal: abort.signal, onProgress: () => abort.abort() });
+  await assert.rejects(long, AbortedError);
+  await assert.rejects(base.classify('x'), RequestError);
+  await assert.rejects(m.attack('x', { recipe: 'nonsense' }), RequestError);
+  e.close();
+});
+
+test('what cannot be a model is refused', async () => {
+  const e = await Engine.create({ threads: 1 });
+  await assert.rejects(e.load([{ name: 'x.temper', data: new Uint8Array(100) }]), CorruptError);
+  await assert.rejects(e.load([{ name: 'config.json', data: new TextEncoder().encode('{"model_type":"nothing"}') }]), RequestError);
+  e.close();
+});
