@@ -179,3 +179,15 @@ func Skeleton(s string) string {
 		return r
 	}, s)
 }
+
+// Confusables maps characters to the ASCII letter or hyphen that they are taken for. Characters that Unicode decomposes into a letter and
+// marks, or into a compatibility form, are not in it: NFKD undoes those.
+func Confusables() map[rune]rune {
+	m := map[rune]rune{}
+	for r, to := range skeletonOf {
+		if norm.NFKD.String(string(r)) == string(r) {
+			m[r] = to
+		}
+	}
+	return m
+}
