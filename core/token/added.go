@@ -29,6 +29,8 @@ type matcher struct {
 	patterns [][]byte // sorted
 	tokens   []*AddedToken
 	begins   [256]bool
+	// from and to bound the patterns that begin with a byte.
+	from, to [256]int32
 }
 
 func newMatcher(tokens []*AddedToken, pattern func(*AddedToken) []byte) *matcher {
@@ -50,17 +52,21 @@ func newMatcher(tokens []*AddedToken, pattern func(*AddedToken) []byte) *matcher
 		}
 		m.patterns = append(m.patterns, e.pattern)
 		m.tokens = append(m.tokens, e.token)
-		m.begins[e.pattern[0]] = true
+		c := e.pattern[0]
+		if !m.begins[c] {
+			m.begins[c], m.from[c] = true, int32(len(m.patterns)-1)
+		}
+		m.to[c] = int32(len(m.patterns))
 	}
 	return m
 }
 
-// longest is the longest token that text begins with.
+// longest is the longest token that text, which is not empty, begins with.
 func (m *matcher) longest(text []byte) (*AddedToken, int) {
-	lo, hi := 0, len(m.patterns)
+	lo, hi := int(m.from[text[0]]), int(m.to[text[0]])
 	var found *AddedToken
 	size := 0
-	for k := 0; lo < hi; k++ {
+	for k := 1; lo < hi; k++ {
 		if len(m.patterns[lo]) == k {
 			found, size = m.tokens[lo], k
 			lo++
@@ -75,6 +81,12 @@ func (m *matcher) longest(text []byte) (*AddedToken, int) {
 
 // narrow finds those of patterns lo to hi, all longer than k, whose byte k is c.
 func (m *matcher) narrow(lo, hi, k int, c byte) (int, int) {
+	if m.patterns[lo][k] == c && m.patterns[hi-1][k] == c {
+		return lo, hi
+	}
+	if m.patterns[lo][k] > c || m.patterns[hi-1][k] < c {
+		return lo, lo
+	}
 	lo += sort.Search(hi-lo, func(i int) bool { return m.patterns[lo+i][k] >= c })
 	return lo, lo + sort.Search(hi-lo, func(i int) bool { return m.patterns[lo+i][k] > c })
 }

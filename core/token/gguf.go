@@ -277,8 +277,8 @@ func (l *llama) extract(sc *scratch, a *aligned, dst []piece, asText bool) []pie
 		if !l.finder.begins[c] {
 			continue
 		}
-		lo, hi := 0, len(l.finder.patterns)
-		for k := 0; lo < hi; k++ {
+		lo, hi := int(l.finder.from[c]), int(l.finder.to[c])
+		for k := 1; lo < hi; k++ {
 			if len(l.finder.patterns[lo]) == k {
 				if t := l.finder.tokens[lo]; !asText || !t.Special {
 					hits = append(hits, hit{i, k, t})

@@ -58,3 +58,57 @@ func TestGGUF(t *testing.T) {
 func TestGGUFGemma(t *testing.T) {
 	checkGGUF(t, fromGGUF(t, fixture.Gemma(t)), filepath.Join(fixture.Parity(t), "gguf", "gemma-tokenize.jsonl"))
 }
+
+func tinyGGUF(model string, tokens ...string) token.GGUF {
+	g := token.GGUF{Model: model, Tokens: tokens, BOS: -1, EOS: -1, UNK: -1, SEP: -1, PAD: -1, CLS: -1, MASK: -1, EOT: -1}
+	g.Scores = make([]float32, len(tokens))
+	g.Types = make([]int32, len(tokens))
+	for i := range tokens {
+		g.Scores[i], g.Types[i] = -float32(i), 1
+	}
+	return g
+}
+
+// TestGGUFBert reads a vocabulary in which beginnings of words are marked, and not their continuations.
+func TestGGUFBert(t *testing.T) {
+	g := tinyGGUF("bert", "[PAD]", "[UNK]", "[CLS]", "[SEP]", "▁low", "er", "▁,")
+	for i := range 4 {
+		g.Types[i] = 3
+	}
+	g.UNK, g.BOS, g.SEP = 1, 2, 3
+	tok, err := token.FromGGUF(g)
+	require.NoError(t, err)
+	e, err := tok.EncodePair("Lower, x", "low", token.Options{})
+	require.NoError(t, err)
+	assert.Equal(t, []int32{2, 4, 5, 6, 1, 3, 4, 3}, e.IDs)
+	assert.Equal(t, []int32{0, 0, 0, 0, 0, 0, 1, 1}, e.TypeIDs)
+	assert.Equal(t, []string{"[CLS]", "low", "##er", ",", "[UNK]", "[SEP]", "low", "[SEP]"}, e.Tokens)
+	assert.Equal(t, "lower, low", tok.Decode(e.IDs, true))
+}
+
+func TestGGUFErrors(t *testing.T) {
+	short := tinyGGUF("llama", "a", "b")
+	short.Scores = short.Scores[:1]
+	far := tinyGGUF("llama", "a")
+	far.BOS = 7
+	noMerges := tinyGGUF("gpt2", "a")
+	pre := tinyGGUF("gpt2", "a")
+	pre.Merges, pre.Pre = []string{"a a"}, "from-the-future"
+	for want, g := range map[string]token.GGUF{"empty": {}, "as many of each": short, "below 1": far, "expected llama, gpt2": tinyGGUF("rwkv", "a"), "merges": noMerges, "from-the-future": pre} {
+		_, err := token.FromGGUF(g)
+		assert.ErrorContains(t, err, want)
+	}
+	_, err := token.GGUFFrom(func(key string) any {
+		if key == "tokenizer.ggml.tokens" {
+			return 5
+		}
+		return nil
+	})
+	assert.ErrorContains(t, err, "tokenizer.ggml.tokens")
+	tok, err := token.FromGGUF(tinyGGUF("llama", "a", "▁"))
+	require.NoError(t, err)
+	_, err = tok.Save()
+	assert.ErrorIs(t, err, token.ErrNoSource)
+	_, err = tok.Encode("b", token.Options{})
+	assert.ErrorContains(t, err, "not in the vocabulary")
+}

@@ -159,7 +159,7 @@ func (t *Truncation) apply(parts []Encoding, template int) error {
 	return fmt.Errorf("token: truncation strategy: expected %s, %s or %s, got %q", LongestFirst, OnlyFirst, OnlySecond, t.Strategy)
 }
 
-// maxWindows bounds the memory that windows which overlap almost wholly would take.
+// maxWindowTokens bounds the memory that windows which overlap almost wholly would take.
 const maxWindowTokens = 1 << 26
 
 func (e *Encoding) truncate(limit, stride int, left bool) error {

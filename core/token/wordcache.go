@@ -48,11 +48,14 @@ func (c *wordCache) get(text []byte) ([]int32, bool) {
 		return nil, false
 	}
 	h := hashWord(text)
-	s := &c.slots[h%cacheSlots]
-	if s.hash != h || int(s.len) != len(text) || string(s.text[:s.len]) != string(text) {
-		return nil, false
+	// A word has two places.
+	for i := range uint64(2) {
+		s := &c.slots[h%cacheSlots^i]
+		if s.hash == h && int(s.len) == len(text) && string(s.text[:s.len]) == string(text) {
+			return s.ids[:s.n], true
+		}
 	}
-	return s.ids[:s.n], true
+	return nil, false
 }
 
 func (c *wordCache) put(text []byte, ids []tok) {
@@ -64,6 +67,10 @@ func (c *wordCache) put(text []byte, ids []tok) {
 	}
 	h := hashWord(text)
 	s := &c.slots[h%cacheSlots]
+	if s.len > 0 {
+		// The newer of two words stays in the first place, the older one moves to the second.
+		c.slots[h%cacheSlots^1] = *s
+	}
 	s.hash, s.len, s.n = h, uint8(len(text)), uint8(len(ids))
 	copy(s.text[:], text)
 	for i := range ids {
