@@ -22,11 +22,15 @@ type evalResult struct {
 	Labels         []train.LabelScore `json:"labels"`
 	Seconds        float64            `json:"seconds"`
 	TextsPerSecond float64            `json:"texts_per_second"`
+	// Without training: how labels were decided, and how long the examples took.
+	Method         string  `json:"method,omitempty"`
+	PrepareSeconds float64 `json:"prepare_seconds,omitempty"`
 }
 
 func (a *app) evalCmd() *cobra.Command {
 	var d dataFlags
 	var text textFlags
+	var zero zeroFlags
 	var maxTokens int
 	cmd := &cobra.Command{
 		Use:     "eval MODEL --data FILE|--text FILE",
@@ -42,12 +46,13 @@ func (a *app) evalCmd() *cobra.Command {
 			case d.file == "":
 				return usagef("give labelled texts with --data, or a decoder's text with --text")
 			}
-			p, err := a.openPipeline(cmd, args[0], pipeline.Options{MaxTokens: maxTokens})
-			if err != nil {
-				return err
+			var r *evalResult
+			var err error
+			if zero.wanted() {
+				r, err = a.evaluateZero(cmd, args[0], &d, &zero)
+			} else {
+				r, err = a.evaluateTrained(cmd, args[0], &d, maxTokens)
 			}
-			defer p.Close()
-			r, err := a.evaluate(cmd, p, &d, maxTokens)
 			if err != nil {
 				return err
 			}
@@ -65,8 +70,18 @@ func (a *app) evalCmd() *cobra.Command {
 	}
 	d.add(cmd, false)
 	text.add(cmd)
+	zero.add(cmd)
 	cmd.Flags().IntVar(&maxTokens, "max-tokens", 0, "cut texts at this many tokens (default: what the model takes)")
 	return cmd
+}
+
+func (a *app) evaluateTrained(cmd *cobra.Command, ref string, d *dataFlags, maxTokens int) (*evalResult, error) {
+	p, err := a.openPipeline(cmd, ref, pipeline.Options{MaxTokens: maxTokens})
+	if err != nil {
+		return nil, err
+	}
+	defer p.Close()
+	return a.evaluate(cmd, p, d, maxTokens)
 }
 
 func (a *app) evaluate(cmd *cobra.Command, p *pipeline.Pipeline, d *dataFlags, maxTokens int) (*evalResult, error) {
@@ -93,5 +108,6 @@ func (a *app) evaluate(cmd *cobra.Command, p *pipeline.Pipeline, d *dataFlags, m
 		return nil, err
 	}
 	sec := time.Since(start).Seconds()
-	return &evalResult{len(examples), s.Accuracy, s.MacroF1, s.Loss, s.Labels, sec, float64(len(examples)) / sec}, nil
+	return &evalResult{Examples: len(examples), Accuracy: s.Accuracy, MacroF1: s.MacroF1, Loss: s.Loss, Labels: s.Labels, Seconds: sec,
+		TextsPerSecond: float64(len(examples)) / sec}, nil
 }

@@ -290,16 +290,22 @@ func (a *app) fillCmd() *cobra.Command {
 
 func (a *app) classifyCmd() *cobra.Command {
 	var d dataFlags
+	var zero zeroFlags
 	var maxTokens int
 	cmd := &cobra.Command{
-		Use:     "classify MODEL TEXT…|--data FILE",
-		Short:   "Label texts",
-		Example: `  temper classify out/ "You have won a prize, call now" --json`,
-		Args:    cobra.MinimumNArgs(1),
+		Use:   "classify MODEL TEXT…|--data FILE",
+		Short: "Label texts, with a tuned model or, given labels, with any",
+		Example: `  temper classify out/ "You have won a prize, call now" --json
+  temper classify minilm/ "Where is my parcel?" --labels refund,shipping,praise
+  temper classify gemma-3-270m-q4_k_m.gguf "Where is my parcel?" --describe labels.yaml --examples few.csv`,
+		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			texts, err := a.inputTexts(args[1:], &d)
 			if err != nil {
 				return err
+			}
+			if zero.wanted() {
+				return a.classifyZero(cmd, args[0], texts, &zero)
 			}
 			p, err := a.openPipeline(cmd, args[0], pipeline.Options{MaxTokens: maxTokens})
 			if err != nil {
@@ -314,6 +320,7 @@ func (a *app) classifyCmd() *cobra.Command {
 		},
 	}
 	d.add(cmd, false)
+	zero.add(cmd)
 	cmd.Flags().IntVar(&maxTokens, "max-tokens", 0, "cut texts at this many tokens (default: what the model takes)")
 	return cmd
 }
