@@ -3,7 +3,8 @@ package token
 import "strings"
 
 // Stream decodes ids as they come. What it returns, put together, is what Decode returns for all ids at once, and every part is whole characters: bytes of
-// one that is not complete yet are held back.
+// one that is not complete yet are held back. One difference cannot be helped: where a run of byte tokens (<0x..>) turns out not to be UTF-8, Decode gives
+// up all of it, also what was good so far, as the original does; that has been shown by then.
 type Stream struct {
 	t    *Tokenizer
 	skip bool
