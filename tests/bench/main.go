@@ -70,17 +70,22 @@ func run(ctx context.Context, args []string) error {
 	threads := fs.String("threads", "1,2", "thread counts")
 	match := fs.String("rows", "", "only rows whose name contains this")
 	rounds := fs.Int("rounds", 9, "rounds per row (slow rows: a third)")
+	cpu := fs.Bool("cpu", false, "count processor time, not wall time: for a shared machine, with one thread only")
 	out := fs.String("json", "", "also write the table as JSON to this file")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
+	if *cpu && *threads != "1" {
+		return errors.New("-cpu needs -threads 1: waiting workers spin")
+	}
+	countCPU = *cpu
 	var results []result
 	for _, t := range strings.Split(*threads, ",") {
 		n, err := strconv.Atoi(t)
 		if err != nil || n < 1 {
 			return fmt.Errorf("-threads %q: expected numbers of 1 or more", *threads)
 		}
-		p, err := startPeers(*python, *dir, cacheDir, n)
+		p, err := startPeers(*python, *dir, cacheDir, n, *cpu)
 		if err != nil {
 			return err
 		}

@@ -21,7 +21,7 @@ type peers struct {
 	out *bufio.Reader
 }
 
-func startPeers(python, model, cache string, threads int) (*peers, error) {
+func startPeers(python, model, cache string, threads int, cpu bool) (*peers, error) {
 	if _, err := os.Stat(python); err != nil {
 		return nil, fmt.Errorf("no Python with the peers at %s: make one with\n  python3 -m venv DIR && DIR/bin/pip install torch transformers peft onnxruntime onnx\nand give it with -python DIR/bin/python", python)
 	}
@@ -44,7 +44,7 @@ func startPeers(python, model, cache string, threads int) (*peers, error) {
 	}
 	p := &peers{cmd, in, bufio.NewReaderSize(out, 1<<20)}
 	var v struct{ Versions map[string]string }
-	if err := p.call(map[string]any{"op": "load", "model": model, "cache": cache, "threads": threads}, &v); err != nil {
+	if err := p.call(map[string]any{"op": "load", "model": model, "cache": cache, "threads": threads, "cpu": cpu}, &v); err != nil {
 		p.close()
 		return nil, err
 	}

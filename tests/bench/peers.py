@@ -1,7 +1,7 @@
 """Runs the peers for tests/bench: ONNX Runtime and PyTorch (+ peft) on a Hugging Face BERT folder.
 
 Protocol: one JSON object a line on standard input, one answer a line on standard output.
-  {"op":"load","model":DIR,"cache":DIR,"threads":N}            -> {"versions":{...}}
+  {"op":"load","model":DIR,"cache":DIR,"threads":N,"cpu":B}   -> {"versions":{...}}
   {"op":"infer","engine":E,"ids":[[...]],"repeat":R}          -> {"ms":[...]}      E: ort_f32 ort_int8 torch_f32 torch_bf16 torch_int8
   {"op":"texts","engine":E,"batches":[[[ids]]]}               -> {"ms":total}      each batch padded to its longest
   {"op":"train","mode":M,"ids":[[...]],"lengths":[...],"repeat":R} -> {"ms":[...]} M: full lora head fgm, with _bf16
@@ -13,6 +13,7 @@ import numpy as np, torch, transformers
 out = os.fdopen(os.dup(1), "w", buffering=1)
 os.dup2(2, 1)  # libraries that print do not disturb the protocol
 state = {}
+clock = time.perf_counter
 
 
 def export(model_dir, cache):
@@ -42,7 +43,9 @@ def export(model_dir, cache):
 
 
 def load(q):
+    global clock
     import onnxruntime as ort
+    clock = time.process_time if q.get("cpu") else time.perf_counter
     state.clear()
     torch.set_num_threads(q["threads"])
     state.update(q)
@@ -87,9 +90,9 @@ def infer(q):
     a, m = pad(q["ids"])
     ms = []
     for _ in range(q["repeat"]):
-        t = time.perf_counter()
+        t = clock()
         f(a, m)
-        ms.append(1000 * (time.perf_counter() - t))
+        ms.append(1000 * (clock() - t))
     return {"ms": ms}
 
 
@@ -97,9 +100,9 @@ def texts(q):
     f = engine(q["engine"])
     total = 0.0
     for rows in q["batches"]:
-        t = time.perf_counter()
+        t = clock()
         f(*pad(rows))
-        total += time.perf_counter() - t
+        total += clock() - t
     return {"ms": 1000 * total}
 
 
@@ -127,7 +130,7 @@ def train(q):
     net, opt, params = trainer(mode)
     ms = []
     for i in range(q["repeat"]):
-        t = time.perf_counter()
+        t = clock()
         for rows in q["batches"]:
             a, m = (torch.from_numpy(x) for x in pad(rows))
             y = torch.arange(len(rows)) % 2
@@ -147,7 +150,7 @@ def train(q):
                     emb -= r
             torch.nn.utils.clip_grad_norm_(params, 1.0)
             opt.step()
-        ms.append(1000 * (time.perf_counter() - t))
+        ms.append(1000 * (clock() - t))
     return {"ms": ms}
 
 

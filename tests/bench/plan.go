@@ -52,13 +52,13 @@ func (e *engine) forward(ids [][]int32) ([]float32, error) {
 
 func (e *engine) timeForward(batches ...[][]int32) func() (time.Duration, error) {
 	return func() (time.Duration, error) {
-		start := time.Now()
+		elapsed := stopwatch()
 		for _, ids := range batches {
 			if _, err := e.forward(ids); err != nil {
 				return 0, err
 			}
 		}
-		return time.Since(start), nil
+		return elapsed(), nil
 	}
 }
 
@@ -110,7 +110,7 @@ func newTrainer(dir string, threads int, mode string) (*trainer, error) {
 func (t *trainer) step(batches ...[][]int32) func() (time.Duration, error) {
 	n := uint64(0)
 	return func() (time.Duration, error) {
-		start := time.Now()
+		elapsed := stopwatch()
 		for _, ids := range batches {
 			n++
 			ex := make([]train.Example, len(ids))
@@ -127,7 +127,7 @@ func (t *trainer) step(batches ...[][]int32) func() (time.Duration, error) {
 			t.arena.Reset()
 			t.opt.Step(t.k, 2e-5, train.ClipScale(train.GradNorm(t.k, t.params), 1))
 		}
-		return time.Since(start), nil
+		return elapsed(), nil
 	}
 }
 

@@ -1,0 +1,285 @@
+// Command zeroshot measures zero-shot and few-shot classification beside tuning a head on the same examples, on the data sets' own test
+// rows and few-shot draws, and prints a Markdown table.
+//
+//	go run ./tests/bench/zeroshot --encoder minilm/ --data ../shared/data
+//	go run ./tests/bench/zeroshot --decoder gemma-3-270m-q4_k_m.gguf --data ../shared/data --rows 200
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/temper-ml/temper/backend"
+	"github.com/temper-ml/temper/backend/native"
+	"github.com/temper-ml/temper/core/data"
+	"github.com/temper-ml/temper/core/generate"
+	"github.com/temper-ml/temper/core/pipeline"
+	"github.com/temper-ml/temper/core/train"
+	"github.com/temper-ml/temper/core/zeroshot"
+)
+
+type options struct {
+	data, labels, encoder, decoder, sets string
+	rows, shown, seeds                   int
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.data, "data", "../shared/data", "folder of the data sets")
+	flag.StringVar(&o.labels, "labels", "docs/labels", "folder of the label descriptions")
+	flag.StringVar(&o.encoder, "encoder", "", "sentence encoder")
+	flag.StringVar(&o.decoder, "decoder", "", "causal language model")
+	flag.StringVar(&o.sets, "sets", "sst2,ag_news,trec6,banking77,sms_spam", "data sets")
+	flag.IntVar(&o.rows, "rows", 0, "test rows, evenly spaced (0: all)")
+	flag.IntVar(&o.shown, "shown", 0, "decoder: examples in the prompt")
+	flag.IntVar(&o.seeds, "seeds", 3, "draws of examples")
+	flag.Parse()
+	if err := run(context.Background(), o); err != nil {
+		fmt.Fprintln(os.Stderr, "zeroshot:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, o options) error {
+	if (o.encoder == "") == (o.decoder == "") {
+		return errors.New("give --encoder or --decoder")
+	}
+	k, err := native.New(native.Options{Threads: runtime.GOMAXPROCS(0)})
+	if err != nil {
+		return err
+	}
+	defer k.Close()
+	b := &bench{o: o, k: k}
+	if o.encoder != "" {
+		p, err := pipeline.Open(o.encoder, k, pipeline.Options{MaxTokens: 128})
+		if err != nil {
+			return err
+		}
+		defer p.Close()
+		b.e = &remembered{p: p, known: map[string][]float32{}}
+	} else if b.d, err = generate.Open(o.decoder, generate.OpenOptions{}); err != nil {
+		return err
+	} else {
+		defer b.d.Close()
+	}
+	fmt.Println("| set | rows | examples | way | accuracy | macro-F1 | ms per text |")
+	fmt.Println("|---|---|---|---|---|---|---|")
+	for _, set := range strings.Split(o.sets, ",") {
+		if err := b.set(ctx, set); err != nil {
+			return fmt.Errorf("%s: %w", set, err)
+		}
+	}
+	return nil
+}
+
+// remembered embeds each text once.
+type remembered struct {
+	p     *pipeline.Pipeline
+	known map[string][]float32
+}
+
+func (r *remembered) Embed(ctx context.Context, texts []string) ([][]float32, error) {
+	var fresh []string
+	for _, t := range texts {
+		if _, ok := r.known[t]; !ok {
+			r.known[t] = nil
+			fresh = append(fresh, t)
+		}
+	}
+	vs, err := r.p.Embed(ctx, fresh)
+	if err != nil {
+		return nil, err
+	}
+	for i, t := range fresh {
+		r.known[t] = vs[i]
+	}
+	out := make([][]float32, len(texts))
+	for i, t := range texts {
+		out[i] = append([]float32{}, r.known[t]...)
+	}
+	return out, nil
+}
+
+type bench struct {
+	o options
+	k backend.Kernels
+	e *remembered
+	d *generate.Decoder
+}
+
+func (b *bench) open(file, rows string, names []string) (*data.Dataset, error) {
+	set, err := data.Open(filepath.Join(b.o.data, file), data.Options{RowsFile: rows})
+	if err == nil && names != nil {
+		err = set.MapLabels(names)
+	}
+	return set, err
+}
+
+func (b *bench) set(ctx context.Context, name string) error {
+	train, stem := name+"/train.tsv", name+"-train"
+	if name == "sst2" {
+		train, stem = "sst2/train_sentences.tsv", "sst2-train_sentences"
+	}
+	test, err := b.open(name+"/test.tsv", "", nil)
+	if err != nil {
+		return err
+	}
+	task, err := zeroshot.FromNames(test.LabelNames)
+	if raw, rerr := os.ReadFile(filepath.Join(b.o.labels, name+".yaml")); rerr == nil {
+		task, err = zeroshot.Parse(raw, nil)
+	}
+	if err != nil {
+		return err
+	}
+	if err := test.MapLabels(task.Names()); err != nil {
+		return err
+	}
+	if n := b.o.rows; n > 0 && n < test.Len() {
+		at := make([]int, n)
+		for i := range at {
+			at[i] = i * test.Len() / n
+		}
+		if test, err = test.Select(at); err != nil {
+			return err
+		}
+	}
+	if err := b.one(ctx, name, test, task, nil, "none", ""); err != nil {
+		return err
+	}
+	for _, shots := range []string{"few8", "few16"} {
+		if b.d != nil && shots == "few16" {
+			break
+		}
+		for seed := range b.o.seeds {
+			rows := filepath.Join(b.o.data, "draws", fmt.Sprintf("%s-%s-seed%d.txt", stem, shots, seed))
+			few, err := b.open(train, rows, task.Names())
+			if err != nil {
+				return err
+			}
+			title := fmt.Sprintf("%s per label, draw %d", strings.TrimPrefix(shots, "few"), seed)
+			examples := make([]zeroshot.Example, few.Len())
+			for i := range examples {
+				examples[i] = zeroshot.Example{Text: few.Texts[i], Label: few.Labels[i]}
+			}
+			if err := b.one(ctx, name, test, task, examples, title, rows); err != nil {
+				return err
+			}
+			if b.e != nil {
+				if err := b.head(ctx, name, test, few, task, title); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (b *bench) one(ctx context.Context, name string, test *data.Dataset, task *zeroshot.Task, examples []zeroshot.Example, title, _ string) error {
+	var c zeroshot.Classifier
+	var err error
+	if b.e != nil {
+		c, err = zeroshot.NewEmbedding(ctx, b.e, task, examples)
+	} else {
+		var s *generate.Scorer
+		if s, err = generate.NewScorer(b.d.Model, b.k); err != nil {
+			return err
+		}
+		c, err = zeroshot.NewPrompted(ctx, s, b.codec(), task, examples, zeroshot.PromptOptions{Shots: b.o.shown, Context: 1024})
+	}
+	if err != nil {
+		return err
+	}
+	begun := time.Now()
+	scores, err := c.Classify(ctx, test.Texts)
+	if err != nil {
+		return err
+	}
+	sec := time.Since(begun).Seconds()
+	predicted := make([]int32, len(scores))
+	for i, s := range scores {
+		for l, v := range s {
+			if v > s[predicted[i]] {
+				predicted[i] = int32(l)
+			}
+		}
+	}
+	fmt.Fprintln(os.Stderr, name, title, c.About())
+	report(name, title, map[bool]string{true: "embedding", false: "likelihood"}[b.e != nil], predicted, test, task, sec)
+	return nil
+}
+
+func report(name, title, way string, predicted []int32, test *data.Dataset, task *zeroshot.Task, sec float64) {
+	truth := make([]int32, len(predicted))
+	for i := range truth {
+		truth[i] = int32(test.Labels[i])
+	}
+	s := train.Score(predicted, truth, task.Names(), 0)
+	fmt.Printf("| %s | %d | %s | %s | %.1f %% | %.1f %% | %.1f |\n", name, len(truth), title, way, 100*s.Accuracy, 100*s.MacroF1, 1000*sec/float64(len(truth)))
+}
+
+// head is logistic regression on the same embeddings: what temper tune --method head fits.
+func (b *bench) head(ctx context.Context, name string, test, few *data.Dataset, task *zeroshot.Task, title string) error {
+	flat := func(set *data.Dataset) ([]float32, int, error) {
+		vs, err := b.e.Embed(ctx, set.Texts)
+		if err != nil {
+			return nil, 0, err
+		}
+		var x []float32
+		for _, v := range vs {
+			x = append(x, v...)
+		}
+		return x, len(vs[0]), nil
+	}
+	x, dim, err := flat(few)
+	if err != nil {
+		return err
+	}
+	y := make([]int32, few.Len())
+	for i, l := range few.Labels {
+		y[i] = int32(l)
+	}
+	fit, err := train.FitLogistic(ctx, b.k, x, dim, y, len(task.Labels), 10, nil)
+	if err != nil {
+		return err
+	}
+	begun := time.Now()
+	if x, _, err = flat(test); err != nil {
+		return err
+	}
+	predicted := make([]int32, test.Len())
+	for i := range predicted {
+		row, best := x[i*dim:(i+1)*dim], 0.0
+		for l := range fit.Classes {
+			v := float64(fit.B[l])
+			for k, w := range fit.W[l*dim : (l+1)*dim] {
+				v += float64(w) * float64(row[k])
+			}
+			if l == 0 || v > best {
+				best, predicted[i] = v, int32(l)
+			}
+		}
+	}
+	report(name, title, "head", predicted, test, task, time.Since(begun).Seconds())
+	return nil
+}
+
+func (b *bench) codec() zeroshot.Codec {
+	return zeroshot.Codec{
+		Prompt: func(text string) []int32 {
+			var ids []int32
+			if t := b.d.BOS(); t >= 0 {
+				ids = append(ids, t)
+			}
+			return b.d.Tokenizer.AppendPlainIDs(ids, text)
+		},
+		Plain:  func(text string) []int32 { return b.d.Tokenizer.AppendPlainIDs(nil, text) },
+		Decode: func(ids []int32) string { return b.d.Tokenizer.Decode(ids, true) },
+	}
+}
