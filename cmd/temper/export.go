@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -12,6 +13,8 @@ import (
 	"github.com/temper-ml/temper/core/bundle"
 	"github.com/temper-ml/temper/core/checkpoint"
 	"github.com/temper-ml/temper/core/pipeline"
+	"github.com/temper-ml/temper/core/quant"
+	"github.com/temper-ml/temper/core/tensor"
 )
 
 // written is the answer of verbs that write a model.
@@ -77,10 +80,11 @@ func (a *app) mergeCmd() *cobra.Command {
 func (a *app) exportCmd() *cobra.Command {
 	var out, to string
 	cmd := &cobra.Command{
-		Use:   "export MODEL --to hf|peft|browser -o PATH",
+		Use:   "export MODEL --to hf|peft|gguf|browser -o PATH",
 		Short: "Write a model for other tools or for the page",
-		Long: "export writes MODEL as a Hugging Face folder (hf, adapters merged), as a PEFT adapter folder (peft), or as one file that the npm package\n" +
-			"and the in-browser demo load (browser).",
+		Long: "export writes MODEL as a Hugging Face folder (hf, adapters merged), as a PEFT adapter folder (peft), as a GGUF file of 16-bit floats that\n" +
+			"llama.cpp loads (gguf; merge adapters first, and see quantize for smaller types), or as one file that the npm package and the in-browser demo\n" +
+			"load (browser).",
 		Example: "  temper export hard/ --to browser -o hard.temper",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -125,8 +129,17 @@ func (a *app) exportCmd() *cobra.Command {
 				if err := checkpoint.WriteFile(out, func(w io.Writer) error { return bundle.Write(w, files) }); err != nil {
 					return err
 				}
+			case "gguf":
+				f, err := a.openFolder(cmd, args[0])
+				if err != nil {
+					return err
+				}
+				defer f.Close()
+				if err := exportGGUF(cmd.Context(), f, out); err != nil {
+					return err
+				}
 			default:
-				return usagef("--to %q: expected hf, peft or browser", to)
+				return usagef("--to %q: expected hf, peft, gguf or browser", to)
 			}
 			return a.printWritten(to, out)
 		},
@@ -134,8 +147,24 @@ func (a *app) exportCmd() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVarP(&out, "out", "o", "", "folder or file to write")
 	_ = cmd.MarkFlagRequired("out")
-	f.StringVar(&to, "to", "hf", "format: hf, peft, browser")
+	f.StringVar(&to, "to", "hf", "format: hf, peft, gguf, browser")
 	return cmd
+}
+
+// exportGGUF writes a decoder in the 16-bit type that keeps most of what it has: bf16 stays, anything else becomes f16.
+func exportGGUF(ctx context.Context, f *checkpoint.Folder, out string) error {
+	m, err := f.GGUFModel()
+	if err != nil {
+		return err
+	}
+	kind := "f16"
+	for _, t := range m.Tensors {
+		if t.DType == tensor.BF16 {
+			kind = "bf16"
+		}
+	}
+	_, err = quant.GGUF(ctx, m, out, quant.Options{Type: kind})
+	return err
 }
 
 // openFolder opens what MODEL names without loading it.
