@@ -223,11 +223,15 @@ type weight struct {
 	f32           []float32
 	data          []byte
 	scales        []float32
-	kind          int // of blocks
+	minima        []float32 // unpacked blocks: with scales, one for each 16 values
+	kind          int       // of blocks
 }
 
 func (w *weight) Shape() (out, in int) { return w.out, w.in }
 func (w *weight) Bytes() int           { return w.held }
+
+// HoldsSource implements backend.SourceHolder.
+func (w *weight) HoldsSource() bool { return w.held == 0 }
 
 var blockKinds = map[tensor.DType]int{tensor.Q4_0: 0, tensor.Q4_1: 1, tensor.Q5_0: 2, tensor.Q5_1: 3, tensor.Q8_0: 4, tensor.Q4_K: 5, tensor.Q5_K: 6, tensor.Q6_K: 7}
 
@@ -239,12 +243,16 @@ func (k *Kernels) Pack(w backend.Weight) backend.Packed {
 		p.kind, p.data = kind, w.Data
 		return p
 	}
-	switch w.DType {
-	case tensor.Q8Row:
+	if w.RunsInBlocks() {
+		p.unpack(w)
+		return p
+	}
+	switch {
+	case w.RunsInIntegers():
 		backend.Need("pack", "scales", len(w.Scales), w.Out)
 		p.data, p.scales = w.Data, w.Scales
 		return p
-	case tensor.F32:
+	case w.DType == tensor.F32:
 		if v, ok := tensor.View[float32](w.Data[:w.Out*w.In*4]); ok {
 			p.f32 = v
 			return p
@@ -256,6 +264,31 @@ func (k *Kernels) Pack(w backend.Weight) backend.Packed {
 	}
 	p.dtype, p.f32, p.held = tensor.F32, v, 4*len(v)
 	return p
+}
+
+const unpacked = 8 // T_UNPACKED of quant.c
+
+// unpack brings a rarer block type to int8 values with a scale and a minimum for each 16.
+func (p *weight) unpack(w backend.Weight) {
+	form, _ := backend.FormOf(w.DType)
+	n, groups := w.Out*w.In, w.Out*w.In/16
+	p.kind, p.data, p.scales, p.minima = unpacked, make([]byte, n), make([]float32, groups), make([]float32, groups)
+	p.held = n + 8*groups
+	scale, minimum := make([]float32, w.In/form.Len), make([]float32, w.In/form.Len)
+	bytes := w.DType.RowBytes(w.In)
+	for o := range w.Out {
+		row := p.data[o*w.In : (o+1)*w.In]
+		backend.UnpackBlocks(row, scale, minimum, w.DType, w.Data[o*bytes:(o+1)*bytes])
+		for i, v := range row {
+			row[i] = byte(int32(v) - form.Centre)
+		}
+		for g := range w.In / 16 {
+			p.scales[o*w.In/16+g] = scale[g*16/form.Len]
+			if form.Min {
+				p.minima[o*w.In/16+g] = minimum[g*16/form.Len]
+			}
+		}
+	}
 }
 
 // Linear computes dst = act(x·Wᵀ + bias) + residual.
@@ -282,9 +315,7 @@ func (k *Kernels) Linear(dst, x []float32, rows int, p backend.Packed, ep backen
 		scales, _ := tensor.View[float32](buf[:rows*4])
 		q, _ := tensor.View[uint16](buf[rows*4 : rows*4+rows*ld*2])
 		per := rowsPerChunk(w.in * 2)
-		// 32-bit sums must hold In products of 127 and the largest activation.
-		top := min(4095, (1<<31-1)/127/max(w.in, 1))
-		pointer(k.begin().f32(x), q).f32(scales).ints(rows, w.in, ld, per).floats(float32(top))
+		pointer(k.begin().f32(x), q).f32(scales).ints(rows, w.in, ld, per)
 		k.run(opQuantizeRows, ceil(rows, per))
 		a := pointer(k.begin().f32(dst), q).f32(scales)
 		pointer(a, w.data).f32(w.scales).ints(rows, w.in, ld, w.out, block)
@@ -300,7 +331,11 @@ func (k *Kernels) Linear(dst, x []float32, rows int, p backend.Packed, ep backen
 		pointer(k.begin().f32(x), q).f32(scales, sums).ints(rows, w.in, per)
 		k.run(opQuantizeBlocks, ceil(rows, per))
 		a := pointer(k.begin().f32(dst), q).f32(scales, sums)
-		pointer(a, w.data).ints(rows, w.in, w.out, block, w.kind, w.dtype.RowBytes(w.in))
+		stride := w.dtype.RowBytes(w.in)
+		if w.kind == unpacked {
+			stride = w.in
+		}
+		pointer(a, w.data).f32(w.scales, w.minima).ints(rows, w.in, w.out, block, w.kind, stride)
 		k.epilogue(ep)
 		k.run(opLinearBlocks, chunks)
 	}

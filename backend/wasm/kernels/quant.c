@@ -1,7 +1,7 @@
 // Products with quantized weights, which are read as they lie in the file.
 //
-// Q8_ROW (int8, one scale per output): activations are quantized per row to 12 bits and a sign, which costs no more than 8 here, because the
-// dot instruction takes 16-bit operands; sums are exact in 32 bits.
+// Q8_ROW (int8, one scale per output): activations are quantized per row to unsigned bytes around a zero point, as backend.QuantizeActivations
+// does, and stored less the zero point as the 16-bit operands of the dot instruction; sums are exact in 32 bits.
 // GGUF blocks: activations are int8 with one scale per 32 values; sums within a block are exact, blocks are added in f32 in order.
 #include "epilogue.h"
 
@@ -10,7 +10,6 @@ typedef struct {
   i16 *q;
   f32 *scale;
   i32 rows, cols, ld, block;
-  f32 top; // largest magnitude after quantization
 } quantize_rows_args;
 
 INLINE f32 max_abs(const f32 *x, i32 n) {
@@ -28,12 +27,24 @@ void op_quantize_rows(const void *args, i32 chunk, env *e) {
   for (i32 r = chunk * g->block; r < r1; r++) {
     const f32 *x = g->x + r * n;
     i16 *q = g->q + r * g->ld;
-    f32 m = max_abs(x, n);
-    v4 inv = SPLAT(m > 0 ? g->top / m : 0);
-    g->scale[r] = m / g->top;
+    v4 low = ZERO, high = ZERO;
+    for (i32 j = 0; j < n; j += 4) {
+      v4 v = load_some(x + j, n - j);
+      low = wasm_f32x4_pmin(low, v), high = wasm_f32x4_pmax(high, v);
+    }
+    f32 hi = hmax(high), lo = -hmax(wasm_f32x4_neg(low)), inverse = 1;
+    i32 zero = 0;
+    g->scale[r] = 1;
+    if (hi != lo) {
+      g->scale[r] = (hi - lo) / 255, inverse = 255 / (hi - lo);
+      zero = (i32)__builtin_nearbyintf(-lo * inverse);
+    }
+    v4 inv = SPLAT(inverse);
+    v128_t least = wasm_i32x4_splat(-zero), most = wasm_i32x4_splat(255 - zero); // of q less the zero point
     for (i32 j = 0; j < g->ld; j += 8) {
       v4 a = j < n ? load_some(x + j, n - j) : ZERO, b = j + 4 < n ? load_some(x + j + 4, n - j - 4) : ZERO;
-      ST(q + j, wasm_i16x8_narrow_i32x4(rounded(a, inv), rounded(b, inv)));
+      v128_t p = wasm_i32x4_min(wasm_i32x4_max(rounded(a, inv), least), most), s = wasm_i32x4_min(wasm_i32x4_max(rounded(b, inv), least), most);
+      ST(q + j, wasm_i16x8_narrow_i32x4(p, s));
     }
   }
 }
@@ -212,7 +223,7 @@ INLINE v128_t dot32u(v128_t w0, v128_t w1, const act_t *a) { return wasm_i32x4_a
 #define NIBBLE wasm_i8x16_const_splat(15)
 
 // Numbers of the block types, as ops.go passes them.
-enum { T_Q4_0, T_Q4_1, T_Q5_0, T_Q5_1, T_Q8_0, T_Q4_K, T_Q5_K, T_Q6_K };
+enum { T_Q4_0, T_Q4_1, T_Q5_0, T_Q5_1, T_Q8_0, T_Q4_K, T_Q5_K, T_Q6_K, T_UNPACKED };
 
 // One row of weights times MR rows of activations. q, scale and sum are the first row's; strides between rows are cols, nb, 2·nb.
 #define ROWS(MR) for (int i = 0; i < MR; i++)
@@ -340,17 +351,34 @@ INLINE void row_q6k(const i32 MR, const u8 *w, const act_t *q, const f32 *scale,
   BLOCKS_TAIL
 }
 
+// Rarer types, unpacked when they were packed: int8 values, and a scale and a minimum for each 16.
+INLINE void row_unpacked(const i32 MR, const i8 *w, const f32 *ws, const f32 *wm, const act_t *q, const f32 *scale, const f32 *sum, i32 cols, f32 *out) {
+  BLOCKS_HEAD
+  for (i32 b = 0; b < nb; b++) {
+    v128_t w0 = LD(w + b * 32), w1 = LD(w + b * 32 + 16);
+    v4 s0 = SPLAT(ws[2 * b]), s1 = SPLAT(ws[2 * b + 1]);
+    ROWS(MR) {
+      const act_t *a = q + i * cols + b * 32;
+      v4 t = ADD(MUL(CVT(dot16s(w0, a)), s0), MUL(CVT(dot16s(w1, a + 16)), s1));
+      acc[i] = ADD(acc[i], MUL(t, SPLAT(scale[i * nb + b])));
+      off[i] += wm[2 * b] * sum[(i * nb + b) * 2] + wm[2 * b + 1] * sum[(i * nb + b) * 2 + 1];
+    }
+  }
+  BLOCKS_TAIL
+}
+
 typedef struct {
   f32 *dst;
   const act_t *q;
   const f32 *scale, *sum;
   const u8 *w;
+  const f32 *ws, *wm; // T_UNPACKED
   i32 rows, in, out, row_block, type, row_bytes;
   epilogue ep;
 } linear_blocks_args;
 
 #define ROW_KERNEL(MR)                                                                                                               \
-  static NOINLINE void blocks_##MR(i32 type, const u8 *w, const act_t *q, const f32 *scale, const f32 *sum, i32 cols, f32 *out) {    \
+  static NOINLINE void blocks_##MR(i32 type, const u8 *w, const f32 *ws, const f32 *wm, const act_t *q, const f32 *scale, const f32 *sum, i32 cols, f32 *out) {    \
     switch (type) {                                                                                                                  \
     case T_Q4_0: row_q32(MR, T_Q4_0, w, q, scale, sum, cols, out); break;                                                            \
     case T_Q4_1: row_q32(MR, T_Q4_1, w, q, scale, sum, cols, out); break;                                                            \
@@ -359,6 +387,7 @@ typedef struct {
     case T_Q8_0: row_q32(MR, T_Q8_0, w, q, scale, sum, cols, out); break;                                                            \
     case T_Q4_K: row_q45k(MR, 0, w, q, scale, sum, cols, out); break;                                                                \
     case T_Q5_K: row_q45k(MR, 1, w, q, scale, sum, cols, out); break;                                                                \
+    case T_UNPACKED: row_unpacked(MR, (const i8 *)w, ws, wm, q, scale, sum, cols, out); break;   \
     case T_Q6_K: row_q6k(MR, w, q, scale, sum, cols, out); break;                                                                    \
     }                                                                                                                                \
   }
@@ -373,14 +402,15 @@ void op_linear_blocks(const void *args, i32 chunk, env *e) {
   f32 *s = (f32 *)e->scratch;
   for (i32 j = 0; j < n; j++) {
     const u8 *w = g->w + (u32)(c0 + j) * (u32)g->row_bytes;
+    const f32 *ws = g->ws + (c0 + j) * nb * 2, *wm = g->wm + (c0 + j) * nb * 2;
     i32 i = 0;
     for (; i + 4 <= m; i += 4) {
       i32 r = r0 + i;
-      blocks_4(g->type, w, g->q + r * g->in, g->scale + r * nb, g->sum + r * nb * 2, g->in, s + i * COLS + j);
+      blocks_4(g->type, w, ws, wm, g->q + r * g->in, g->scale + r * nb, g->sum + r * nb * 2, g->in, s + i * COLS + j);
     }
     for (; i < m; i++) {
       i32 r = r0 + i;
-      blocks_1(g->type, w, g->q + r * g->in, g->scale + r * nb, g->sum + r * nb * 2, g->in, s + i * COLS + j);
+      blocks_1(g->type, w, ws, wm, g->q + r * g->in, g->scale + r * nb, g->sum + r * nb * 2, g->in, s + i * COLS + j);
     }
   }
   for (i32 i = 0; i < m; i++) finish(s + i * COLS, g->dst, &g->ep, (r0 + i) * g->out + c0, c0, n);
