@@ -90,6 +90,7 @@ func (a *app) attackCmd() *cobra.Command {
 	var d dataFlags
 	var t attackFlags
 	var journal string
+	var reports []string
 	var all bool
 	cmd := &cobra.Command{
 		Use:     "attack MODEL --data FILE",
@@ -98,6 +99,9 @@ func (a *app) attackCmd() *cobra.Command {
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
+			if err := checkReportNames(reports); err != nil {
+				return err
+			}
 			p, err := a.openPipeline(cmd, args[0], pipeline.Options{MaxTokens: t.maxTokens})
 			if err != nil {
 				return err
@@ -132,6 +136,12 @@ func (a *app) attackCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			for _, path := range reports {
+				if err := writeReport(path, []*attack.Report{rep}, a.meta(args[0], d.file)); err != nil {
+					return err
+				}
+				a.logf("wrote %s", path)
+			}
 			if !all && a.json {
 				rep.Results = nil
 			}
@@ -142,6 +152,7 @@ func (a *app) attackCmd() *cobra.Command {
 	t.add(cmd)
 	f := cmd.Flags()
 	f.StringVar(&journal, "journal", "", "file that keeps finished examples: an interrupted attack goes on where it stopped")
+	f.StringArrayVar(&reports, "report", nil, "file to write: .html (a page), .json, .csv, or .tsv (the texts that won, to train on); may be repeated")
 	f.BoolVar(&all, "results", false, "with --json: include each example")
 	return cmd
 }
