@@ -106,29 +106,41 @@ func (t *tuneFlags) prepare(a *app, cmd *cobra.Command, base string) (train.Opti
 			return o, err
 		}
 	}
-	if o.Method != "full" && o.Method != "head" && (t.rank > 0 || t.alpha > 0 || len(t.targets) > 0) {
-		cfg, err := peft.Method(o.Method)
-		if err != nil {
-			return o, usageError{err}
-		}
-		if t.rank > 0 {
-			cfg.R = t.rank
-			if t.alpha == 0 {
-				cfg.Alpha = 2 * float64(t.rank)
-			}
-		}
-		if t.alpha > 0 {
-			cfg.Alpha = t.alpha
-		}
-		if len(t.targets) > 0 {
-			cfg.Targets = peft.Names(t.targets...)
-		}
-		o.Adapter = &cfg
+	if o.Adapter, err = t.adapter(); err != nil {
+		return o, err
 	}
 	o.Loss.Smoothing = t.smoothing
 	o.Seed, o.Out, o.Resume, o.SaveEvery = a.seed, t.out, t.resume, t.saveEvery
 	o.Kernels, err = a.backend()
 	return o, err
+}
+
+// adapter is the peft method with the settings that the flags change; nil when they change none.
+func (t *tuneFlags) adapter() (*peft.Config, error) {
+	if t.o.Method == "full" || t.o.Method == "head" || t.rank == 0 && t.alpha == 0 && len(t.targets) == 0 {
+		return nil, nil
+	}
+	name := t.o.Method
+	if name == "qlora" {
+		name = "lora"
+	}
+	cfg, err := peft.Method(name)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	if t.rank > 0 {
+		cfg.R = t.rank
+		if t.alpha == 0 {
+			cfg.Alpha = 2 * float64(t.rank)
+		}
+	}
+	if t.alpha > 0 {
+		cfg.Alpha = t.alpha
+	}
+	if len(t.targets) > 0 {
+		cfg.Targets = peft.Names(t.targets...)
+	}
+	return &cfg, nil
 }
 
 // watch shows the steps of a run.
@@ -153,6 +165,11 @@ func (a *app) tuneCmd() *cobra.Command {
 		Example: "  temper tune minilm/ --data train.tsv --dev dev.tsv --method lora -o out/\n  temper tune minilm/ --data train.tsv --method head --shots 16 -o out/",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if path, talks, held, err := t.dialogues(a, cmd, args[0]); err != nil {
+				return err
+			} else if talks != nil {
+				return t.tuneCausal(a, cmd, path, talks, held)
+			}
 			o, err := t.prepare(a, cmd, args[0])
 			if err != nil {
 				return err
