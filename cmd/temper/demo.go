@@ -2,10 +2,11 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -49,18 +50,22 @@ func (a *app) demoCmd() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
-			r, res, err := a.demo(ctx, examples)
+			dir, err := os.MkdirTemp("", "temper-demo-")
 			if err != nil {
 				return err
 			}
-			defer res.Bundle.Close()
+			defer os.RemoveAll(dir)
+			r, err := a.demo(ctx, dir, examples)
+			if err != nil {
+				return err
+			}
 			if err := a.result(r, func(w io.Writer) error { return printDemo(w, r) }); err != nil {
 				return err
 			}
 			if noServe {
 				return nil
 			}
-			return a.serveDemo(ctx, addr, res)
+			return a.serveDemo(ctx, addr, dir)
 		},
 	}
 	f := cmd.Flags()
@@ -80,10 +85,16 @@ func messages(ex []builtin.Example, labels []string) *data.Dataset {
 	return d
 }
 
-// demo tunes, attacks, hardens and attacks again.
-func (a *app) demo(ctx context.Context, examples int) (*demoResult, *harden.Result, error) {
+// Folders that demo writes inside its own.
+const (
+	demoOrdinary = "ordinary"
+	demoHardened = "hardened"
+)
+
+// demo tunes, attacks, hardens and attacks again; the two models are written below dir.
+func (a *app) demo(ctx context.Context, dir string, examples int) (*demoResult, error) {
 	if examples < 1 {
-		return nil, nil, usagef("--attack-examples %d: want 1 or more", examples)
+		return nil, usagef("--attack-examples %d: want 1 or more", examples)
 	}
 	start := time.Now()
 	set := builtin.Messages()
@@ -91,37 +102,56 @@ func (a *app) demo(ctx context.Context, examples int) (*demoResult, *harden.Resu
 	trainSet, test := messages(slices.Concat(set.Train, set.Dev), labels), messages(set.Test, labels)
 	k, err := a.backend()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	base, folder, recipe, err := demoBase(trainSet.Texts)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	a.logf("base %s; %d messages to learn from, %d to test on", base, trainSet.Len(), test.Len())
 	attacked, err := pick(test, examples, a.seed)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	recipe.Folder, recipe.Base, recipe.Kernels, recipe.Train, recipe.Dev, recipe.Seed = folder, base, k, trainSet, test, a.seed
-	phase := ""
-	bar := a.progress("", -1)
+	phase := "tuning"
+	a.logf("%s …", phase)
+	bar := a.progress(phase, -1)
 	recipe.Progress = func(p train.Progress) { bar.set(p.Step, p.Steps, fmt.Sprintf("loss %.3f", p.Loss)) }
-	o := harden.Options{Tune: recipe, Method: "augment+fgm", Before: "plain", Recipes: demoRecipes, Examples: attackExamples(attacked),
+	ordinary := recipe
+	ordinary.Out, ordinary.SaveEvery = filepath.Join(dir, demoOrdinary), -1
+	plain, err := train.Run(ctx, ordinary)
+	if err != nil {
+		return nil, err
+	}
+	if err := plain.Bundle.Close(); err != nil {
+		return nil, err
+	}
+	// The first run has closed the folder that it was given.
+	if _, recipe.Folder, _, err = demoBase(trainSet.Texts); err != nil {
+		return nil, err
+	}
+	recipe.Out, recipe.SaveEvery = filepath.Join(dir, demoHardened), -1
+	o := harden.Options{Tune: recipe, Method: "augment+fgm", Before: ordinary.Out, Recipes: demoRecipes, Examples: attackExamples(attacked),
 		Attack: attack.Options{Seed: a.seed, Budget: 400, Progress: func(p attack.Progress) {
 			bar.set(p.Done, p.Total, fmt.Sprintf("fooled %d, held %d", p.Won, p.Held))
 		}},
 		Phase: func(name string) {
 			bar.done()
-			phase = map[string]string{"before": "tuning", "attack before": "attacking", "harden": "hardening", "attack after": "attacking again"}[name]
+			if name == "before" {
+				return
+			}
+			phase = map[string]string{"attack before": "attacking", "harden": "hardening", "attack after": "attacking again"}[name]
 			a.logf("%s …", phase)
 			bar = a.progress(phase, -1)
 		}}
 	res, err := harden.Run(ctx, o)
 	bar.done()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	r := &demoResult{Before: res.Before, After: res.After, Base: base, Train: trainSet.Len(), Test: test.Len(), Attacked: attacked.Len(), Cost: res.Cost}
+	defer res.Bundle.Close()
+	r := &demoResult{Before: res.Before, After: res.After, Base: base, Train: trainSet.Len(), Test: test.Len(), Attacked: attacked.Len(), Cost: plain.Cost.Add(res.Cost)}
 	nb := trainBayes(trainSet.Texts, labelNames(trainSet))
 	seen := map[string]bool{}
 	for _, e := range slices.Concat(set.Train, set.Dev) {
@@ -143,15 +173,15 @@ func (a *app) demo(ctx context.Context, examples int) (*demoResult, *harden.Resu
 	r.Unseen[0] /= float64(max(1, len(unseen)))
 	part, err := test.Select(unseen)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	s, err := scoresOf(ctx, res, k, part)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	r.Unseen[1] = s
 	r.Seconds = time.Since(start).Seconds()
-	return r, res, nil
+	return r, nil
 }
 
 func labelNames(d *data.Dataset) []string {
@@ -272,5 +302,3 @@ func demoBase(texts []string) (name string, f *checkpoint.Folder, o train.Option
 	f, err = scratch(texts)
 	return "a small encoder from random weights", f, train.Options{Method: "full", Epochs: 8, LR: 5e-4, Batch: 16, MaxTokens: 64}, err
 }
-
-var errNoPage = errors.New("the page is not part of this build; run with --no-serve")
