@@ -77,6 +77,20 @@ func Open(path string, o OpenOptions) (*Decoder, error) {
 			return nil, errors.Join(err, d.Close())
 		}
 	}
+	return d.complete()
+}
+
+// FromGGUF makes a decoder of a GGUF file that is open already, on disk or in memory; it closes it.
+func FromGGUF(g *checkpoint.GGUF) (*Decoder, error) {
+	d, err := fromGGUF(g)
+	if err != nil {
+		return nil, err
+	}
+	return d.complete()
+}
+
+// complete adds what the files leave open: the ends of turns and a template.
+func (d *Decoder) complete() (_ *Decoder, err error) {
 	all := slices.Clone(d.End)
 	for _, name := range turnEnds {
 		if id, ok := d.Tokenizer.ID(name); ok && d.Tokenizer.IsSpecial(id) && !slices.Contains(all, id) {
@@ -149,11 +163,16 @@ func baseOf(dir string) (string, error) {
 	return "", fmt.Errorf("%s: base model %q not found (looked for %s); give its folder or file", dir, cfg.BaseModel, strings.Join(tried, ", "))
 }
 
-func openGGUF(path string) (_ *Decoder, err error) {
+func openGGUF(path string) (*Decoder, error) {
 	g, err := checkpoint.OpenGGUF(path)
 	if err != nil {
 		return nil, err
 	}
+	return fromGGUF(g)
+}
+
+func fromGGUF(g *checkpoint.GGUF) (_ *Decoder, err error) {
+	path := g.Path()
 	d := &Decoder{Path: path, Tokens: map[string]string{}, closers: []func() error{g.Close}}
 	defer func() {
 		if err != nil {
@@ -208,6 +227,19 @@ func openFolder(path string) (_ *Decoder, err error) {
 	}
 	d.Path = path
 	return d, nil
+}
+
+// FromFolder is Open for a Hugging Face folder that is open already, on disk or in memory.
+func FromFolder(f *checkpoint.Folder) (*Decoder, error) {
+	b, err := peft.OpenFolder(f, peft.OpenOptions{Head: model.HeadCausal})
+	if err != nil {
+		return nil, err
+	}
+	d, err := FromBundle(b)
+	if err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
+	return d.complete()
 }
 
 // FromBundle makes a decoder of an opened Hugging Face folder, which it closes.
