@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"strings"
 
 	"github.com/temper-ml/temper/backend"
 	"github.com/temper-ml/temper/core/attack"
 	"github.com/temper-ml/temper/core/checkpoint"
+	"github.com/temper-ml/temper/core/generate"
 	"github.com/temper-ml/temper/core/model"
 	"github.com/temper-ml/temper/core/pipeline"
 	"github.com/temper-ml/temper/core/token"
@@ -33,9 +35,25 @@ type engine struct {
 
 // opened is a model and the buffers that its weights are views of.
 type opened struct {
-	*pipeline.Pipeline
-	files map[string][]byte
-	name  string
+	*pipeline.Pipeline                   // nil for a decoder
+	decoder            *generate.Decoder // nil for the others
+	files              map[string][]byte
+	name               string
+}
+
+// Close implements io.Closer.
+func (o *opened) Close() error {
+	if o.decoder != nil {
+		return o.decoder.Close()
+	}
+	return o.Pipeline.Close()
+}
+
+func (o *opened) tokenizer() *token.Tokenizer {
+	if o.decoder != nil {
+		return o.decoder.Tokenizer
+	}
+	return o.Bundle().Tokenizer
 }
 
 func newEngine(k backend.Kernels) *engine {
@@ -76,7 +94,8 @@ type request struct {
 	LR       float64   `json:"lr"`
 	C        float64   `json:"c"`
 
-	Generation generation `json:"generation"`
+	Messages   json.RawMessage `json:"messages"`
+	Generation generation      `json:"generation"`
 }
 
 type example struct {
@@ -150,6 +169,23 @@ func (e *engine) answer(q *request) (reply, error) {
 		return reply{value: true}, err
 	case "tokenize":
 		return e.tokenize(q)
+	case "chatPrompt":
+		o, err := e.model(q.Model)
+		if err != nil {
+			return reply{}, err
+		}
+		if o.decoder == nil {
+			return reply{}, badRequest("%s is no decoder", o.name)
+		}
+		prompt, err := o.decoder.Render(q.Messages, nil, nil)
+		if err != nil {
+			return reply{}, userError{err}
+		}
+		stop := []string{}
+		if o.decoder.Plain {
+			stop = generate.PlainStops
+		}
+		return reply{value: map[string]any{"prompt": prompt, "stop": stop}}, nil
 	case "save":
 		return e.save(q)
 	case "start":
@@ -196,15 +232,53 @@ func (e *engine) open(q *request) (reply, error) {
 }
 
 func (e *engine) openFiles(name string, files map[string][]byte, head model.Head, maxTokens int) (reply, error) {
+	if b, ok := files["model.gguf"]; ok {
+		g, err := checkpoint.ParseGGUF(name, b)
+		if err != nil {
+			return reply{}, userError{err}
+		}
+		d, err := generate.FromGGUF(g)
+		if err != nil {
+			return reply{}, userError{err}
+		}
+		return e.registerDecoder(d, files, name), nil
+	}
 	f, err := checkpoint.NewFolder(name, files)
 	if err != nil {
 		return reply{}, userError{err}
+	}
+	if raw, err := f.Config(); err == nil && (head == model.HeadCausal || head == model.HeadAuto && causal(raw)) {
+		d, err := generate.FromFolder(f)
+		if err != nil {
+			return reply{}, userError{err}
+		}
+		return e.registerDecoder(d, files, name), nil
 	}
 	p, err := pipeline.OpenFolder(f, e.kernels, pipeline.Options{Head: head, MaxTokens: maxTokens})
 	if err != nil {
 		return reply{}, userError{err}
 	}
 	return e.register(p, files, name), nil
+}
+
+// causal tells whether a config names a causal language model.
+func causal(config []byte) bool {
+	var c struct {
+		Architectures []string `json:"architectures"`
+	}
+	return json.Unmarshal(config, &c) == nil && len(c.Architectures) > 0 && (strings.HasSuffix(c.Architectures[0], "ForCausalLM") || strings.HasSuffix(c.Architectures[0], "LMHeadModel"))
+}
+
+func (e *engine) registerDecoder(d *generate.Decoder, files map[string][]byte, name string) reply {
+	id := e.id()
+	e.models[id] = &opened{decoder: d, files: files, name: name}
+	parameters := 0
+	for _, w := range d.Model.Params() {
+		parameters += w.T.Len()
+	}
+	c := d.Model.Config()
+	return reply{value: map[string]any{"model": id, "name": name, "head": string(model.HeadCausal), "family": c.ModelType, "labels": []string{}, "parameters": parameters,
+		"vocabulary": d.Tokenizer.VocabSize(), "maxTokens": c.MaxPositions}}
 }
 
 func (e *engine) register(p *pipeline.Pipeline, files map[string][]byte, name string) reply {
@@ -236,7 +310,7 @@ func (e *engine) tokenize(q *request) (reply, error) {
 	}
 	out := []encoding{}
 	for _, t := range q.Texts {
-		enc, err := o.Bundle().Tokenizer.Encode(t, token.Options{NoLimits: true})
+		enc, err := o.tokenizer().Encode(t, token.Options{NoLimits: true})
 		if err != nil {
 			return reply{}, userError{err}
 		}

@@ -106,6 +106,12 @@ func (e *engine) work(q *request) (func(t *task) (reply, error), error) {
 	if err != nil {
 		return nil, err
 	}
+	if (o.decoder != nil) != (q.Kind == "generate") {
+		if o.decoder != nil {
+			return nil, badRequest("%s is a decoder: it generates, it cannot %s", o.name, q.Kind)
+		}
+		return nil, badRequest("%s cannot generate: its head is %q", o.name, o.Config().Head)
+	}
 	switch q.Kind {
 	case "classify":
 		return func(t *task) (reply, error) { return classify(t, o, q.Texts) }, nil
@@ -349,6 +355,9 @@ func (e *engine) save(q *request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
+	if o.decoder != nil {
+		return reply{}, badRequest("%s is a decoder, which is not changed here: keep its file", o.name)
+	}
 	files, err := checkpoint.MemoryFolder(o.Bundle().SaveTo(nil))
 	if err != nil {
 		return reply{}, err
@@ -387,15 +396,13 @@ const prefillStep = 64
 
 func (e *engine) generate(t *task, o *opened, q *request) (reply, error) {
 	g := q.Generation
-	if h := o.Config().Head; h != model.HeadCausal {
-		return reply{}, badRequest("%s cannot generate: its head is %q", o.name, h)
-	}
 	s, err := sample.New(sample.Params{Temperature: g.Temperature, TopK: g.TopK, TopP: g.TopP, MinP: g.MinP, RepeatPenalty: g.RepeatPenalty, Seed: g.Seed})
 	if err != nil {
 		return reply{}, userError{err}
 	}
-	b := o.Bundle()
-	ids := b.Tokenizer.AppendIDs(nil, g.Prompt, !g.Plain)
+	d := o.decoder
+	cfg := d.Model.Config()
+	ids := d.Encode(g.Prompt, g.Plain)
 	if len(ids) == 0 {
 		return reply{}, badRequest("the prompt has no tokens")
 	}
@@ -403,18 +410,18 @@ func (e *engine) generate(t *task, o *opened, q *request) (reply, error) {
 	if limit <= 0 {
 		limit = 64
 	}
-	if b.MaxTokens > 0 {
-		if len(ids) >= b.MaxTokens {
-			return reply{}, badRequest("the prompt has %d tokens, the model takes %d", len(ids), b.MaxTokens)
+	if cfg.MaxPositions > 0 {
+		if len(ids) >= cfg.MaxPositions {
+			return reply{}, badRequest("the prompt has %d tokens, the model takes %d", len(ids), cfg.MaxPositions)
 		}
-		limit = min(limit, b.MaxTokens-len(ids))
+		limit = min(limit, cfg.MaxPositions-len(ids))
 	}
 	s.Accept(ids...)
-	cache := model.NewCache(o.Config(), 1, len(ids)+limit)
+	cache := model.NewCache(cfg, 1, len(ids)+limit)
 	var arena grad.Arena
 	forward := func(ids []int32, want model.Want) ([]float32, error) {
 		arena.Reset()
-		out, err := b.Model.Forward(grad.Infer(e.kernels, &arena), &model.Batch{IDs: ids, Offsets: []int32{0, int32(len(ids))}, Cache: cache, Want: want})
+		out, err := d.Model.Forward(grad.Infer(e.kernels, &arena), &model.Batch{IDs: ids, Offsets: []int32{0, int32(len(ids))}, Cache: cache, Want: want})
 		if err != nil || out.Logits == nil {
 			return nil, err
 		}
@@ -439,14 +446,14 @@ func (e *engine) generate(t *task, o *opened, q *request) (reply, error) {
 		}
 	}
 	prompted := time.Now()
-	stream := b.Tokenizer.Stream(true)
+	stream := d.Tokenizer.Stream(true)
 	text, reason, made := "", "length", 0
 	for made < limit {
 		id, err := s.Next(logits)
 		if err != nil {
 			return reply{}, err
 		}
-		if slices.Contains(o.Config().EOS, int(id)) {
+		if slices.Contains(d.End, id) {
 			reason = "stop"
 			break
 		}
