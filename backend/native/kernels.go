@@ -43,8 +43,8 @@ type loops struct {
 	packPanels, packWeight, packInt8, quantize, packBlocks, quantizeBlocks, pairRows, pairTransposed, multiply, attention, attentionBack func(w, lo, hi int)
 }
 
-func newKernels(level string, threads int, exact, bf16 bool) *kernels {
-	k := &kernels{o: table(level), pool: newPool(threads), exact: exact, bf16: bf16}
+func newKernels(o *ops, threads int, exact, bf16 bool) *kernels {
+	k := &kernels{o: o, pool: newPool(threads), exact: exact, bf16: bf16}
 	for range threads {
 		k.work = append(k.work, &scratch{})
 	}

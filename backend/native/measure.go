@@ -23,14 +23,14 @@ func PeakFMA(threads int) float64 {
 	o := table(Best())
 	p := newPool(max(threads, 1))
 	defer p.close()
-	const rounds = 20000
+	const rounds = 100000
 	sink := make([]float32, 16*p.threads)
 	loop := func(w, lo, hi int) {
 		for range hi - lo {
 			sink[16*w] += o.peakFMA(rounds)
 		}
 	}
-	return best(40, float64(rounds*12*2*o.w*p.threads), func() { p.run(p.threads, 1, loop) })
+	return best(60, float64(rounds*12*2*o.w*p.threads), func() { p.run(p.threads, 1, loop) })
 }
 
 // Bandwidth measures reading: bytes a second over 256 MB, which no cache of a small machine holds. Plain Go where there is no assembly.

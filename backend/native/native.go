@@ -56,7 +56,7 @@ func New(o Options) (backend.Kernels, error) {
 		}
 		return backend.Generic(threads), nil
 	}
-	return newKernels(level, threads, o.F32Activations, o.BF16), nil
+	return newKernels(table(level), threads, o.F32Activations, o.BF16), nil
 }
 
 const generic = "generic"
@@ -65,7 +65,9 @@ const generic = "generic"
 func Levels() []string { return append([]string{generic}, levels()...) }
 
 // OffersBF16 reports whether Options.BF16 may be set at a level (one of Levels).
-func OffersBF16(level string) bool { return level != generic && table(level).bf16Tile != nil }
+func OffersBF16(level string) bool {
+	return level != generic && slices.Contains(Levels(), level) && table(level).bf16Tile != nil
+}
 
 // Best is the fastest of Levels.
 func Best() string {

@@ -64,6 +64,7 @@ func run(dir string, check bool) error {
 		files[l.file+"_amd64.s"] = asm
 		files["stubs_"+l.file+"_amd64.go"] = stubs
 	}
+	files["neon_arm64.s"], files["stubs_neon_arm64.go"] = neon()
 	var stale []string
 	for name, want := range files {
 		path := filepath.Join(dir, name)
