@@ -172,13 +172,15 @@ func (c *hfConfig) ggufModel(src Source) (*GGUFModel, error) {
 			own(key, float32(v))
 		}
 	}
+	queryScale := float32(1)
 	if kind == "gemma3_text" {
 		own("attention.sliding_window_pattern", c.slides(layers))
 		if v, ok := c.rope("sliding_attention")["rope_theta"].(float64); ok {
 			own("rope.freq_base_swa", float32(v))
 		}
-		if v, ok := c.float("query_pre_attn_scalar"); ok && int(v) != headDim {
-			own("attention.scale", float32(1/math.Sqrt(v)))
+		// llama.cpp knows no other scale of the scores than that of the heads (but for the 27B model): what remains goes into the norm of the queries.
+		if v, ok := c.float("query_pre_attn_scalar"); ok && v > 0 && layers != 62 {
+			queryScale = float32(math.Sqrt(float64(headDim) / v))
 		}
 	}
 	if kind == "smollm3" && !c.everyFourth(layers) {
@@ -222,6 +224,9 @@ func (c *hfConfig) ggufModel(src Source) (*GGUFModel, error) {
 				return t, fmt.Errorf("tensor %q: %w", hf, err)
 			}
 			t.Name = gguf
+			if queryScale != 1 && strings.HasSuffix(gguf, "attn_q_norm.weight") {
+				return scaled(t, queryScale)
+			}
 			return t, nil
 		}})
 	}
@@ -229,6 +234,18 @@ func (c *hfConfig) ggufModel(src Source) (*GGUFModel, error) {
 		return nil, fmt.Errorf("the word table is missing: expected a tensor for token_embd.weight")
 	}
 	return m, nil
+}
+
+func scaled(t tensor.Tensor, by float32) (tensor.Tensor, error) {
+	x, err := t.F32()
+	if err != nil {
+		return t, err
+	}
+	y := make([]float32, len(x))
+	for i := range x {
+		y[i] = x[i] * by
+	}
+	return tensor.FromF32(t.Name, y, t.Shape...), nil
 }
 
 // skippedOnExport names buffers that old checkpoints hold beside the weights.

@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -114,8 +115,15 @@ func TestFolderToGGUF(t *testing.T) {
 				require.NoError(t, err)
 				y, err := b.F32()
 				require.NoError(t, err)
+				if strings.HasPrefix(name, "gemma3") && strings.HasSuffix(n, "q_norm.weight") {
+					// This model's scores have a scale of their own, 1/sqrt(10) for heads of 12, which the norm takes on.
+					x = slices.Clone(x) // the file is mapped read-only
+					for i := range x {
+						x[i] = (1+x[i])*float32(math.Sqrt(12.0/10)) - 1
+					}
+				}
 				if strings.HasPrefix(name, "gemma3") && strings.HasSuffix(n, "norm.weight") {
-					assert.InDeltaSlice(t, x, y, 1.3e-7, n) // 1+w rounds
+					assert.InDeltaSlice(t, x, y, 2.5e-7, n) // 1+w rounds
 					continue
 				}
 				assert.Equal(t, x, y, n)
@@ -131,7 +139,7 @@ func TestFolderToGGUF(t *testing.T) {
 			for _, pair := range [][2]any{
 				{a.ModelType, b.ModelType}, {a.Head, b.Head}, {a.Vocab, b.Vocab}, {a.Hidden, b.Hidden}, {a.Layers, b.Layers}, {a.Heads, b.Heads}, {a.KVHeads, b.KVHeads},
 				{a.HeadDim, b.HeadDim}, {a.Intermediate, b.Intermediate}, {a.MaxPositions, b.MaxPositions}, {a.NormEps, b.NormEps}, {a.TieWords, b.TieWords}, {a.Act, b.Act},
-				{a.Window, b.Window}, {a.Full, b.Full}, {a.NoRope, b.NoRope}, {a.AttentionScale, b.AttentionScale}, {a.EmbedScale, b.EmbedScale}, {a.Parallel, b.Parallel},
+				{a.Window, b.Window}, {a.Full, b.Full}, {a.NoRope, b.NoRope}, {a.EmbedScale, b.EmbedScale}, {a.Parallel, b.Parallel},
 				{a.AttentionBias, b.AttentionBias}, {a.OutputBias, b.OutputBias}, {a.MLPBias, b.MLPBias}, {a.BOS, b.BOS}, {a.EOS, b.EOS},
 			} {
 				assert.Equal(t, pair[0], pair[1])
