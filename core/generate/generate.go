@@ -457,7 +457,7 @@ func (g *Generator) choose(j *job, logits *grad.Value, row int) (over bool, err 
 			raw = slices.Clone(z)
 		}
 		if j.req.Constraint != nil {
-			if err := j.req.Constraint.Allow(z); err != nil {
+			if err := g.allow(j, z); err != nil {
 				return true, &RequestError{err}
 			}
 		}
@@ -484,6 +484,20 @@ func (g *Generator) choose(j *job, logits *grad.Value, row int) (over bool, err 
 		j.pending--
 	}
 	return false, nil
+}
+
+// bounded is a constraint that can see to it that a text is complete before its tokens run out.
+type bounded interface {
+	AllowWithin(logits []float32, tokens int) error
+	Complete() bool
+}
+
+func (g *Generator) allow(j *job, z []float32) error {
+	b, ok := j.req.Constraint.(bounded)
+	if !ok {
+		return j.req.Constraint.Allow(z)
+	}
+	return b.AllowWithin(z, g.most(j.req)-j.res.Tokens)
 }
 
 // accept adds a token to the text and sends what has become certain.
@@ -514,6 +528,9 @@ func (g *Generator) accept(j *job, t Token) (over bool, err error) {
 		return true, nil
 	case j.req.MaxTokens > 0 && j.res.Tokens >= j.req.MaxTokens, len(j.text) >= g.opt.Context:
 		j.res.Finish = FinishLength
+		if b, ok := j.req.Constraint.(bounded); ok && b.Complete() {
+			j.res.Finish = FinishStop
+		}
 		return true, nil
 	}
 	return false, nil

@@ -13,6 +13,7 @@ type Grammar struct {
 	rules [][]seq // rule → alternatives
 	names []string
 	root  int
+	rest  [][][]int // bytes of the shortest text from a place in an alternative to its end
 }
 
 // seq is one alternative: its elements in order.
@@ -489,6 +490,7 @@ func (g *Grammar) check() error {
 	if !finite[g.root] {
 		return fmt.Errorf("grammar: no finite text can meet root")
 	}
+	g.measure()
 	state := make([]uint8, len(g.rules))
 	type frame struct{ id, alt, el int }
 	for start := range g.rules {

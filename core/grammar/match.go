@@ -50,7 +50,7 @@ type Matcher struct {
 	v      *Vocab
 	states []*frame // alternative stacks; nil is the accepted end
 	bytes  [][]byte
-	mask   []bool
+	known  []known
 	done   bool
 }
 
@@ -65,7 +65,7 @@ const maxStates = 4096
 
 // NewMatcher starts at the root; bytes as in NewVocab.
 func NewMatcher(g *Grammar, v *Vocab, bytes [][]byte) (*Matcher, error) {
-	m := &Matcher{g: g, v: v, bytes: bytes, mask: make([]bool, v.size)}
+	m := &Matcher{g: g, v: v, bytes: bytes}
 	var err error
 	for alt := range g.rules[g.root] {
 		if m.states, err = g.expand(m.states, &frame{g.root, alt, 0, nil}, 0); err != nil {
@@ -144,56 +144,108 @@ func (g *Grammar) step(states []*frame, c byte) ([]*frame, error) {
 }
 
 // Allow implements sample.Constraint: logits of tokens that the grammar does not let come next become −Inf.
-func (m *Matcher) Allow(logits []float32) error {
-	clear(m.mask)
-	any := false
-	if !m.done {
-		ok, err := m.walk(0, m.states)
-		if err != nil {
-			return err
-		}
-		any = ok
+func (m *Matcher) Allow(logits []float32) error { return m.AllowWithin(logits, far) }
+
+// AllowWithin is Allow for a text that may have so many more tokens: what could not be completed within them, at a byte a token, may not
+// come. If the text can be completed within them now, and the vocabulary has a token for every byte, as those of decoders do, it will be.
+func (m *Matcher) AllowWithin(logits []float32, tokens int) error {
+	after, err := m.next()
+	if err != nil {
+		return err
 	}
-	if m.done || slices.Contains(m.states, nil) {
-		for _, id := range m.v.eos {
-			if int(id) < len(m.mask) {
-				m.mask[id], any = true, true
-			}
+	if m.Distance() > tokens {
+		tokens = far // too late: follow the grammar as far as it goes
+	}
+	any := false
+	for i := range logits {
+		if i < len(after) && after[i] > 0 && int(after[i]) <= tokens {
+			any = true
+		} else {
+			logits[i] = float32(math.Inf(-1))
 		}
 	}
 	if !any {
 		return fmt.Errorf("grammar: no token of the vocabulary can come next")
 	}
-	for i := range logits {
-		if i >= len(m.mask) || !m.mask[i] {
-			logits[i] = float32(math.Inf(-1))
-		}
-	}
 	return nil
 }
 
-func (m *Matcher) walk(at int32, states []*frame) (bool, error) {
-	any := false
+// known is what may come next in one state: for each token 1 + the distance after it, 0 where it may not come.
+type known struct {
+	states []*frame
+	done   bool
+	after  []int32
+}
+
+// maxKnown bounds the states that are remembered: a string of a JSON text, say, stays in one for many tokens.
+const maxKnown = 8
+
+func (m *Matcher) next() ([]int32, error) {
+	for i, k := range m.known {
+		if k.done == m.done && sameStates(k.states, m.states) {
+			copy(m.known[1:i+1], m.known[:i]) // the latest stands first
+			m.known[0] = k
+			return k.after, nil
+		}
+	}
+	var k known
+	if len(m.known) == maxKnown {
+		k, m.known = m.known[maxKnown-1], m.known[:maxKnown-1]
+		clear(k.after)
+	} else {
+		k.after = make([]int32, m.v.size)
+	}
+	k.states, k.done = m.states, m.done
+	if !m.done {
+		if err := m.walk(k.after, 0, m.states); err != nil {
+			return nil, err
+		}
+	}
+	if m.Complete() {
+		for _, id := range m.v.eos {
+			if id >= 0 && int(id) < len(k.after) {
+				k.after[id] = 1
+			}
+		}
+	}
+	m.known = slices.Insert(m.known, 0, k)
+	return k.after, nil
+}
+
+func sameStates(a, b []*frame) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if !same(a[i], b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func (m *Matcher) walk(after []int32, at int32, states []*frame) error {
 	for c, to := range m.v.nodes[at].next {
 		next, err := m.g.step(states, c)
 		if err != nil {
-			return false, err
+			return err
 		}
 		if len(next) == 0 {
 			continue
 		}
-		for _, id := range m.v.nodes[to].token {
-			m.mask[id], any = true, true
+		if tokens := m.v.nodes[to].token; len(tokens) > 0 {
+			d := int32(min(m.g.distance(next), far-1)) + 1
+			for _, id := range tokens {
+				after[id] = d
+			}
 		}
 		if m.v.nodes[to].next != nil {
-			ok, err := m.walk(to, next)
-			if err != nil {
-				return false, err
+			if err := m.walk(after, to, next); err != nil {
+				return err
 			}
-			any = any || ok
 		}
 	}
-	return any, nil
+	return nil
 }
 
 // Accept implements sample.Constraint.
