@@ -49,6 +49,9 @@ func run(dir, embed string) error {
 	if err != nil {
 		return err
 	}
+	if module, err = link.Trim(module); err != nil {
+		return err
+	}
 	linked, mem, err := link.ImportMemory(module, link.Memory{Max: 65536})
 	if err != nil {
 		return err
