@@ -223,6 +223,9 @@ func (a *app) distillCmd() *cobra.Command {
 			if err != nil {
 				return a.interrupted(ctx, err, o.Out)
 			}
+			if err := addCost("", o.Out, ledgerStep{Step: "distill", Method: o.TeacherName, Seconds: r.Seconds, Cost: r.Cost}); err != nil {
+				return err
+			}
 			return a.result(r, func(w io.Writer) error {
 				_, err := fmt.Fprintf(w, "%s parameters, %d steps, loss %.4f, cosine to the teacher on held-out text %.3f, %s, %s\nwrote %s\n",
 					humanize.Comma(int64(r.Parameters)), r.Steps, r.Loss, r.HeldCosine, seconds(r.Seconds), money(r.Cost), o.Out)

@@ -83,6 +83,9 @@ func (a *app) hardenCmd() *cobra.Command {
 				return a.interrupted(ctx, err, t.out)
 			}
 			defer r.Bundle.Close()
+			if err := addCost(tune.Base, t.out, ledgerStep{Step: "harden", Method: method + ", " + r.Method, Seconds: r.Seconds, Cost: r.Cost}); err != nil {
+				return err
+			}
 			return a.result(r, func(w io.Writer) error {
 				if err := printStandings(w, r.Before, r.After); err != nil {
 					return err

@@ -182,6 +182,9 @@ func (a *app) tuneCmd() *cobra.Command {
 				return a.interrupted(cmd.Context(), err, t.out)
 			}
 			defer r.Bundle.Close()
+			if err := addCost(o.Base, t.out, ledgerStep{Step: "tune", Method: r.Method, Seconds: r.Seconds, Cost: r.Cost}); err != nil {
+				return err
+			}
 			return a.result(r, func(w io.Writer) error { return a.printTuned(w, r, t.out) })
 		},
 	}

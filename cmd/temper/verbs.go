@@ -25,6 +25,7 @@ func (a *app) verbs() []*cobra.Command {
 		a.serveCmd(),
 		a.tokenizeCmd(),
 		a.benchCmd(),
+		a.costCmd(),
 		a.doctorCmd(),
 		a.pullCmd(),
 		a.versionCmd(),
