@@ -198,6 +198,11 @@ func (k *kernels) finish(src []float32, row, c0 int) {
 		o.addBiasResidual(p(dst), p(src), p(bias), p(residual), n)
 		return
 	}
+	if ep.Pre == nil && ep.Residual == nil {
+		o.addBiasResidual(p(dst), p(src), p(bias), p(residual), n)
+		o.act[ep.Act](p(dst), p(dst), n)
+		return
+	}
 	o.add(p(src), p(src), p(bias), n)
 	if ep.Pre != nil {
 		copy(ep.Pre[at:at+n], src)

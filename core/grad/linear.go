@@ -96,7 +96,14 @@ func (c *Ctx) linearBackward(y, x *Value, w, b *Param, pre []float32, act backen
 		}
 		c.K.MatMul(g)
 	}
-	if dx != nil {
+	if dx != nil && !w.Trainable() && !w.T.DType.Quantized() {
+		// A constant weight is packed the other way round, once for all steps.
+		var ep backend.Epilogue
+		if !fresh {
+			ep.Residual = dx
+		}
+		c.K.Linear(dx, dz, rows, w.packedFor(c.K, !transposed), ep)
+	} else if dx != nil {
 		g := backend.MatMulArgs{M: rows, N: in, K: out, A: dz, B: c.weights(w), C: dx, LDA: out, LDB: in, LDC: in, Accumulate: !fresh}
 		if transposed {
 			g.TransB, g.LDB = true, out

@@ -16,11 +16,16 @@ type Param struct {
 	// Grad is nil while the parameter is frozen; Backward adds to it otherwise.
 	Grad []float32
 
-	mu     sync.Mutex
-	f32    []float32
+	mu      sync.Mutex
+	f32     []float32
+	forms   [2]form // packed as it is stored, and transposed
+	version int     // counts changes of the values, for what is made from several parameters
+}
+
+// form is a weight packed for one backend.
+type form struct {
 	packed backend.Packed
 	owner  backend.Kernels
-	turned bool // packed was made from the transposed matrix
 }
 
 // NewParam wraps a tensor.
@@ -41,19 +46,28 @@ func (p *Param) Train() error {
 	own := make([]float32, len(v))
 	copy(own, v)
 	p.T = tensor.FromF32(p.Name, own, p.T.Shape...)
-	p.f32, p.packed = own, nil
+	p.f32 = own
+	p.stale()
 	p.Grad = make([]float32, len(own))
 	return nil
 }
 
 // Freeze drops the gradient.
-func (p *Param) Freeze() { p.Grad, p.packed = nil, nil }
+func (p *Param) Freeze() {
+	p.Grad = nil
+	p.Changed()
+}
 
 // Changed must be called after the values of p were written: packed forms are made anew.
 func (p *Param) Changed() {
 	p.mu.Lock()
-	p.packed = nil
+	p.stale()
 	p.mu.Unlock()
+}
+
+func (p *Param) stale() {
+	p.forms = [2]form{}
+	p.version++
 }
 
 // Values returns the f32 values: the storage itself where it is f32, otherwise a copy made once. It panics on storage that cannot be
@@ -100,8 +114,12 @@ func (p *Param) Packed(k backend.Kernels) backend.Packed { return p.packedFor(k,
 func (p *Param) packedFor(k backend.Kernels, transposed bool) backend.Packed {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.packed != nil && p.owner == k && p.turned == transposed {
-		return p.packed
+	f := &p.forms[0]
+	if transposed {
+		f = &p.forms[1]
+	}
+	if f.packed != nil && f.owner == k {
+		return f.packed
 	}
 	w := backend.Weight{DType: p.T.DType, Out: p.T.Rows(), In: p.T.Cols(), Data: p.T.Data, Scales: p.T.Scales}
 	if transposed {
@@ -109,17 +127,28 @@ func (p *Param) packedFor(k backend.Kernels, transposed bool) backend.Packed {
 		if err != nil {
 			panic(fmt.Sprintf("grad: %v", err)) // loading has ruled it out
 		}
-		in, out := w.Out, w.In
-		t := make([]float32, len(v))
-		for i := range in {
-			for o := range out {
-				t[o*in+i] = v[i*out+o]
+		w = backend.Weight{DType: tensor.F32, Out: w.In, In: w.Out, Data: tensor.Bytes(turned(v, w.Out, w.In))}
+	}
+	f.packed, f.owner = k.Pack(w), k
+	if h, ok := f.packed.(backend.SourceHolder); transposed || ok && !h.HoldsSource() {
+		p.T.Release()
+	}
+	return f.packed
+}
+
+// turned returns v [rows, cols] transposed.
+func turned(v []float32, rows, cols int) []float32 {
+	const block = 16 // rows of a block stay in the first-level cache
+	t := make([]float32, len(v))
+	for r0 := 0; r0 < rows; r0 += block {
+		r1 := min(r0+block, rows)
+		for c := range cols {
+			for r := r0; r < r1; r++ {
+				t[c*rows+r] = v[r*cols+c]
 			}
 		}
-		w = backend.Weight{DType: tensor.F32, Out: out, In: in, Data: tensor.Bytes(t)}
 	}
-	p.packed, p.owner, p.turned = k.Pack(w), k, transposed
-	return p.packed
+	return t
 }
 
 // expand writes the f32 values of t to dst, which they fill. Loading has made sure that they can be read.

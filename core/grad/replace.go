@@ -7,5 +7,6 @@ import "github.com/temper-ml/temper/core/tensor"
 func (p *Param) Replace(t tensor.Tensor) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.T, p.f32, p.packed = t, nil, nil
+	p.T, p.f32 = t, nil
+	p.stale()
 }

@@ -64,6 +64,9 @@ func New(cfg *Config, src checkpoint.Source, opt Options) (Model, error) {
 	if b.err != nil {
 		return nil, fmt.Errorf("model: %w", b.err)
 	}
+	if e, ok := n.network.(*encoder); ok {
+		join3(e.blocks)
+	}
 	n.params, n.linears, n.embeddings, n.layers = b.params, b.linears, b.embeddings, b.layers
 	if opt.Fresh != nil {
 		*opt.Fresh = b.fresh

@@ -160,25 +160,24 @@ func (d *deberta) block(c *grad.Ctx, p *pass, layer int, x *grad.Value) *grad.Va
 		terms++
 	}
 	scale := float32(1 / math.Sqrt(float64(cfg.HeadDim*terms)))
-	return l.run(c, cfg, x, func(q, k, v *grad.Value) *grad.Value {
-		s := grad.AttentionSpec{Scale: scale, Dropout: cfg.AttentionDropout}
-		if d.relative != nil && terms > 1 {
-			rel := c.Dropout(p.relative, cfg.HiddenDropout)
-			var pk, pq *grad.Value
-			keys, queries := l.k, l.q
-			if !cfg.ShareKeys {
-				keys, queries = d.posKeys[layer], d.posQueries[layer]
-			}
-			if cfg.ContextToPosition {
-				pk = keys.Apply(c, rel, backend.None)
-			}
-			if cfg.PositionToC {
-				pq = queries.Apply(c, rel, backend.None)
-			}
-			s.Bias, s.BiasAt = c.DisentangledBias(q, k, pk, pq, p.seqs, cfg.Heads, scale, cfg.bucket)
+	q, k, v, _ := l.project(c, x)
+	s := grad.AttentionSpec{Scale: scale, Dropout: cfg.AttentionDropout}
+	if d.relative != nil && terms > 1 {
+		rel := c.Dropout(p.relative, cfg.HiddenDropout)
+		var pk, pq *grad.Value
+		keys, queries := l.k, l.q
+		if !cfg.ShareKeys {
+			keys, queries = d.posKeys[layer], d.posQueries[layer]
 		}
-		return p.attend(c, layer, q, k, v, s)
-	})
+		if cfg.ContextToPosition {
+			pk = keys.Apply(c, rel, backend.None)
+		}
+		if cfg.PositionToC {
+			pq = queries.Apply(c, rel, backend.None)
+		}
+		s.Bias, s.BiasAt = c.DisentangledBias(q, k, pk, pq, p.seqs, cfg.Heads, scale, cfg.bucket)
+	}
+	return l.finish(c, cfg, x, p.attend(c, layer, q, k, v, s))
 }
 
 // span is half the number of relative positions.

@@ -8,19 +8,39 @@ import (
 // attention is the four products of an attention layer.
 type attention struct{ q, k, v, o *Linear }
 
+// project computes queries, keys and values: one product side by side where all three are plain constants, otherwise three.
+func (l *encoderLayer) project(c *grad.Ctx, x *grad.Value) (q, k, v *grad.Value, s grad.AttentionSpec) {
+	if l.joined != nil && l.q.Adapter == nil && l.k.Adapter == nil && l.v.Adapter == nil {
+		if y := c.Stacked(x, l.joined); y != nil {
+			s.KAt, s.VAt = l.q.Out, l.q.Out+l.k.Out
+			return y, y, y, s
+		}
+	}
+	return l.q.Apply(c, x, backend.None), l.k.Apply(c, x, backend.None), l.v.Apply(c, x, backend.None), s
+}
+
+// join3 lets the three products of each block run as one.
+func join3(blocks []*encoderLayer) {
+	for _, l := range blocks {
+		if !l.q.Transposed {
+			l.joined = grad.NewStack([]*grad.Param{l.q.W, l.k.W, l.v.W}, []*grad.Param{l.q.B, l.k.B, l.v.B})
+		}
+	}
+}
+
 // encoderLayer is a block of the BERT kind: attention and feed-forward, each with a residual and a norm after it.
 type encoderLayer struct {
 	attention
 	norm1    *norm
 	up, down *Linear
 	norm2    *norm
+	joined   *grad.Stack // q, k and v as one product, or nil
 	// Dropout of the outputs of attention and feed-forward.
 	drop1, drop2 float32
 }
 
-// run computes the block; attend is the family's attention.
-func (l *encoderLayer) run(c *grad.Ctx, cfg *Config, x *grad.Value, attend func(q, k, v *grad.Value) *grad.Value) *grad.Value {
-	a := attend(l.q.Apply(c, x, backend.None), l.k.Apply(c, x, backend.None), l.v.Apply(c, x, backend.None))
+// finish computes the block from its input and the attention over it.
+func (l *encoderLayer) finish(c *grad.Ctx, cfg *Config, x, a *grad.Value) *grad.Value {
 	x = l.norm1.apply(c, l.o.addTo(c, x, a, l.drop1))
 	return l.norm2.apply(c, l.down.addTo(c, x, l.up.Apply(c, x, cfg.Act), l.drop2))
 }
@@ -58,10 +78,10 @@ func (e *encoder) embed(c *grad.Ctx, p *pass) *grad.Value {
 }
 
 func (e *encoder) block(c *grad.Ctx, p *pass, layer int, x *grad.Value) *grad.Value {
-	cfg := p.n.cfg
-	return e.blocks[layer].run(c, cfg, x, func(q, k, v *grad.Value) *grad.Value {
-		return p.attend(c, layer, q, k, v, grad.AttentionSpec{Dropout: cfg.AttentionDropout, Bias: p.bias, BiasAt: p.biasAt})
-	})
+	cfg, l := p.n.cfg, e.blocks[layer]
+	q, k, v, s := l.project(c, x)
+	s.Dropout, s.Bias, s.BiasAt = cfg.AttentionDropout, p.bias, p.biasAt
+	return l.finish(c, cfg, x, p.attend(c, layer, q, k, v, s))
 }
 
 // bertBlocks makes blocks with BERT's names.
