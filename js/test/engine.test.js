@@ -77,3 +77,29 @@ test('what cannot be a model is refused', async () => {
   await assert.rejects(e.load([{ name: 'config.json', data: new TextEncoder().encode('{"model_type":"nothing"}') }]), RequestError);
   e.close();
 });
+
+const gemma = process.env.TEMPER_GEMMA ?? join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'temper-test/gemma-3-270m-q4_k_m.gguf');
+test('a decoder speaks, streams and stops', { skip: existsSync(gemma) ? false : 'no gemma-3-270m-q4_k_m.gguf (set TEMPER_GEMMA)' }, async () => {
+  const texts = [];
+  for (const threads of [1, 2]) {
+    const m = await load(gemma, { threads });
+    assert.equal(m.head, 'causal');
+    let whole = '';
+    const g = m.generate('The capital of France is', { maxTokens: 8 });
+    let end;
+    for (;;) {
+      const x = await g.next();
+      if (x.done) { end = x.value; break; }
+      whole = x.value.whole;
+    }
+    assert.equal(end.tokens, 8);
+    assert.equal(end.text, whole);
+    texts.push(whole);
+    let n = 0;
+    for await (const x of m.generate('Once', { maxTokens: 100 })) if (x.token >= 0 && ++n === 3) break; // leaving the loop stops the work
+    for await (const x of m.chat([{ role: 'user', content: 'Hello' }], { maxTokens: 3 })) assert.equal(typeof x.text, 'string');
+    await assert.rejects(m.classify('x'), RequestError);
+    await m.close();
+  }
+  assert.equal(texts[0], texts[1], 'threads change nothing');
+});
