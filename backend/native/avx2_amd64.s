@@ -10947,6 +10947,1158 @@ done372:
 	VZEROUPPER
 	RET
 
+// func expandQ4_0AVX2(dst *byte, src *byte, blocks int)
+// Requires: AVX, AVX2, F16C
+TEXT ·expandQ4_0AVX2(SB), NOSPLIT, $0-24
+	MOVQ    dst+0(FP), AX
+	MOVQ    src+8(FP), CX
+	MOVQ    blocks+16(FP), DX
+	VMOVDQU c0f0f0f0fAVX2<>+0(SB), Y0
+	SUBQ    $0x01, DX
+	JL      rest378
+
+loop377:
+	VMOVDQU     2(CX), X2
+	VPSRLW      $0x04, X2, X1
+	VINSERTI128 $0x01, X1, Y2, Y1
+	VPAND       Y0, Y1, Y1
+	VMOVDQU     Y1, (AX)
+	MOVWLZX     (CX), BX
+	VMOVD       BX, X1
+	VCVTPH2PS   X1, X1
+	VMOVSS      X1, 32(AX)
+	ADDQ        $0x12, CX
+	ADDQ        $0x24, AX
+	SUBQ        $0x01, DX
+	JGE         loop377
+
+rest378:
+	ADDQ $0x01, DX
+	JZ   done380
+
+one379:
+	VMOVDQU     2(CX), X2
+	VPSRLW      $0x04, X2, X1
+	VINSERTI128 $0x01, X1, Y2, Y1
+	VPAND       Y0, Y1, Y1
+	VMOVDQU     Y1, (AX)
+	MOVWLZX     (CX), BX
+	VMOVD       BX, X1
+	VCVTPH2PS   X1, X1
+	VMOVSS      X1, 32(AX)
+	ADDQ        $0x12, CX
+	ADDQ        $0x24, AX
+	DECQ        DX
+	JNZ         one379
+
+done380:
+	VZEROUPPER
+	RET
+
+DATA c0f0f0f0fAVX2<>+0(SB)/4, $0x0f0f0f0f
+DATA c0f0f0f0fAVX2<>+4(SB)/4, $0x0f0f0f0f
+DATA c0f0f0f0fAVX2<>+8(SB)/4, $0x0f0f0f0f
+DATA c0f0f0f0fAVX2<>+12(SB)/4, $0x0f0f0f0f
+DATA c0f0f0f0fAVX2<>+16(SB)/4, $0x0f0f0f0f
+DATA c0f0f0f0fAVX2<>+20(SB)/4, $0x0f0f0f0f
+DATA c0f0f0f0fAVX2<>+24(SB)/4, $0x0f0f0f0f
+DATA c0f0f0f0fAVX2<>+28(SB)/4, $0x0f0f0f0f
+DATA c0f0f0f0fAVX2<>+32(SB)/4, $0x0f0f0f0f
+DATA c0f0f0f0fAVX2<>+36(SB)/4, $0x0f0f0f0f
+DATA c0f0f0f0fAVX2<>+40(SB)/4, $0x0f0f0f0f
+DATA c0f0f0f0fAVX2<>+44(SB)/4, $0x0f0f0f0f
+DATA c0f0f0f0fAVX2<>+48(SB)/4, $0x0f0f0f0f
+DATA c0f0f0f0fAVX2<>+52(SB)/4, $0x0f0f0f0f
+DATA c0f0f0f0fAVX2<>+56(SB)/4, $0x0f0f0f0f
+DATA c0f0f0f0fAVX2<>+60(SB)/4, $0x0f0f0f0f
+GLOBL c0f0f0f0fAVX2<>(SB), RODATA|NOPTR, $64
+
+// func expandQ4_1AVX2(dst *byte, src *byte, blocks int)
+// Requires: AVX, AVX2, F16C
+TEXT ·expandQ4_1AVX2(SB), NOSPLIT, $0-24
+	MOVQ    dst+0(FP), AX
+	MOVQ    src+8(FP), CX
+	MOVQ    blocks+16(FP), DX
+	VMOVDQU c0f0f0f0fAVX2<>+0(SB), Y0
+	VMOVDQU c80000000AVX2<>+0(SB), X1
+	SUBQ    $0x01, DX
+	JL      rest382
+
+loop381:
+	VMOVDQU     4(CX), X3
+	VPSRLW      $0x04, X3, X2
+	VINSERTI128 $0x01, X2, Y3, Y2
+	VPAND       Y0, Y2, Y2
+	VMOVDQU     Y2, (AX)
+	VMOVD       (CX), X2
+	VCVTPH2PS   X2, X2
+	VMOVSS      X2, 32(AX)
+	VXORPS      X1, X2, X2
+	VMOVSHDUP   X2, X2
+	VMOVSS      X2, 36(AX)
+	ADDQ        $0x14, CX
+	ADDQ        $0x28, AX
+	SUBQ        $0x01, DX
+	JGE         loop381
+
+rest382:
+	ADDQ $0x01, DX
+	JZ   done384
+
+one383:
+	VMOVDQU     4(CX), X3
+	VPSRLW      $0x04, X3, X2
+	VINSERTI128 $0x01, X2, Y3, Y2
+	VPAND       Y0, Y2, Y2
+	VMOVDQU     Y2, (AX)
+	VMOVD       (CX), X2
+	VCVTPH2PS   X2, X2
+	VMOVSS      X2, 32(AX)
+	VXORPS      X1, X2, X2
+	VMOVSHDUP   X2, X2
+	VMOVSS      X2, 36(AX)
+	ADDQ        $0x14, CX
+	ADDQ        $0x28, AX
+	DECQ        DX
+	JNZ         one383
+
+done384:
+	VZEROUPPER
+	RET
+
+// func expandQ5_0AVX2(dst *byte, src *byte, blocks int)
+// Requires: AVX, AVX2, F16C
+TEXT ·expandQ5_0AVX2(SB), NOSPLIT, $0-24
+	MOVQ    dst+0(FP), AX
+	MOVQ    src+8(FP), CX
+	MOVQ    blocks+16(FP), DX
+	VMOVDQU c0f0f0f0fAVX2<>+0(SB), Y0
+	VMOVDQU c10101010AVX2<>+0(SB), Y1
+	VMOVDQU bitAVX2<>+0(SB), Y2
+	VMOVDQU pickAVX2<>+0(SB), Y3
+	SUBQ    $0x01, DX
+	JL      rest386
+
+loop385:
+	VPBROADCASTD 2(CX), Y5
+	VPSHUFB      Y3, Y5, Y5
+	VPAND        Y2, Y5, Y5
+	VPCMPEQB     Y2, Y5, Y5
+	VPAND        Y1, Y5, Y5
+	VMOVDQU      6(CX), X6
+	VPSRLW       $0x04, X6, X4
+	VINSERTI128  $0x01, X4, Y6, Y4
+	VPAND        Y0, Y4, Y4
+	VPOR         Y5, Y4, Y4
+	VMOVDQU      Y4, (AX)
+	MOVWLZX      (CX), BX
+	VMOVD        BX, X4
+	VCVTPH2PS    X4, X4
+	VMOVSS       X4, 32(AX)
+	ADDQ         $0x16, CX
+	ADDQ         $0x24, AX
+	SUBQ         $0x01, DX
+	JGE          loop385
+
+rest386:
+	ADDQ $0x01, DX
+	JZ   done388
+
+one387:
+	VPBROADCASTD 2(CX), Y5
+	VPSHUFB      Y3, Y5, Y5
+	VPAND        Y2, Y5, Y5
+	VPCMPEQB     Y2, Y5, Y5
+	VPAND        Y1, Y5, Y5
+	VMOVDQU      6(CX), X6
+	VPSRLW       $0x04, X6, X4
+	VINSERTI128  $0x01, X4, Y6, Y4
+	VPAND        Y0, Y4, Y4
+	VPOR         Y5, Y4, Y4
+	VMOVDQU      Y4, (AX)
+	MOVWLZX      (CX), BX
+	VMOVD        BX, X4
+	VCVTPH2PS    X4, X4
+	VMOVSS       X4, 32(AX)
+	ADDQ         $0x16, CX
+	ADDQ         $0x24, AX
+	DECQ         DX
+	JNZ          one387
+
+done388:
+	VZEROUPPER
+	RET
+
+DATA c10101010AVX2<>+0(SB)/4, $0x10101010
+DATA c10101010AVX2<>+4(SB)/4, $0x10101010
+DATA c10101010AVX2<>+8(SB)/4, $0x10101010
+DATA c10101010AVX2<>+12(SB)/4, $0x10101010
+DATA c10101010AVX2<>+16(SB)/4, $0x10101010
+DATA c10101010AVX2<>+20(SB)/4, $0x10101010
+DATA c10101010AVX2<>+24(SB)/4, $0x10101010
+DATA c10101010AVX2<>+28(SB)/4, $0x10101010
+DATA c10101010AVX2<>+32(SB)/4, $0x10101010
+DATA c10101010AVX2<>+36(SB)/4, $0x10101010
+DATA c10101010AVX2<>+40(SB)/4, $0x10101010
+DATA c10101010AVX2<>+44(SB)/4, $0x10101010
+DATA c10101010AVX2<>+48(SB)/4, $0x10101010
+DATA c10101010AVX2<>+52(SB)/4, $0x10101010
+DATA c10101010AVX2<>+56(SB)/4, $0x10101010
+DATA c10101010AVX2<>+60(SB)/4, $0x10101010
+GLOBL c10101010AVX2<>(SB), RODATA|NOPTR, $64
+
+DATA bitAVX2<>+0(SB)/1, $0x01
+DATA bitAVX2<>+1(SB)/1, $0x02
+DATA bitAVX2<>+2(SB)/1, $0x04
+DATA bitAVX2<>+3(SB)/1, $0x08
+DATA bitAVX2<>+4(SB)/1, $0x10
+DATA bitAVX2<>+5(SB)/1, $0x20
+DATA bitAVX2<>+6(SB)/1, $0x40
+DATA bitAVX2<>+7(SB)/1, $0x80
+DATA bitAVX2<>+8(SB)/1, $0x01
+DATA bitAVX2<>+9(SB)/1, $0x02
+DATA bitAVX2<>+10(SB)/1, $0x04
+DATA bitAVX2<>+11(SB)/1, $0x08
+DATA bitAVX2<>+12(SB)/1, $0x10
+DATA bitAVX2<>+13(SB)/1, $0x20
+DATA bitAVX2<>+14(SB)/1, $0x40
+DATA bitAVX2<>+15(SB)/1, $0x80
+DATA bitAVX2<>+16(SB)/1, $0x01
+DATA bitAVX2<>+17(SB)/1, $0x02
+DATA bitAVX2<>+18(SB)/1, $0x04
+DATA bitAVX2<>+19(SB)/1, $0x08
+DATA bitAVX2<>+20(SB)/1, $0x10
+DATA bitAVX2<>+21(SB)/1, $0x20
+DATA bitAVX2<>+22(SB)/1, $0x40
+DATA bitAVX2<>+23(SB)/1, $0x80
+DATA bitAVX2<>+24(SB)/1, $0x01
+DATA bitAVX2<>+25(SB)/1, $0x02
+DATA bitAVX2<>+26(SB)/1, $0x04
+DATA bitAVX2<>+27(SB)/1, $0x08
+DATA bitAVX2<>+28(SB)/1, $0x10
+DATA bitAVX2<>+29(SB)/1, $0x20
+DATA bitAVX2<>+30(SB)/1, $0x40
+DATA bitAVX2<>+31(SB)/1, $0x80
+GLOBL bitAVX2<>(SB), RODATA|NOPTR, $32
+
+DATA pickAVX2<>+0(SB)/1, $0x00
+DATA pickAVX2<>+1(SB)/1, $0x00
+DATA pickAVX2<>+2(SB)/1, $0x00
+DATA pickAVX2<>+3(SB)/1, $0x00
+DATA pickAVX2<>+4(SB)/1, $0x00
+DATA pickAVX2<>+5(SB)/1, $0x00
+DATA pickAVX2<>+6(SB)/1, $0x00
+DATA pickAVX2<>+7(SB)/1, $0x00
+DATA pickAVX2<>+8(SB)/1, $0x01
+DATA pickAVX2<>+9(SB)/1, $0x01
+DATA pickAVX2<>+10(SB)/1, $0x01
+DATA pickAVX2<>+11(SB)/1, $0x01
+DATA pickAVX2<>+12(SB)/1, $0x01
+DATA pickAVX2<>+13(SB)/1, $0x01
+DATA pickAVX2<>+14(SB)/1, $0x01
+DATA pickAVX2<>+15(SB)/1, $0x01
+DATA pickAVX2<>+16(SB)/1, $0x02
+DATA pickAVX2<>+17(SB)/1, $0x02
+DATA pickAVX2<>+18(SB)/1, $0x02
+DATA pickAVX2<>+19(SB)/1, $0x02
+DATA pickAVX2<>+20(SB)/1, $0x02
+DATA pickAVX2<>+21(SB)/1, $0x02
+DATA pickAVX2<>+22(SB)/1, $0x02
+DATA pickAVX2<>+23(SB)/1, $0x02
+DATA pickAVX2<>+24(SB)/1, $0x03
+DATA pickAVX2<>+25(SB)/1, $0x03
+DATA pickAVX2<>+26(SB)/1, $0x03
+DATA pickAVX2<>+27(SB)/1, $0x03
+DATA pickAVX2<>+28(SB)/1, $0x03
+DATA pickAVX2<>+29(SB)/1, $0x03
+DATA pickAVX2<>+30(SB)/1, $0x03
+DATA pickAVX2<>+31(SB)/1, $0x03
+GLOBL pickAVX2<>(SB), RODATA|NOPTR, $32
+
+// func expandQ5_1AVX2(dst *byte, src *byte, blocks int)
+// Requires: AVX, AVX2, F16C
+TEXT ·expandQ5_1AVX2(SB), NOSPLIT, $0-24
+	MOVQ    dst+0(FP), AX
+	MOVQ    src+8(FP), CX
+	MOVQ    blocks+16(FP), DX
+	VMOVDQU c0f0f0f0fAVX2<>+0(SB), Y0
+	VMOVDQU c10101010AVX2<>+0(SB), Y1
+	VMOVDQU bitAVX2<>+0(SB), Y2
+	VMOVDQU pickAVX2<>+0(SB), Y3
+	VMOVDQU c80000000AVX2<>+0(SB), X4
+	SUBQ    $0x01, DX
+	JL      rest390
+
+loop389:
+	VPBROADCASTD 4(CX), Y6
+	VPSHUFB      Y3, Y6, Y6
+	VPAND        Y2, Y6, Y6
+	VPCMPEQB     Y2, Y6, Y6
+	VPAND        Y1, Y6, Y6
+	VMOVDQU      8(CX), X7
+	VPSRLW       $0x04, X7, X5
+	VINSERTI128  $0x01, X5, Y7, Y5
+	VPAND        Y0, Y5, Y5
+	VPOR         Y6, Y5, Y5
+	VMOVDQU      Y5, (AX)
+	VMOVD        (CX), X5
+	VCVTPH2PS    X5, X5
+	VMOVSS       X5, 32(AX)
+	VXORPS       X4, X5, X5
+	VMOVSHDUP    X5, X5
+	VMOVSS       X5, 36(AX)
+	ADDQ         $0x18, CX
+	ADDQ         $0x28, AX
+	SUBQ         $0x01, DX
+	JGE          loop389
+
+rest390:
+	ADDQ $0x01, DX
+	JZ   done392
+
+one391:
+	VPBROADCASTD 4(CX), Y6
+	VPSHUFB      Y3, Y6, Y6
+	VPAND        Y2, Y6, Y6
+	VPCMPEQB     Y2, Y6, Y6
+	VPAND        Y1, Y6, Y6
+	VMOVDQU      8(CX), X7
+	VPSRLW       $0x04, X7, X5
+	VINSERTI128  $0x01, X5, Y7, Y5
+	VPAND        Y0, Y5, Y5
+	VPOR         Y6, Y5, Y5
+	VMOVDQU      Y5, (AX)
+	VMOVD        (CX), X5
+	VCVTPH2PS    X5, X5
+	VMOVSS       X5, 32(AX)
+	VXORPS       X4, X5, X5
+	VMOVSHDUP    X5, X5
+	VMOVSS       X5, 36(AX)
+	ADDQ         $0x18, CX
+	ADDQ         $0x28, AX
+	DECQ         DX
+	JNZ          one391
+
+done392:
+	VZEROUPPER
+	RET
+
+// func expandQ8_0AVX2(dst *byte, src *byte, blocks int)
+// Requires: AVX, AVX2, F16C
+TEXT ·expandQ8_0AVX2(SB), NOSPLIT, $0-24
+	MOVQ    dst+0(FP), AX
+	MOVQ    src+8(FP), CX
+	MOVQ    blocks+16(FP), DX
+	VMOVDQU c80808080AVX2<>+0(SB), Y0
+	SUBQ    $0x01, DX
+	JL      rest394
+
+loop393:
+	VPXOR     2(CX), Y0, Y1
+	VMOVDQU   Y1, (AX)
+	MOVWLZX   (CX), BX
+	VMOVD     BX, X1
+	VCVTPH2PS X1, X1
+	VMOVSS    X1, 32(AX)
+	ADDQ      $0x22, CX
+	ADDQ      $0x24, AX
+	SUBQ      $0x01, DX
+	JGE       loop393
+
+rest394:
+	ADDQ $0x01, DX
+	JZ   done396
+
+one395:
+	VPXOR     2(CX), Y0, Y1
+	VMOVDQU   Y1, (AX)
+	MOVWLZX   (CX), BX
+	VMOVD     BX, X1
+	VCVTPH2PS X1, X1
+	VMOVSS    X1, 32(AX)
+	ADDQ      $0x22, CX
+	ADDQ      $0x24, AX
+	DECQ      DX
+	JNZ       one395
+
+done396:
+	VZEROUPPER
+	RET
+
+DATA c80808080AVX2<>+0(SB)/4, $0x80808080
+DATA c80808080AVX2<>+4(SB)/4, $0x80808080
+DATA c80808080AVX2<>+8(SB)/4, $0x80808080
+DATA c80808080AVX2<>+12(SB)/4, $0x80808080
+DATA c80808080AVX2<>+16(SB)/4, $0x80808080
+DATA c80808080AVX2<>+20(SB)/4, $0x80808080
+DATA c80808080AVX2<>+24(SB)/4, $0x80808080
+DATA c80808080AVX2<>+28(SB)/4, $0x80808080
+DATA c80808080AVX2<>+32(SB)/4, $0x80808080
+DATA c80808080AVX2<>+36(SB)/4, $0x80808080
+DATA c80808080AVX2<>+40(SB)/4, $0x80808080
+DATA c80808080AVX2<>+44(SB)/4, $0x80808080
+DATA c80808080AVX2<>+48(SB)/4, $0x80808080
+DATA c80808080AVX2<>+52(SB)/4, $0x80808080
+DATA c80808080AVX2<>+56(SB)/4, $0x80808080
+DATA c80808080AVX2<>+60(SB)/4, $0x80808080
+GLOBL c80808080AVX2<>(SB), RODATA|NOPTR, $64
+
+// func expandQ4_KAVX2(dst *byte, src *byte, blocks int)
+// Requires: AVX, AVX2, F16C
+TEXT ·expandQ4_KAVX2(SB), NOSPLIT, $64-24
+	MOVQ    dst+0(FP), AX
+	MOVQ    src+8(FP), CX
+	MOVQ    blocks+16(FP), DX
+	VMOVDQU c0f0f0f0fAVX2<>+0(SB), Y0
+	SUBQ    $0x01, DX
+	JL      rest398
+
+loop397:
+	VMOVDQU      16(CX), Y1
+	VPAND        Y0, Y1, Y1
+	VMOVDQU      Y1, (AX)
+	VMOVDQU      16(CX), Y1
+	VPSRLW       $0x04, Y1, Y1
+	VPAND        Y0, Y1, Y1
+	VMOVDQU      Y1, 40(AX)
+	VMOVDQU      48(CX), Y1
+	VPAND        Y0, Y1, Y1
+	VMOVDQU      Y1, 80(AX)
+	VMOVDQU      48(CX), Y1
+	VPSRLW       $0x04, Y1, Y1
+	VPAND        Y0, Y1, Y1
+	VMOVDQU      Y1, 120(AX)
+	VMOVDQU      80(CX), Y1
+	VPAND        Y0, Y1, Y1
+	VMOVDQU      Y1, 160(AX)
+	VMOVDQU      80(CX), Y1
+	VPSRLW       $0x04, Y1, Y1
+	VPAND        Y0, Y1, Y1
+	VMOVDQU      Y1, 200(AX)
+	VMOVDQU      112(CX), Y1
+	VPAND        Y0, Y1, Y1
+	VMOVDQU      Y1, 240(AX)
+	VMOVDQU      112(CX), Y1
+	VPSRLW       $0x04, Y1, Y1
+	VPAND        Y0, Y1, Y1
+	VMOVDQU      Y1, 280(AX)
+	VMOVD        (CX), X1
+	VCVTPH2PS    X1, X1
+	MOVL         4(CX), BX
+	ANDL         $0x3f3f3f3f, BX
+	VMOVD        BX, X2
+	MOVL         12(CX), BX
+	MOVL         4(CX), SI
+	ANDL         $0x0f0f0f0f, BX
+	SHRL         $0x02, SI
+	ANDL         $0x30303030, SI
+	ORL          SI, BX
+	VPINSRD      $0x01, BX, X2, X2
+	VPMOVZXBD    X2, Y2
+	VCVTDQ2PS    Y2, Y2
+	VBROADCASTSS X1, Y3
+	VMULPS       Y3, Y2, Y2
+	VMOVUPS      Y2, (SP)
+	MOVL         8(CX), BX
+	ANDL         $0x3f3f3f3f, BX
+	VMOVD        BX, X2
+	MOVL         12(CX), BX
+	MOVL         8(CX), SI
+	SHRL         $0x04, BX
+	ANDL         $0x0f0f0f0f, BX
+	SHRL         $0x02, SI
+	ANDL         $0x30303030, SI
+	ORL          SI, BX
+	VPINSRD      $0x01, BX, X2, X2
+	VPMOVZXBD    X2, Y2
+	VCVTDQ2PS    Y2, Y2
+	VMOVSHDUP    X1, X1
+	VBROADCASTSS X1, Y1
+	VMULPS       Y1, Y2, Y2
+	VMOVUPS      Y2, 32(SP)
+	MOVL         (SP), BX
+	MOVL         BX, 32(AX)
+	MOVL         32(SP), BX
+	MOVL         BX, 36(AX)
+	MOVL         4(SP), BX
+	MOVL         BX, 72(AX)
+	MOVL         36(SP), BX
+	MOVL         BX, 76(AX)
+	MOVL         8(SP), BX
+	MOVL         BX, 112(AX)
+	MOVL         40(SP), BX
+	MOVL         BX, 116(AX)
+	MOVL         12(SP), BX
+	MOVL         BX, 152(AX)
+	MOVL         44(SP), BX
+	MOVL         BX, 156(AX)
+	MOVL         16(SP), BX
+	MOVL         BX, 192(AX)
+	MOVL         48(SP), BX
+	MOVL         BX, 196(AX)
+	MOVL         20(SP), BX
+	MOVL         BX, 232(AX)
+	MOVL         52(SP), BX
+	MOVL         BX, 236(AX)
+	MOVL         24(SP), BX
+	MOVL         BX, 272(AX)
+	MOVL         56(SP), BX
+	MOVL         BX, 276(AX)
+	MOVL         28(SP), BX
+	MOVL         BX, 312(AX)
+	MOVL         60(SP), BX
+	MOVL         BX, 316(AX)
+	ADDQ         $+144, CX
+	ADDQ         $+320, AX
+	SUBQ         $0x01, DX
+	JGE          loop397
+
+rest398:
+	ADDQ $0x01, DX
+	JZ   done400
+
+one399:
+	VMOVDQU      16(CX), Y1
+	VPAND        Y0, Y1, Y1
+	VMOVDQU      Y1, (AX)
+	VMOVDQU      16(CX), Y1
+	VPSRLW       $0x04, Y1, Y1
+	VPAND        Y0, Y1, Y1
+	VMOVDQU      Y1, 40(AX)
+	VMOVDQU      48(CX), Y1
+	VPAND        Y0, Y1, Y1
+	VMOVDQU      Y1, 80(AX)
+	VMOVDQU      48(CX), Y1
+	VPSRLW       $0x04, Y1, Y1
+	VPAND        Y0, Y1, Y1
+	VMOVDQU      Y1, 120(AX)
+	VMOVDQU      80(CX), Y1
+	VPAND        Y0, Y1, Y1
+	VMOVDQU      Y1, 160(AX)
+	VMOVDQU      80(CX), Y1
+	VPSRLW       $0x04, Y1, Y1
+	VPAND        Y0, Y1, Y1
+	VMOVDQU      Y1, 200(AX)
+	VMOVDQU      112(CX), Y1
+	VPAND        Y0, Y1, Y1
+	VMOVDQU      Y1, 240(AX)
+	VMOVDQU      112(CX), Y1
+	VPSRLW       $0x04, Y1, Y1
+	VPAND        Y0, Y1, Y1
+	VMOVDQU      Y1, 280(AX)
+	VMOVD        (CX), X1
+	VCVTPH2PS    X1, X1
+	MOVL         4(CX), BX
+	ANDL         $0x3f3f3f3f, BX
+	VMOVD        BX, X2
+	MOVL         12(CX), BX
+	MOVL         4(CX), SI
+	ANDL         $0x0f0f0f0f, BX
+	SHRL         $0x02, SI
+	ANDL         $0x30303030, SI
+	ORL          SI, BX
+	VPINSRD      $0x01, BX, X2, X2
+	VPMOVZXBD    X2, Y2
+	VCVTDQ2PS    Y2, Y2
+	VBROADCASTSS X1, Y3
+	VMULPS       Y3, Y2, Y2
+	VMOVUPS      Y2, (SP)
+	MOVL         8(CX), BX
+	ANDL         $0x3f3f3f3f, BX
+	VMOVD        BX, X2
+	MOVL         12(CX), BX
+	MOVL         8(CX), SI
+	SHRL         $0x04, BX
+	ANDL         $0x0f0f0f0f, BX
+	SHRL         $0x02, SI
+	ANDL         $0x30303030, SI
+	ORL          SI, BX
+	VPINSRD      $0x01, BX, X2, X2
+	VPMOVZXBD    X2, Y2
+	VCVTDQ2PS    Y2, Y2
+	VMOVSHDUP    X1, X1
+	VBROADCASTSS X1, Y1
+	VMULPS       Y1, Y2, Y2
+	VMOVUPS      Y2, 32(SP)
+	MOVL         (SP), BX
+	MOVL         BX, 32(AX)
+	MOVL         32(SP), BX
+	MOVL         BX, 36(AX)
+	MOVL         4(SP), BX
+	MOVL         BX, 72(AX)
+	MOVL         36(SP), BX
+	MOVL         BX, 76(AX)
+	MOVL         8(SP), BX
+	MOVL         BX, 112(AX)
+	MOVL         40(SP), BX
+	MOVL         BX, 116(AX)
+	MOVL         12(SP), BX
+	MOVL         BX, 152(AX)
+	MOVL         44(SP), BX
+	MOVL         BX, 156(AX)
+	MOVL         16(SP), BX
+	MOVL         BX, 192(AX)
+	MOVL         48(SP), BX
+	MOVL         BX, 196(AX)
+	MOVL         20(SP), BX
+	MOVL         BX, 232(AX)
+	MOVL         52(SP), BX
+	MOVL         BX, 236(AX)
+	MOVL         24(SP), BX
+	MOVL         BX, 272(AX)
+	MOVL         56(SP), BX
+	MOVL         BX, 276(AX)
+	MOVL         28(SP), BX
+	MOVL         BX, 312(AX)
+	MOVL         60(SP), BX
+	MOVL         BX, 316(AX)
+	ADDQ         $+144, CX
+	ADDQ         $+320, AX
+	DECQ         DX
+	JNZ          one399
+
+done400:
+	VZEROUPPER
+	RET
+
+// func expandQ5_KAVX2(dst *byte, src *byte, blocks int)
+// Requires: AVX, AVX2, F16C
+TEXT ·expandQ5_KAVX2(SB), NOSPLIT, $64-24
+	MOVQ    dst+0(FP), AX
+	MOVQ    src+8(FP), CX
+	MOVQ    blocks+16(FP), DX
+	VMOVDQU c0f0f0f0fAVX2<>+0(SB), Y0
+	VMOVDQU c10101010AVX2<>+0(SB), Y1
+	SUBQ    $0x01, DX
+	JL      rest402
+
+loop401:
+	VMOVDQU      16(CX), Y2
+	VMOVDQU      48(CX), Y3
+	VPAND        Y0, Y3, Y3
+	VPSLLW       $0x04, Y2, Y4
+	VPAND        Y1, Y4, Y4
+	VPOR         Y4, Y3, Y3
+	VMOVDQU      Y3, (AX)
+	VMOVDQU      48(CX), Y3
+	VPSRLW       $0x04, Y3, Y3
+	VPAND        Y0, Y3, Y3
+	VPSLLW       $0x03, Y2, Y4
+	VPAND        Y1, Y4, Y4
+	VPOR         Y4, Y3, Y3
+	VMOVDQU      Y3, 40(AX)
+	VMOVDQU      80(CX), Y3
+	VPAND        Y0, Y3, Y3
+	VPSLLW       $0x02, Y2, Y4
+	VPAND        Y1, Y4, Y4
+	VPOR         Y4, Y3, Y3
+	VMOVDQU      Y3, 80(AX)
+	VMOVDQU      80(CX), Y3
+	VPSRLW       $0x04, Y3, Y3
+	VPAND        Y0, Y3, Y3
+	VPSLLW       $0x01, Y2, Y4
+	VPAND        Y1, Y4, Y4
+	VPOR         Y4, Y3, Y3
+	VMOVDQU      Y3, 120(AX)
+	VMOVDQU      112(CX), Y3
+	VPAND        Y0, Y3, Y3
+	VPSLLW       $0x00, Y2, Y4
+	VPAND        Y1, Y4, Y4
+	VPOR         Y4, Y3, Y3
+	VMOVDQU      Y3, 160(AX)
+	VMOVDQU      112(CX), Y3
+	VPSRLW       $0x04, Y3, Y3
+	VPAND        Y0, Y3, Y3
+	VPSRLW       $0x01, Y2, Y4
+	VPAND        Y1, Y4, Y4
+	VPOR         Y4, Y3, Y3
+	VMOVDQU      Y3, 200(AX)
+	VMOVDQU      144(CX), Y3
+	VPAND        Y0, Y3, Y3
+	VPSRLW       $0x02, Y2, Y4
+	VPAND        Y1, Y4, Y4
+	VPOR         Y4, Y3, Y3
+	VMOVDQU      Y3, 240(AX)
+	VMOVDQU      144(CX), Y3
+	VPSRLW       $0x04, Y3, Y3
+	VPAND        Y0, Y3, Y3
+	VPSRLW       $0x03, Y2, Y2
+	VPAND        Y1, Y2, Y2
+	VPOR         Y2, Y3, Y3
+	VMOVDQU      Y3, 280(AX)
+	VMOVD        (CX), X2
+	VCVTPH2PS    X2, X2
+	MOVL         4(CX), BX
+	ANDL         $0x3f3f3f3f, BX
+	VMOVD        BX, X3
+	MOVL         12(CX), BX
+	MOVL         4(CX), SI
+	ANDL         $0x0f0f0f0f, BX
+	SHRL         $0x02, SI
+	ANDL         $0x30303030, SI
+	ORL          SI, BX
+	VPINSRD      $0x01, BX, X3, X3
+	VPMOVZXBD    X3, Y3
+	VCVTDQ2PS    Y3, Y3
+	VBROADCASTSS X2, Y4
+	VMULPS       Y4, Y3, Y3
+	VMOVUPS      Y3, (SP)
+	MOVL         8(CX), BX
+	ANDL         $0x3f3f3f3f, BX
+	VMOVD        BX, X3
+	MOVL         12(CX), BX
+	MOVL         8(CX), SI
+	SHRL         $0x04, BX
+	ANDL         $0x0f0f0f0f, BX
+	SHRL         $0x02, SI
+	ANDL         $0x30303030, SI
+	ORL          SI, BX
+	VPINSRD      $0x01, BX, X3, X3
+	VPMOVZXBD    X3, Y3
+	VCVTDQ2PS    Y3, Y3
+	VMOVSHDUP    X2, X2
+	VBROADCASTSS X2, Y2
+	VMULPS       Y2, Y3, Y3
+	VMOVUPS      Y3, 32(SP)
+	MOVL         (SP), BX
+	MOVL         BX, 32(AX)
+	MOVL         32(SP), BX
+	MOVL         BX, 36(AX)
+	MOVL         4(SP), BX
+	MOVL         BX, 72(AX)
+	MOVL         36(SP), BX
+	MOVL         BX, 76(AX)
+	MOVL         8(SP), BX
+	MOVL         BX, 112(AX)
+	MOVL         40(SP), BX
+	MOVL         BX, 116(AX)
+	MOVL         12(SP), BX
+	MOVL         BX, 152(AX)
+	MOVL         44(SP), BX
+	MOVL         BX, 156(AX)
+	MOVL         16(SP), BX
+	MOVL         BX, 192(AX)
+	MOVL         48(SP), BX
+	MOVL         BX, 196(AX)
+	MOVL         20(SP), BX
+	MOVL         BX, 232(AX)
+	MOVL         52(SP), BX
+	MOVL         BX, 236(AX)
+	MOVL         24(SP), BX
+	MOVL         BX, 272(AX)
+	MOVL         56(SP), BX
+	MOVL         BX, 276(AX)
+	MOVL         28(SP), BX
+	MOVL         BX, 312(AX)
+	MOVL         60(SP), BX
+	MOVL         BX, 316(AX)
+	ADDQ         $+176, CX
+	ADDQ         $+320, AX
+	SUBQ         $0x01, DX
+	JGE          loop401
+
+rest402:
+	ADDQ $0x01, DX
+	JZ   done404
+
+one403:
+	VMOVDQU      16(CX), Y2
+	VMOVDQU      48(CX), Y3
+	VPAND        Y0, Y3, Y3
+	VPSLLW       $0x04, Y2, Y4
+	VPAND        Y1, Y4, Y4
+	VPOR         Y4, Y3, Y3
+	VMOVDQU      Y3, (AX)
+	VMOVDQU      48(CX), Y3
+	VPSRLW       $0x04, Y3, Y3
+	VPAND        Y0, Y3, Y3
+	VPSLLW       $0x03, Y2, Y4
+	VPAND        Y1, Y4, Y4
+	VPOR         Y4, Y3, Y3
+	VMOVDQU      Y3, 40(AX)
+	VMOVDQU      80(CX), Y3
+	VPAND        Y0, Y3, Y3
+	VPSLLW       $0x02, Y2, Y4
+	VPAND        Y1, Y4, Y4
+	VPOR         Y4, Y3, Y3
+	VMOVDQU      Y3, 80(AX)
+	VMOVDQU      80(CX), Y3
+	VPSRLW       $0x04, Y3, Y3
+	VPAND        Y0, Y3, Y3
+	VPSLLW       $0x01, Y2, Y4
+	VPAND        Y1, Y4, Y4
+	VPOR         Y4, Y3, Y3
+	VMOVDQU      Y3, 120(AX)
+	VMOVDQU      112(CX), Y3
+	VPAND        Y0, Y3, Y3
+	VPSLLW       $0x00, Y2, Y4
+	VPAND        Y1, Y4, Y4
+	VPOR         Y4, Y3, Y3
+	VMOVDQU      Y3, 160(AX)
+	VMOVDQU      112(CX), Y3
+	VPSRLW       $0x04, Y3, Y3
+	VPAND        Y0, Y3, Y3
+	VPSRLW       $0x01, Y2, Y4
+	VPAND        Y1, Y4, Y4
+	VPOR         Y4, Y3, Y3
+	VMOVDQU      Y3, 200(AX)
+	VMOVDQU      144(CX), Y3
+	VPAND        Y0, Y3, Y3
+	VPSRLW       $0x02, Y2, Y4
+	VPAND        Y1, Y4, Y4
+	VPOR         Y4, Y3, Y3
+	VMOVDQU      Y3, 240(AX)
+	VMOVDQU      144(CX), Y3
+	VPSRLW       $0x04, Y3, Y3
+	VPAND        Y0, Y3, Y3
+	VPSRLW       $0x03, Y2, Y2
+	VPAND        Y1, Y2, Y2
+	VPOR         Y2, Y3, Y3
+	VMOVDQU      Y3, 280(AX)
+	VMOVD        (CX), X2
+	VCVTPH2PS    X2, X2
+	MOVL         4(CX), BX
+	ANDL         $0x3f3f3f3f, BX
+	VMOVD        BX, X3
+	MOVL         12(CX), BX
+	MOVL         4(CX), SI
+	ANDL         $0x0f0f0f0f, BX
+	SHRL         $0x02, SI
+	ANDL         $0x30303030, SI
+	ORL          SI, BX
+	VPINSRD      $0x01, BX, X3, X3
+	VPMOVZXBD    X3, Y3
+	VCVTDQ2PS    Y3, Y3
+	VBROADCASTSS X2, Y4
+	VMULPS       Y4, Y3, Y3
+	VMOVUPS      Y3, (SP)
+	MOVL         8(CX), BX
+	ANDL         $0x3f3f3f3f, BX
+	VMOVD        BX, X3
+	MOVL         12(CX), BX
+	MOVL         8(CX), SI
+	SHRL         $0x04, BX
+	ANDL         $0x0f0f0f0f, BX
+	SHRL         $0x02, SI
+	ANDL         $0x30303030, SI
+	ORL          SI, BX
+	VPINSRD      $0x01, BX, X3, X3
+	VPMOVZXBD    X3, Y3
+	VCVTDQ2PS    Y3, Y3
+	VMOVSHDUP    X2, X2
+	VBROADCASTSS X2, Y2
+	VMULPS       Y2, Y3, Y3
+	VMOVUPS      Y3, 32(SP)
+	MOVL         (SP), BX
+	MOVL         BX, 32(AX)
+	MOVL         32(SP), BX
+	MOVL         BX, 36(AX)
+	MOVL         4(SP), BX
+	MOVL         BX, 72(AX)
+	MOVL         36(SP), BX
+	MOVL         BX, 76(AX)
+	MOVL         8(SP), BX
+	MOVL         BX, 112(AX)
+	MOVL         40(SP), BX
+	MOVL         BX, 116(AX)
+	MOVL         12(SP), BX
+	MOVL         BX, 152(AX)
+	MOVL         44(SP), BX
+	MOVL         BX, 156(AX)
+	MOVL         16(SP), BX
+	MOVL         BX, 192(AX)
+	MOVL         48(SP), BX
+	MOVL         BX, 196(AX)
+	MOVL         20(SP), BX
+	MOVL         BX, 232(AX)
+	MOVL         52(SP), BX
+	MOVL         BX, 236(AX)
+	MOVL         24(SP), BX
+	MOVL         BX, 272(AX)
+	MOVL         56(SP), BX
+	MOVL         BX, 276(AX)
+	MOVL         28(SP), BX
+	MOVL         BX, 312(AX)
+	MOVL         60(SP), BX
+	MOVL         BX, 316(AX)
+	ADDQ         $+176, CX
+	ADDQ         $+320, AX
+	DECQ         DX
+	JNZ          one403
+
+done404:
+	VZEROUPPER
+	RET
+
+// func expandQ6_KAVX2(dst *byte, src *byte, blocks int)
+// Requires: AVX, AVX2, F16C
+TEXT ·expandQ6_KAVX2(SB), NOSPLIT, $64-24
+	MOVQ    dst+0(FP), AX
+	MOVQ    src+8(FP), CX
+	MOVQ    blocks+16(FP), DX
+	VMOVDQU c0f0f0f0fAVX2<>+0(SB), Y0
+	VMOVDQU c30303030AVX2<>+0(SB), Y1
+	SUBQ    $0x01, DX
+	JL      rest406
+
+loop405:
+	VMOVDQU      (CX), Y2
+	VPAND        Y0, Y2, Y2
+	VMOVDQU      128(CX), Y3
+	VPSLLW       $0x04, Y3, Y3
+	VPAND        Y1, Y3, Y3
+	VPOR         Y3, Y2, Y2
+	VMOVDQU      X2, (AX)
+	VEXTRACTI128 $0x01, Y2, 20(AX)
+	VMOVDQU      32(CX), Y2
+	VPAND        Y0, Y2, Y2
+	VMOVDQU      128(CX), Y3
+	VPSLLW       $0x02, Y3, Y3
+	VPAND        Y1, Y3, Y3
+	VPOR         Y3, Y2, Y2
+	VMOVDQU      X2, 40(AX)
+	VEXTRACTI128 $0x01, Y2, 60(AX)
+	VMOVDQU      (CX), Y2
+	VPSRLW       $0x04, Y2, Y2
+	VPAND        Y0, Y2, Y2
+	VMOVDQU      128(CX), Y3
+	VPAND        Y1, Y3, Y3
+	VPOR         Y3, Y2, Y2
+	VMOVDQU      X2, 80(AX)
+	VEXTRACTI128 $0x01, Y2, 100(AX)
+	VMOVDQU      32(CX), Y2
+	VPSRLW       $0x04, Y2, Y2
+	VPAND        Y0, Y2, Y2
+	VMOVDQU      128(CX), Y3
+	VPSRLW       $0x02, Y3, Y3
+	VPAND        Y1, Y3, Y3
+	VPOR         Y3, Y2, Y2
+	VMOVDQU      X2, 120(AX)
+	VEXTRACTI128 $0x01, Y2, 140(AX)
+	VMOVDQU      64(CX), Y2
+	VPAND        Y0, Y2, Y2
+	VMOVDQU      160(CX), Y3
+	VPSLLW       $0x04, Y3, Y3
+	VPAND        Y1, Y3, Y3
+	VPOR         Y3, Y2, Y2
+	VMOVDQU      X2, 160(AX)
+	VEXTRACTI128 $0x01, Y2, 180(AX)
+	VMOVDQU      96(CX), Y2
+	VPAND        Y0, Y2, Y2
+	VMOVDQU      160(CX), Y3
+	VPSLLW       $0x02, Y3, Y3
+	VPAND        Y1, Y3, Y3
+	VPOR         Y3, Y2, Y2
+	VMOVDQU      X2, 200(AX)
+	VEXTRACTI128 $0x01, Y2, 220(AX)
+	VMOVDQU      64(CX), Y2
+	VPSRLW       $0x04, Y2, Y2
+	VPAND        Y0, Y2, Y2
+	VMOVDQU      160(CX), Y3
+	VPAND        Y1, Y3, Y3
+	VPOR         Y3, Y2, Y2
+	VMOVDQU      X2, 240(AX)
+	VEXTRACTI128 $0x01, Y2, 260(AX)
+	VMOVDQU      96(CX), Y2
+	VPSRLW       $0x04, Y2, Y2
+	VPAND        Y0, Y2, Y2
+	VMOVDQU      160(CX), Y3
+	VPSRLW       $0x02, Y3, Y3
+	VPAND        Y1, Y3, Y3
+	VPOR         Y3, Y2, Y2
+	VMOVDQU      X2, 280(AX)
+	VEXTRACTI128 $0x01, Y2, 300(AX)
+	MOVWLZX      208(CX), BX
+	VMOVD        BX, X2
+	VCVTPH2PS    X2, X2
+	VBROADCASTSS X2, Y2
+	VPMOVSXBD    192(CX), Y3
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       Y2, Y3, Y3
+	VMOVUPS      Y3, (SP)
+	VPMOVSXBD    200(CX), Y3
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       Y2, Y3, Y3
+	VMOVUPS      Y3, 32(SP)
+	MOVL         (SP), BX
+	MOVL         BX, 16(AX)
+	MOVL         4(SP), BX
+	MOVL         BX, 36(AX)
+	MOVL         8(SP), BX
+	MOVL         BX, 56(AX)
+	MOVL         12(SP), BX
+	MOVL         BX, 76(AX)
+	MOVL         16(SP), BX
+	MOVL         BX, 96(AX)
+	MOVL         20(SP), BX
+	MOVL         BX, 116(AX)
+	MOVL         24(SP), BX
+	MOVL         BX, 136(AX)
+	MOVL         28(SP), BX
+	MOVL         BX, 156(AX)
+	MOVL         32(SP), BX
+	MOVL         BX, 176(AX)
+	MOVL         36(SP), BX
+	MOVL         BX, 196(AX)
+	MOVL         40(SP), BX
+	MOVL         BX, 216(AX)
+	MOVL         44(SP), BX
+	MOVL         BX, 236(AX)
+	MOVL         48(SP), BX
+	MOVL         BX, 256(AX)
+	MOVL         52(SP), BX
+	MOVL         BX, 276(AX)
+	MOVL         56(SP), BX
+	MOVL         BX, 296(AX)
+	MOVL         60(SP), BX
+	MOVL         BX, 316(AX)
+	ADDQ         $+210, CX
+	ADDQ         $+320, AX
+	SUBQ         $0x01, DX
+	JGE          loop405
+
+rest406:
+	ADDQ $0x01, DX
+	JZ   done408
+
+one407:
+	VMOVDQU      (CX), Y2
+	VPAND        Y0, Y2, Y2
+	VMOVDQU      128(CX), Y3
+	VPSLLW       $0x04, Y3, Y3
+	VPAND        Y1, Y3, Y3
+	VPOR         Y3, Y2, Y2
+	VMOVDQU      X2, (AX)
+	VEXTRACTI128 $0x01, Y2, 20(AX)
+	VMOVDQU      32(CX), Y2
+	VPAND        Y0, Y2, Y2
+	VMOVDQU      128(CX), Y3
+	VPSLLW       $0x02, Y3, Y3
+	VPAND        Y1, Y3, Y3
+	VPOR         Y3, Y2, Y2
+	VMOVDQU      X2, 40(AX)
+	VEXTRACTI128 $0x01, Y2, 60(AX)
+	VMOVDQU      (CX), Y2
+	VPSRLW       $0x04, Y2, Y2
+	VPAND        Y0, Y2, Y2
+	VMOVDQU      128(CX), Y3
+	VPAND        Y1, Y3, Y3
+	VPOR         Y3, Y2, Y2
+	VMOVDQU      X2, 80(AX)
+	VEXTRACTI128 $0x01, Y2, 100(AX)
+	VMOVDQU      32(CX), Y2
+	VPSRLW       $0x04, Y2, Y2
+	VPAND        Y0, Y2, Y2
+	VMOVDQU      128(CX), Y3
+	VPSRLW       $0x02, Y3, Y3
+	VPAND        Y1, Y3, Y3
+	VPOR         Y3, Y2, Y2
+	VMOVDQU      X2, 120(AX)
+	VEXTRACTI128 $0x01, Y2, 140(AX)
+	VMOVDQU      64(CX), Y2
+	VPAND        Y0, Y2, Y2
+	VMOVDQU      160(CX), Y3
+	VPSLLW       $0x04, Y3, Y3
+	VPAND        Y1, Y3, Y3
+	VPOR         Y3, Y2, Y2
+	VMOVDQU      X2, 160(AX)
+	VEXTRACTI128 $0x01, Y2, 180(AX)
+	VMOVDQU      96(CX), Y2
+	VPAND        Y0, Y2, Y2
+	VMOVDQU      160(CX), Y3
+	VPSLLW       $0x02, Y3, Y3
+	VPAND        Y1, Y3, Y3
+	VPOR         Y3, Y2, Y2
+	VMOVDQU      X2, 200(AX)
+	VEXTRACTI128 $0x01, Y2, 220(AX)
+	VMOVDQU      64(CX), Y2
+	VPSRLW       $0x04, Y2, Y2
+	VPAND        Y0, Y2, Y2
+	VMOVDQU      160(CX), Y3
+	VPAND        Y1, Y3, Y3
+	VPOR         Y3, Y2, Y2
+	VMOVDQU      X2, 240(AX)
+	VEXTRACTI128 $0x01, Y2, 260(AX)
+	VMOVDQU      96(CX), Y2
+	VPSRLW       $0x04, Y2, Y2
+	VPAND        Y0, Y2, Y2
+	VMOVDQU      160(CX), Y3
+	VPSRLW       $0x02, Y3, Y3
+	VPAND        Y1, Y3, Y3
+	VPOR         Y3, Y2, Y2
+	VMOVDQU      X2, 280(AX)
+	VEXTRACTI128 $0x01, Y2, 300(AX)
+	MOVWLZX      208(CX), BX
+	VMOVD        BX, X2
+	VCVTPH2PS    X2, X2
+	VBROADCASTSS X2, Y2
+	VPMOVSXBD    192(CX), Y3
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       Y2, Y3, Y3
+	VMOVUPS      Y3, (SP)
+	VPMOVSXBD    200(CX), Y3
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       Y2, Y3, Y3
+	VMOVUPS      Y3, 32(SP)
+	MOVL         (SP), BX
+	MOVL         BX, 16(AX)
+	MOVL         4(SP), BX
+	MOVL         BX, 36(AX)
+	MOVL         8(SP), BX
+	MOVL         BX, 56(AX)
+	MOVL         12(SP), BX
+	MOVL         BX, 76(AX)
+	MOVL         16(SP), BX
+	MOVL         BX, 96(AX)
+	MOVL         20(SP), BX
+	MOVL         BX, 116(AX)
+	MOVL         24(SP), BX
+	MOVL         BX, 136(AX)
+	MOVL         28(SP), BX
+	MOVL         BX, 156(AX)
+	MOVL         32(SP), BX
+	MOVL         BX, 176(AX)
+	MOVL         36(SP), BX
+	MOVL         BX, 196(AX)
+	MOVL         40(SP), BX
+	MOVL         BX, 216(AX)
+	MOVL         44(SP), BX
+	MOVL         BX, 236(AX)
+	MOVL         48(SP), BX
+	MOVL         BX, 256(AX)
+	MOVL         52(SP), BX
+	MOVL         BX, 276(AX)
+	MOVL         56(SP), BX
+	MOVL         BX, 296(AX)
+	MOVL         60(SP), BX
+	MOVL         BX, 316(AX)
+	ADDQ         $+210, CX
+	ADDQ         $+320, AX
+	DECQ         DX
+	JNZ          one407
+
+done408:
+	VZEROUPPER
+	RET
+
+DATA c30303030AVX2<>+0(SB)/4, $0x30303030
+DATA c30303030AVX2<>+4(SB)/4, $0x30303030
+DATA c30303030AVX2<>+8(SB)/4, $0x30303030
+DATA c30303030AVX2<>+12(SB)/4, $0x30303030
+DATA c30303030AVX2<>+16(SB)/4, $0x30303030
+DATA c30303030AVX2<>+20(SB)/4, $0x30303030
+DATA c30303030AVX2<>+24(SB)/4, $0x30303030
+DATA c30303030AVX2<>+28(SB)/4, $0x30303030
+DATA c30303030AVX2<>+32(SB)/4, $0x30303030
+DATA c30303030AVX2<>+36(SB)/4, $0x30303030
+DATA c30303030AVX2<>+40(SB)/4, $0x30303030
+DATA c30303030AVX2<>+44(SB)/4, $0x30303030
+DATA c30303030AVX2<>+48(SB)/4, $0x30303030
+DATA c30303030AVX2<>+52(SB)/4, $0x30303030
+DATA c30303030AVX2<>+56(SB)/4, $0x30303030
+DATA c30303030AVX2<>+60(SB)/4, $0x30303030
+GLOBL c30303030AVX2<>(SB), RODATA|NOPTR, $64
+
 // func quantizeBlocksAVX2(dst *int8, x *float32, blocks int, scale *float32, sums *int32)
 // Requires: AVX, AVX2
 TEXT ·quantizeBlocksAVX2(SB), NOSPLIT, $0-40
@@ -10958,9 +12110,9 @@ TEXT ·quantizeBlocksAVX2(SB), NOSPLIT, $0-40
 	VMOVSS c42fe0000AVX2<>+0(SB), X0
 	VXORPS Y1, Y1, Y1
 	SUBQ   $0x01, DX
-	JL     rest378
+	JL     rest410
 
-loop377:
+loop409:
 	VMOVUPS      (CX), Y2
 	VANDPS       c7fffffffAVX2<>+0(SB), Y2, Y2
 	VMOVUPS      32(CX), Y3
@@ -11037,13 +12189,13 @@ loop377:
 	ADDQ         $0x04, BX
 	ADDQ         $0x08, SI
 	SUBQ         $0x01, DX
-	JGE          loop377
+	JGE          loop409
 
-rest378:
+rest410:
 	ADDQ $0x01, DX
-	JZ   done380
+	JZ   done412
 
-one379:
+one411:
 	VMOVUPS      (CX), Y2
 	VANDPS       c7fffffffAVX2<>+0(SB), Y2, Y2
 	VMOVUPS      32(CX), Y3
@@ -11120,9 +12272,9 @@ one379:
 	ADDQ         $0x04, BX
 	ADDQ         $0x08, SI
 	DECQ         DX
-	JNZ          one379
+	JNZ          one411
 
-done380:
+done412:
 	VZEROUPPER
 	RET
 
@@ -11155,19 +12307,19 @@ TEXT ·minMaxAVX2(SB), NOSPLIT, $0-24
 	MOVQ   CX, BX
 	ANDQ   $-8, BX
 
-loop381:
+loop413:
 	CMPQ    DX, BX
-	JGE     tail382
+	JGE     tail414
 	VMOVUPS (AX)(DX*4), Y2
 	VMINPS  Y2, Y0, Y0
 	VMAXPS  Y2, Y1, Y1
 	ADDQ    $0x08, DX
-	JMP     loop381
+	JMP     loop413
 
-tail382:
+tail414:
 	MOVQ       CX, BX
 	SUBQ       DX, BX
-	JZ         done383
+	JZ         done415
 	LEAQ       masksAVX2<>+0(SB), CX
 	NEGQ       BX
 	VMOVUPS    32(CX)(BX*4), Y2
@@ -11175,7 +12327,7 @@ tail382:
 	VMINPS     Y2, Y0, Y0
 	VMAXPS     Y2, Y1, Y1
 
-done383:
+done415:
 	VMOVAPS      Y0, Y0
 	VEXTRACTF128 $0x01, Y0, X2
 	VMINPS       X2, X0, X2
@@ -11208,9 +12360,9 @@ TEXT ·quantizeWordsAVX2(SB), NOSPLIT, $0-32
 	VPBROADCASTD X1, Y1
 	VMOVUPS      c000000ffAVX2<>+0(SB), Y2
 
-loop384:
+loop416:
 	SUBQ         $0x08, DX
-	JL           done385
+	JL           done417
 	VMOVUPS      (CX), Y4
 	VMULPS       Y0, Y4, Y4
 	VCVTPS2DQ    Y4, Y4
@@ -11223,9 +12375,9 @@ loop384:
 	VMOVUPS      X5, (AX)
 	ADDQ         $0x10, AX
 	ADDQ         $0x20, CX
-	JMP          loop384
+	JMP          loop416
 
-done385:
+done417:
 	VZEROUPPER
 	RET
 

@@ -8,20 +8,25 @@ import (
 )
 
 // packedBlocks is a weight of a block type in panels of columns (its output channels). A panel is one stream: for each sub-block the unsigned
-// values in groups of four along k for each column, then the columns' scales, then their minima.
+// values in groups of four along k for each column, then the columns' scales, then their minima. Where the level has a function to expand
+// the type, the weight stays as it is stored, in two thirds to half of the memory, and each piece of a product makes the panels that it is about
+// to use, in cache.
 type packedBlocks struct {
 	o          *ops
 	form       backend.BlockForm
 	out, in    int
 	blockBytes int // of one sub-block of a panel
 	panels     []byte
+
+	source backend.Weight // where panels is nil
+	expand expandFunc
 }
 
 func (w *packedBlocks) Shape() (out, in int) { return w.out, w.in }
 func (w *packedBlocks) Bytes() int           { return len(w.panels) }
 
 // HoldsSource implements backend.SourceHolder.
-func (w *packedBlocks) HoldsSource() bool { return false }
+func (w *packedBlocks) HoldsSource() bool { return w.expand != nil }
 
 func (k *kernels) packBlocks(w backend.Weight) *packedBlocks {
 	nr := 2 * k.o.w
@@ -29,6 +34,10 @@ func (k *kernels) packBlocks(w backend.Weight) *packedBlocks {
 	q := &packedBlocks{o: k.o, form: form, out: w.Out, in: w.In, blockBytes: form.Len*nr + 4*nr}
 	if form.Min {
 		q.blockBytes += 4 * nr
+	}
+	if q.expand = k.o.expand[w.DType]; q.expand != nil {
+		q.source = w
+		return q
 	}
 	panels := (w.Out + nr - 1) / nr
 	size := panels * (w.In / form.Len) * q.blockBytes
@@ -113,31 +122,53 @@ func (k *kernels) quantizeBlocksLoop(_, lo, hi int) {
 	}
 }
 
+// blockPanel returns panel q of w: a stream of blocks, one for each sub-block along k.
+func (k *kernels) blockPanel(ws *scratch, w *packedBlocks, q int) *byte {
+	nr, subs := 2*k.o.w, w.in/w.form.Len
+	if w.expand == nil {
+		return &w.panels[q*subs*w.blockBytes]
+	}
+	// Rows of sub-blocks, in words of four bytes: a panel is their transposition.
+	words := roundUp(subs*(w.blockBytes/4/nr), 8)
+	stride := words
+	if stride%256 == 0 {
+		stride += 8
+	}
+	rows, panel := grow(&ws.panel, 8*stride), grow(&ws.row, words*nr)
+	size := w.source.DType.RowBytes(w.in)
+	for c := 0; c < min(nr, w.out-q*nr); c += 8 {
+		for r := range min(8, w.out-q*nr-c) {
+			w.expand((*byte)(unsafe.Pointer(&rows[r*stride])), &w.source.Data[(q*nr+c+r)*size], w.in/w.source.DType.BlockLen())
+		}
+		k.o.transpose8(p(panel[c:]), 4*nr, p(rows), 4*stride, words/8)
+	}
+	return (*byte)(unsafe.Pointer(&panel[0]))
+}
+
+// pieceBlocks computes tiles [t0, t1) of rows by panels [p0, p1).
 func (k *kernels) pieceBlocks(ws *scratch, t0, t1, p0, p1 int) {
 	g, o, w := &k.prod, k.o, k.prod.blocks
 	nr := 2 * o.w
-	c0, c1 := p0*nr, min(p1*nr, g.n)
 	subs := g.k / w.form.Len
 	kind := 0
 	if w.form.Min {
 		kind = 1
 	}
-	for t := t0; t < t1; t++ {
-		r0, r1 := t*g.m/g.tiles, (t+1)*g.m/g.tiles
-		rows := r1 - r0
-		ldc := g.ldc
-		c := p(g.c[r0*ldc+c0:])
-		if g.ep != nil {
-			ldc = (p1 - p0) * nr
-			c = p(grow(&ws.tile, rows*ldc))
-		}
-		for q := p0; q < p1; q++ {
-			o.blocks[kind][w.form.Len/16-1][rows](subs, (*int8)(unsafe.Pointer(&g.q[r0*g.qs])), g.qs, &w.panels[q*subs*w.blockBytes],
-				off(c, q*nr-c0), 4*ldc, min(nr, g.n-q*nr), &g.scale[r0*subs], &g.corr[r0*subs], 4*subs)
-		}
-		if g.ep != nil {
-			for r := range rows {
-				k.finish(ws.tile[r*ldc:r*ldc+c1-c0], r0+r, c0)
+	kernel := &o.blocks[kind][w.form.Len/16-1]
+	for q := p0; q < p1; q++ {
+		panel, c0, n := k.blockPanel(ws, w, q), q*nr, min(nr, g.n-q*nr)
+		for t := t0; t < t1; t++ {
+			r0, r1 := t*g.m/g.tiles, (t+1)*g.m/g.tiles
+			ldc, c := g.ldc, p(g.c[r0*g.ldc+c0:])
+			if g.ep != nil {
+				ldc = nr
+				c = p(grow(&ws.tile, (r1-r0)*nr))
+			}
+			kernel[r1-r0](subs, (*int8)(unsafe.Pointer(&g.q[r0*g.qs])), g.qs, panel, c, 4*ldc, n, &g.scale[r0*subs], &g.corr[r0*subs], 4*subs)
+			if g.ep != nil {
+				for r := range r1 - r0 {
+					k.finish(ws.tile[r*nr:r*nr+n], r0+r, c0)
+				}
 			}
 		}
 	}

@@ -1,6 +1,10 @@
 package native
 
-import "unsafe"
+import (
+	"unsafe"
+
+	"github.com/temper-ml/temper/core/tensor"
+)
 
 // ops is the table of a level's assembly. Pointers are to the first of n elements; functions touch no memory beyond them.
 type ops struct {
@@ -27,6 +31,8 @@ type ops struct {
 	blockRows      int
 	blocks         [2][2][7]blockFunc
 	quantizeBlocks func(dst *int8, x *float32, blocks int, scale *float32, sums *int32)
+	// expand reads block types as they are stored; weights of types that are missing here are repacked.
+	expand map[tensor.DType]expandFunc
 
 	transpose8 func(dst *float32, ds int, src *float32, ss int, blocks int)
 
@@ -64,6 +70,9 @@ type int8Func func(k int, a *byte, rs int, b *int8, c *float32, cs, n int, zero 
 
 // blockFunc: see blockSignature in _gen/int8.go.
 type blockFunc func(blocks int, a *int8, rs int, b *byte, c *float32, cs, n int, xs, corr *float32, ss int)
+
+// expandFunc: see expandSignature in _gen/expand.go.
+type expandFunc func(dst, src *byte, blocks int)
 
 // p is the address of the first element, also of an empty slice.
 func p(x []float32) *float32 { return unsafe.SliceData(x) }

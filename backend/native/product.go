@@ -72,12 +72,16 @@ func (k *kernels) split() (pieces int) {
 	}
 	g.tiles, g.panels = (g.m+most-1)/most, (g.n+nr-1)/nr
 	group := max(1, min(8, 160<<10/max(1, g.k*nr)))
-	g.rowCut, g.panelCut = min(8, g.tiles), min(group, g.panels)
+	cut := 8
+	if g.blocks != nil {
+		cut = max(8, 512<<10/max(1, g.qs*most)) // panels may have to be made: once for as many rows as stay in cache
+	}
+	g.rowCut, g.panelCut = min(cut, g.tiles), min(group, g.panels)
 	count := func() int { return ((g.tiles + g.rowCut - 1) / g.rowCut) * ((g.panels + g.panelCut - 1) / g.panelCut) }
 	// Cut further for the workers' sake, down to a few microseconds each.
 	for t := k.pool.threads; t > 1 && count() < 4*t && g.rowCut*k.o.rows*g.panelCut*nr*g.k > 1<<18; {
 		switch {
-		case g.rowCut > 1 && g.rowCut*k.o.rows >= g.panelCut*nr || g.panelCut == 1 && g.rowCut > 1:
+		case g.blocks == nil && g.rowCut > 1 && g.rowCut*k.o.rows >= g.panelCut*nr || g.panelCut == 1 && g.rowCut > 1:
 			g.rowCut = (g.rowCut + 1) / 2
 		case g.panelCut > 1:
 			g.panelCut = (g.panelCut + 1) / 2

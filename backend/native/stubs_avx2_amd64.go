@@ -314,6 +314,46 @@ func blocks32x2AVX2(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n 
 //go:noescape
 func blocks32Minx2AVX2(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
 
+// expandQ4_0AVX2 turns blocks of Q4_0 into 32 values and a scale.
+//
+//go:noescape
+func expandQ4_0AVX2(dst *byte, src *byte, blocks int)
+
+// expandQ4_1AVX2 turns blocks of Q4_1 into 32 values, a scale and a minimum.
+//
+//go:noescape
+func expandQ4_1AVX2(dst *byte, src *byte, blocks int)
+
+// expandQ5_0AVX2 turns blocks of Q5_0 into 32 values and a scale.
+//
+//go:noescape
+func expandQ5_0AVX2(dst *byte, src *byte, blocks int)
+
+// expandQ5_1AVX2 turns blocks of Q5_1 into 32 values, a scale and a minimum.
+//
+//go:noescape
+func expandQ5_1AVX2(dst *byte, src *byte, blocks int)
+
+// expandQ8_0AVX2 turns blocks of Q8_0 into 32 values and a scale.
+//
+//go:noescape
+func expandQ8_0AVX2(dst *byte, src *byte, blocks int)
+
+// expandQ4_KAVX2 turns blocks of Q4_K into 8 times 32 values, a scale and a minimum.
+//
+//go:noescape
+func expandQ4_KAVX2(dst *byte, src *byte, blocks int)
+
+// expandQ5_KAVX2 turns blocks of Q5_K into 8 times 32 values, a scale and a minimum.
+//
+//go:noescape
+func expandQ5_KAVX2(dst *byte, src *byte, blocks int)
+
+// expandQ6_KAVX2 turns blocks of Q6_K into 16 times 16 values and a scale.
+//
+//go:noescape
+func expandQ6_KAVX2(dst *byte, src *byte, blocks int)
+
 // quantizeBlocksAVX2 quantizes blocks of 32 values to int8, with a scale and the sums of both halves for each.
 //
 //go:noescape

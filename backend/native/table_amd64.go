@@ -4,12 +4,14 @@ package native
 
 import (
 	"github.com/klauspost/cpuid/v2"
+
+	"github.com/temper-ml/temper/core/tensor"
 )
 
 // levels tells which of the assembly levels this machine and its operating system support.
 func levels() []string {
 	var l []string
-	if cpuid.CPU.Supports(cpuid.AVX2, cpuid.FMA3, cpuid.BMI2) {
+	if cpuid.CPU.Supports(cpuid.AVX2, cpuid.FMA3, cpuid.F16C, cpuid.BMI2) {
 		l = append(l, avx2.level)
 	} else {
 		return nil
@@ -59,6 +61,11 @@ var avx512BF16 = func() ops {
 	return o
 }()
 
+var expandAVX2 = map[tensor.DType]expandFunc{
+	tensor.Q4_0: expandQ4_0AVX2, tensor.Q4_1: expandQ4_1AVX2, tensor.Q5_0: expandQ5_0AVX2, tensor.Q5_1: expandQ5_1AVX2, tensor.Q8_0: expandQ8_0AVX2,
+	tensor.Q4_K: expandQ4_KAVX2, tensor.Q5_K: expandQ5_KAVX2, tensor.Q6_K: expandQ6_KAVX2,
+}
+
 var avx2 = ops{
 	level: "avx2", w: 8, rows: 6,
 	tile: [2][15]tileFunc{
@@ -90,6 +97,7 @@ var avx2 = ops{
 	minMax:          minMaxAVX2,
 	quantizeWords:   quantizeWordsAVX2,
 	quantizeBlocks:  quantizeBlocksAVX2,
+	expand:          expandAVX2,
 	group:           2,
 	int8Tile:        [15]int8Func{nil, int8Words1AVX2, int8Words2AVX2, int8Words3AVX2, int8Words4AVX2, int8Words5AVX2, int8Words6AVX2},
 	blockRows:       2,
@@ -130,6 +138,7 @@ var avx512 = ops{
 	quantizeWords:   quantizeWordsAVX512,
 	quantizeBlocks:  quantizeBlocksAVX512,
 	dropRow:         dropRowAVX512,
+	expand:          expandAVX2,
 	group:           2,
 	int8Tile:        [15]int8Func{nil, int8Words1AVX512, int8Words2AVX512, int8Words3AVX512, int8Words4AVX512, int8Words5AVX512, int8Words6AVX512, int8Words7AVX512, int8Words8AVX512, int8Words9AVX512, int8Words10AVX512, int8Words11AVX512, int8Words12AVX512, int8Words13AVX512, int8Words14AVX512},
 	blockRows:       5,

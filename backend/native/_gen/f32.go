@@ -57,6 +57,7 @@ func emitF32(g *gen) {
 		g.allBlocks(5, false)
 	} else {
 		g.allBlocks(2, false)
+		emitExpand(g)
 	}
 	g.quantizeBlocks()
 	g.minMax()

@@ -22,13 +22,14 @@ type gen struct {
 	w      int
 	sfx    string
 	consts map[uint32]mem
+	named  map[string]mem
 	labels int
 	mask   operand.Op // of the tail: an opmask register or a vector
 	maskT  mem        // AVX2: eight ones, then eight zeros
 }
 
 func newGen(c *build.Context, w int, sfx string) *gen {
-	return &gen{Context: c, w: w, sfx: sfx, consts: map[uint32]mem{}}
+	return &gen{Context: c, w: w, sfx: sfx, consts: map[uint32]mem{}, named: map[string]mem{}}
 }
 
 func (g *gen) wide() bool { return g.w == 16 }
