@@ -1,7 +1,7 @@
 // The package in Node: exact results, typed errors, tasks. Needs a model folder (TEMPER_MINILM, or temper-test/minilm in the cache folder).
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { load, Engine, AbortedError, CorruptError, RequestError } from '../src/node.js';
@@ -102,4 +102,23 @@ test('a decoder speaks, streams and stops', { skip: existsSync(gemma) ? false : 
     await m.close();
   }
   assert.equal(texts[0], texts[1], 'threads change nothing');
+});
+
+const examples = new URL('../../plugins/examples/', import.meta.url);
+const plugins = existsSync(examples) ? readdirSync(examples).map((n) => new URL(`${n}/${n}.wasm`, examples)).filter((u) => existsSync(u)) : [];
+test('plugins run in the page, ask back, and fail alone', { skip: skip || (plugins.length ? false : 'no built plugins') }, async () => {
+  const e = await Engine.create({ threads: 1 });
+  const base = await e.load(minilm, { maxTokens: 64 });
+  const m = await base.tune(['good', 'great', 'lovely'].map((text) => ({ text, label: 'praise' })).concat(['bad', 'awful', 'broken'].map((text) => ({ text, label: 'complaint' }))), {});
+  for (const u of plugins) {
+    const p = await e.addPlugin(readFileSync(u));
+    assert.ok(p.name);
+    const run = () => m.attack('the service was awful and the phone is broken', { plugin: p, seed: 3, budget: 60 });
+    const r = await run();
+    assert.ok(r.queries > 1, `${p.name} made no candidates`);
+    assert.deepEqual((await run()).results, r.results, `${p.name}: the same seed, the same attack`);
+  }
+  await assert.rejects(e.addPlugin(new Uint8Array([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0])), /does not export/);
+  assert.equal((await m.classify('awful')).label, 'complaint', 'the engine goes on');
+  e.close();
 });
