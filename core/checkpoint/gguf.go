@@ -273,8 +273,7 @@ func (g *GGUF) Tensor(name string) (tensor.Tensor, error) {
 	if t.dtype == tensor.Invalid {
 		return tensor.Tensor{}, fmt.Errorf("%s: tensor %q is %s, which is not supported", g.path, name, t.typeName)
 	}
-	return tensor.Tensor{Name: name, DType: t.dtype, Shape: slices.Clone(t.shape), Data: g.data[t.begin : t.begin+t.bytes : t.begin+t.bytes],
-		Mapped: g.mapped != nil && g.mapped.unmap != nil}, nil
+	return tensor.Tensor{Name: name, DType: t.dtype, Shape: slices.Clone(t.shape), Data: g.data[t.begin : t.begin+t.bytes : t.begin+t.bytes]}, nil
 }
 
 // Close unmaps the file; tensors must not be used any more.

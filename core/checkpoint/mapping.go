@@ -4,12 +4,15 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	"github.com/temper-ml/temper/core/tensor"
 )
 
 // mapping is the bytes of a file: mapped read-only where the system can, otherwise read into memory.
 type mapping struct {
-	data  []byte
-	unmap func([]byte) error
+	data   []byte
+	unmap  func([]byte) error
+	forget func() // see tensor.Mapped
 }
 
 func (m *mapping) Close() error {
@@ -19,6 +22,7 @@ func (m *mapping) Close() error {
 	}
 	data := m.data
 	m.data = nil
+	m.forget()
 	return m.unmap(data)
 }
 
@@ -44,7 +48,7 @@ func openMapping(path string) (*mapping, error) {
 		return nil, fmt.Errorf("%s: %d bytes do not fit the address space of this machine", path, size)
 	}
 	if data, unmap, err := mapFile(f, int(size)); err == nil {
-		return &mapping{data: data, unmap: unmap}, nil
+		return &mapping{data: data, unmap: unmap, forget: tensor.Mapped(data)}, nil
 	}
 	// Some file systems cannot map (and some systems cannot at all): read instead.
 	data := make([]byte, size)

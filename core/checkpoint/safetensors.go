@@ -321,8 +321,7 @@ func (s *Safetensors) Tensor(name string) (tensor.Tensor, error) {
 	if e.typ.dtype == tensor.Invalid {
 		return tensor.Tensor{}, fmt.Errorf("%s: tensor %q has dtype %s, which cannot be read", s.path, name, e.typ.name)
 	}
-	t := tensor.Tensor{Name: name, DType: e.typ.dtype, Shape: slices.Clone(e.shape), Data: s.data[e.begin:e.end:e.end],
-		Mapped: s.mapped != nil && s.mapped.unmap != nil}
+	t := tensor.Tensor{Name: name, DType: e.typ.dtype, Shape: slices.Clone(e.shape), Data: s.data[e.begin:e.end:e.end]}
 	if s.metadata[rowScalesKey] == "" || e.typ.dtype != tensor.I8 {
 		return t, nil
 	}

@@ -15,8 +15,6 @@ type Tensor struct {
 	Shape  []int
 	Data   []byte
 	Scales []float32 // Q8Row only: one per row
-	// Mapped says that Data lies in a read-only mapping of a file, whose pages can be dropped and read again (see Release).
-	Mapped bool
 }
 
 // Len is the number of elements.
