@@ -16,6 +16,7 @@ import (
 	"github.com/temper-ml/temper/core/model"
 	"github.com/temper-ml/temper/core/pipeline"
 	"github.com/temper-ml/temper/core/token"
+	"github.com/temper-ml/temper/plugins/meter"
 )
 
 // engine answers requests, one at a time. A request is a JSON object with an "op"; what takes long is a task, which goes on for one
@@ -186,6 +187,23 @@ func (e *engine) answer(q *request) (reply, error) {
 			stop = generate.PlainStops
 		}
 		return reply{value: map[string]any{"prompt": prompt, "stop": stop}}, nil
+	case "meter": // a plugin's module, rewritten to pay for its work and to keep within its memory
+		if len(q.Files) != 1 {
+			return reply{}, badRequest("meter takes one file")
+		}
+		b, ok := e.buffer(q.Files[0].Ptr)
+		if !ok || int(q.Files[0].Len) > len(b) {
+			return reply{}, badRequest("no buffer at %d", q.Files[0].Ptr)
+		}
+		metered, _, err := meter.Rewrite(b[:q.Files[0].Len], uint32(max(q.N, 1)))
+		if err != nil {
+			return reply{}, userError{err}
+		}
+		var out floatWriter
+		if _, err := out.Write(metered); err != nil {
+			return reply{}, err
+		}
+		return reply{value: map[string]any{"bytes": out.n}, blob: out.floats()}, nil
 	case "save":
 		return e.save(q)
 	case "start":

@@ -173,7 +173,7 @@ export class Engine {
   readonly threads: number;
   readonly recipes: string[];
   load(source: Source, options?: LoadOptions): Promise<Model>;
-  addPlugin(file: Blob | ArrayBuffer | Uint8Array, limits?: { memory?: number }): Promise<Plugin>;
+  addPlugin(file: Blob | ArrayBuffer | Uint8Array, limits?: { memory?: number; fuel?: number }): Promise<Plugin>;
   info(): Promise<Info>;
   close(): void;
 }

@@ -4,7 +4,7 @@
 const encoder = new TextEncoder(), decoder = new TextDecoder('utf-8', { fatal: true });
 const pageBytes = 65536;
 const maxAnswer = 16 << 20;
-const noCapability = -1, badArguments = -3, hostFailed = -4;
+const badArguments = -3, hostFailed = -4;
 const wasiNames = new Set('args_get args_sizes_get clock_res_get clock_time_get environ_get environ_sizes_get fd_close fd_fdstat_get fd_fdstat_set_flags fd_filestat_get fd_prestat_dir_name fd_prestat_get fd_read fd_seek fd_write path_open poll_oneoff proc_exit random_get sched_yield'.split(' '));
 const questions = new Set(['score', 'importance', 'nearest', 'fill', 'tokenize', 'log']);
 
@@ -18,22 +18,33 @@ export class PluginHost {
   }
 
   /**
-   * Checks and compiles a plugin. @param {Uint8Array} bytes @param {{memory?: number}} [limits] memory in bytes, 64 MiB by default
+   * Checks and compiles a plugin. @param {Uint8Array} bytes @param {{memory?: number, fuel?: number}} [limits] memory in bytes (64 MiB by default), work a text (500 million)
    * @returns {Promise<string>} the name to attack with
    */
   async add(bytes, limits = {}) {
     if (bytes.length > 32 << 20) throw new Error(`plugin of ${bytes.length} bytes, at most 33554432 are allowed`);
-    const module = await WebAssembly.compile(bytes);
-    for (const x of WebAssembly.Module.imports(module)) {
+    const limit = limits.memory ?? 64 << 20;
+    for (const x of WebAssembly.Module.imports(await WebAssembly.compile(bytes))) {
       const known = x.kind === 'function' && (x.module === 'temper' ? questions.has(x.name) : x.module === 'wasi_snapshot_preview1' ? wasiNames.has(x.name) : x.module === 'env' && x.name === 'abort');
       if (!known) throw new Error(`plugin imports ${x.module}.${x.name} (${x.kind}), which no host offers`);
     }
+    // As the native host does: the module is rewritten so that every function and loop pays for its work, and its memory is capped.
+    const e = this.engine, ptr = e.alloc(bytes.length);
+    e.write(ptr, bytes);
+    let metered;
+    try {
+      const { value, blob } = e.call({ op: 'meter', files: [{ ptr, len: bytes.length }], n: Math.floor(limit / pageBytes) });
+      metered = new Uint8Array(blob.buffer, 0, value.bytes);
+    } finally {
+      if (!e.dead) e.free(ptr);
+    }
+    const module = await WebAssembly.compile(metered);
     const exports = new Map(WebAssembly.Module.exports(module).map((x) => [x.name, x.kind]));
     for (const [name, kind] of [['memory', 'memory'], ['temper_abi_version', 'function'], ['temper_alloc', 'function'], ['temper_perturb', 'function']]) {
       if (exports.get(name) !== kind) throw new Error(`plugin does not export the ${kind} ${name}`);
     }
     const id = `plugin-${this.next++}`;
-    const p = { module, instance: null, limit: limits.memory ?? 64 << 20 };
+    const p = { module, instance: null, limit, fuel: BigInt(limits.fuel ?? 500_000_000) };
     this.plugins.set(id, p);
     try {
       const instance = this.instance(p);
@@ -141,6 +152,7 @@ export class PluginHost {
     box.instance = new WebAssembly.Instance(p.module, { temper, wasi_snapshot_preview1: wasi, env: { abort: () => { throw new Error('plugin aborted'); } } });
     box.state = state;
     const x = box.instance.exports;
+    x.temper_fuel.value = p.fuel;
     x._initialize?.();
     const version = x.temper_abi_version();
     if (version !== 1) throw new Error(`plugin has ABI version ${version}, this host has 1`);
@@ -161,8 +173,9 @@ export class PluginHost {
         body = this.perturb(p, e.read(request, requestLen));
       } catch (err) {
         const said = p.state?.out ? `\n${p.state.out}` : '';
+        const spent = p.instance && p.instance.exports.temper_fuel.value < 0n;
         p.instance = null; // whatever state it is in, it is not used again
-        throw new Error(`plugin ${p.name ?? id}: ${err?.message ?? err}${said}`);
+        throw new Error(`plugin ${p.name ?? id}: ${spent ? 'used up its fuel (an endless loop, or too much work)' : err?.message ?? err}${said}`);
       }
       const ok = new Uint8Array(1 + body.length);
       ok.set(body, 1);
@@ -180,7 +193,9 @@ export class PluginHost {
     const x = this.instance(p).exports;
     p.state.out = '';
     p.state.clock = 1000000000n;
-    p.state.seed = firstSeed(request);
+    const first = firstText(request);
+    p.state.seed = first.seed;
+    x.temper_fuel.value = p.fuel * BigInt(Math.max(first.count, 1)); // as much for each text
     const at = x.temper_alloc(request.length) >>> 0;
     if (at === 0) throw new Error(`has no room for a request of ${request.length} bytes`);
     bytesOf(x.memory, at, request.length).set(request);
@@ -197,14 +212,14 @@ function bytesOf(memory, ptr, n) {
   return new Uint8Array(memory.buffer, ptr, n);
 }
 
-// The seed of the first text: after labels and params.
-function firstSeed(b) {
+// How many texts a request has, and the seed of the first: after labels and params.
+function firstText(b) {
   const v = new DataView(b.buffer, b.byteOffset, b.length);
   let at = 0;
   const skip = () => { at += 4 + v.getUint32(at, true); };
   const count = () => { const n = v.getUint32(at, true); at += 4; return n; };
   for (let n = count(); n > 0; n--) skip();
   for (let n = count(); n > 0; n--) { skip(); skip(); }
-  return count() > 0 ? v.getBigUint64(at, true) : 0n;
+  const texts = count();
+  return { count: texts, seed: texts > 0 ? v.getBigUint64(at, true) : 0n };
 }
-export const limits = { noCapability };

@@ -118,7 +118,9 @@ test('plugins run in the page, ask back, and fail alone', { skip: skip || (plugi
     assert.ok(r.queries > 1, `${p.name} made no candidates`);
     assert.deepEqual((await run()).results, r.results, `${p.name}: the same seed, the same attack`);
   }
-  await assert.rejects(e.addPlugin(new Uint8Array([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0])), /does not export/);
+  const starved = await e.addPlugin(readFileSync(plugins[0]), { fuel: 2000 }).catch((x) => x);
+  if (!(starved instanceof Error)) await assert.rejects(m.attack('the service was awful', { plugin: starved }), /fuel/);
+  await assert.rejects(e.addPlugin(new Uint8Array([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0])), /memories|does not export/);
   assert.equal((await m.classify('awful')).label, 'complaint', 'the engine goes on');
   e.close();
 });
