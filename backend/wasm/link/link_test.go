@@ -38,7 +38,7 @@ func TestImage(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, uint32(12288), base)
 	require.Equal(t, image, back)
-	require.Equal(t, byte(2), writeImage(image, 12288)[0], "runs of zeros are left out")
+	require.Equal(t, byte(3), writeImage(image, 12288)[0], "runs of zeros are left out")
 }
 
 func TestTrimRefuses(t *testing.T) {
