@@ -12,6 +12,7 @@ import (
 	"github.com/temper-ml/temper/core/grad"
 	"github.com/temper-ml/temper/core/model"
 	"github.com/temper-ml/temper/core/peft"
+	"github.com/temper-ml/temper/core/quant"
 )
 
 // benchResult is the contract of temper bench.
@@ -26,10 +27,12 @@ type benchResult struct {
 	Level           string  `json:"level"`
 	Batch           int     `json:"batch"`
 	Sequence        int     `json:"seq"`
+	Type            string  `json:"type"`
 }
 
 func (a *app) benchCmd() *cobra.Command {
 	var batch, seq, runs int
+	var kind string
 	cmd := &cobra.Command{
 		Use:     "bench MODEL",
 		Short:   "Time a model's forward pass on this machine",
@@ -39,6 +42,10 @@ func (a *app) benchCmd() *cobra.Command {
 			if batch < 1 || seq < 1 || runs < 1 {
 				return usagef("--batch %d --seq %d --runs %d: want 1 or more", batch, seq, runs)
 			}
+			if !slices.Contains([]string{"f32", "bf16", "int8"}, kind) {
+				return usagef("--type %q: want f32, bf16 or int8", kind)
+			}
+			a.bf16 = kind == "bf16"
 			b, err := a.openBundle(cmd, args[0], peft.OpenOptions{})
 			if err != nil {
 				return err
@@ -50,6 +57,11 @@ func (a *app) benchCmd() *cobra.Command {
 			}
 			if b.MaxTokens > 0 && seq > b.MaxTokens {
 				return usagef("--seq %d: the model takes at most %d tokens", seq, b.MaxTokens)
+			}
+			if kind == "int8" {
+				if err := quant.Int8Model(b.Model, quant.Options{Threads: k.Threads()}); err != nil {
+					return err
+				}
 			}
 			in := randomBatch(b.Model.Config().Vocab, batch, seq)
 			var arena grad.Arena
@@ -68,7 +80,7 @@ func (a *app) benchCmd() *cobra.Command {
 				}
 			}
 			slices.Sort(times)
-			r := benchResult{Threads: k.Threads(), Level: k.Level(), Batch: batch, Sequence: seq}
+			r := benchResult{Threads: k.Threads(), Level: k.Level(), Batch: batch, Sequence: seq, Type: kind}
 			r.Milliseconds.Min, r.Milliseconds.Median = times[0], times[len(times)/2]
 			r.TokensPerSecond = float64(batch*seq) / times[0] * 1000
 			r.GFLOPS = forwardFLOPs(b.Model, batch, seq) / times[0] / 1e6
@@ -82,6 +94,7 @@ func (a *app) benchCmd() *cobra.Command {
 	f := cmd.Flags()
 	f.IntVar(&batch, "batch", 1, "sequences")
 	f.IntVar(&seq, "seq", 128, "tokens a sequence")
+	f.StringVar(&kind, "type", "f32", "f32 (as stored), bf16 or int8 products")
 	f.IntVar(&runs, "runs", 20, "timed runs, after two warm-ups")
 	return cmd
 }

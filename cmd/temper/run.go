@@ -43,6 +43,7 @@ type app struct {
 	quiet    bool
 	seed     uint64
 	threads  int
+	bf16     bool // products round to bfloat16
 	priceKWh float64
 
 	kernels backend.Kernels
@@ -146,7 +147,7 @@ func (a *app) backend() (backend.Kernels, error) {
 		if n == 0 {
 			n = runtime.GOMAXPROCS(0)
 		}
-		k, err := newKernels(n)
+		k, err := newKernels(n, a.bf16)
 		if err != nil {
 			return nil, usageError{err}
 		}

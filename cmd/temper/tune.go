@@ -18,6 +18,7 @@ import (
 
 // tuneFlags are shared by tune and harden.
 type tuneFlags struct {
+	dtype string
 	dataFlags
 	dev       string
 	out       string
@@ -61,6 +62,7 @@ func (t *tuneFlags) add(cmd *cobra.Command, method string) {
 	f.IntVar(&t.o.Patience, "patience", 0, "stop after this many evaluations without improvement, keep the best (0: never)")
 	f.DurationVar(&t.saveEvery, "save-every", 0, "time between checkpoints (default 1m; negative: none)")
 	f.IntVar(&t.o.SaveSteps, "save-steps", 0, "steps between checkpoints, beside --save-every")
+	f.StringVar(&t.dtype, "dtype", "f32", "f32, or bf16: products of bfloat16 with float32 sums, where the CPU has them")
 	f.BoolVar(&t.resume, "resume", false, "go on from the last checkpoint in the folder to write")
 }
 
@@ -75,6 +77,14 @@ func (t *tuneFlags) prepare(a *app, cmd *cobra.Command, base string) (train.Opti
 		if v < 0 {
 			return o, usagef("--%s %d: want 0 (default) or more", name, v)
 		}
+	}
+	switch t.dtype {
+	case "", "f32":
+	case "bf16":
+		a.bf16 = true
+		o.Extra += " bf16"
+	default:
+		return o, usagef("--dtype %q: want f32 or bf16", t.dtype)
 	}
 	if o.LR < 0 {
 		return o, usagef("--lr %g: want more than 0", o.LR)

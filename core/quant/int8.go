@@ -86,6 +86,21 @@ func Int8Folder(ctx context.Context, f *checkpoint.Folder, out string, o Options
 	return r, err
 }
 
+// Int8Model stores the linear layers of m, classifiers apart, as int8 rows in memory: what Int8Folder writes, without a file.
+func Int8Model(m model.Model, o Options) error {
+	for _, l := range m.Linears() {
+		if l.Transposed || isClassifier(l.Name) || !isFloat(l.W.T.DType) {
+			continue
+		}
+		q, _, err := int8Rows(l.W.T, o.Threads)
+		if err != nil {
+			return err
+		}
+		l.W.Replace(q)
+	}
+	return nil
+}
+
 func int8Rows(t tensor.Tensor, threads int) (tensor.Tensor, TensorReport, error) {
 	values, err := backend.Dequantize(t)
 	if err != nil {
