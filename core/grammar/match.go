@@ -1,6 +1,7 @@
 package grammar
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -8,38 +9,50 @@ import (
 
 // Vocab is a vocabulary as a byte trie. It is immutable and safe for concurrent use.
 type Vocab struct {
-	nodes []node
+	nodes []node // breadth first, so that children stand side by side; the root is the first
+	ids   []int32
 	size  int
 	eos   []int32
 }
 
+// node is a beginning of tokens: the byte that leads to it, the tokens that end here (a range of ids), its children (a range of nodes).
 type node struct {
-	next  map[byte]int32
-	token []int32 // tokens that end here
+	label             byte
+	first, last       int32
+	firstKid, lastKid int32
 }
 
 // NewVocab builds the trie: bytes[i] is what token i prints; empty entries (control tokens) are never allowed except those of eos, which are
 // allowed where the text may end.
 func NewVocab(bytes [][]byte, eos []int32) *Vocab {
-	v := &Vocab{nodes: []node{{}}, size: len(bytes), eos: eos}
+	v := &Vocab{size: len(bytes), eos: eos}
 	for id, b := range bytes {
-		if len(b) == 0 || slices.Contains(eos, int32(id)) {
-			continue
+		if len(b) > 0 && !slices.Contains(eos, int32(id)) {
+			v.ids = append(v.ids, int32(id))
 		}
-		at := int32(0)
-		for _, c := range b {
-			if v.nodes[at].next == nil {
-				v.nodes[at].next = map[byte]int32{}
-			}
-			to, ok := v.nodes[at].next[c]
-			if !ok {
-				to = int32(len(v.nodes))
-				v.nodes[at].next[c] = to
-				v.nodes = append(v.nodes, node{})
-			}
-			at = to
+	}
+	slices.SortFunc(v.ids, func(a, b int32) int { return cmp.Or(slices.Compare(bytes[a], bytes[b]), cmp.Compare(a, b)) })
+	type span struct{ lo, hi, depth int } // tokens below a node
+	spans := []span{{0, len(v.ids), 0}}
+	v.nodes = []node{{}}
+	for at := 0; at < len(spans); at++ {
+		s := spans[at]
+		lo := s.lo
+		for lo < s.hi && len(bytes[v.ids[lo]]) == s.depth {
+			lo++
 		}
-		v.nodes[at].token = append(v.nodes[at].token, int32(id))
+		n := node{label: v.nodes[at].label, first: int32(s.lo), last: int32(lo), firstKid: int32(len(spans))}
+		for lo < s.hi {
+			c, hi := bytes[v.ids[lo]][s.depth], lo+1
+			for hi < s.hi && bytes[v.ids[hi]][s.depth] == c {
+				hi++
+			}
+			spans = append(spans, span{lo, hi, s.depth + 1})
+			v.nodes = append(v.nodes, node{label: c})
+			lo = hi
+		}
+		n.lastKid = int32(len(spans))
+		v.nodes[at] = n
 	}
 	return v
 }
@@ -197,7 +210,7 @@ func (m *Matcher) next() ([]int32, error) {
 	}
 	k.states, k.done = m.states, m.done
 	if !m.done {
-		if err := m.walk(k.after, 0, m.states); err != nil {
+		if err := m.walk(k.after, m.states); err != nil {
 			return nil, err
 		}
 	}
@@ -224,28 +237,94 @@ func sameStates(a, b []*frame) bool {
 	return true
 }
 
-func (m *Matcher) walk(after []int32, at int32, states []*frame) error {
-	for c, to := range m.v.nodes[at].next {
-		next, err := m.g.step(states, c)
+// walk follows all tokens at once, down the trie. Sets of stacks that recur, as those inside a string do after every character, are
+// numbered and their transitions remembered for the time of the walk.
+func (m *Matcher) walk(after []int32, states []*frame) error {
+	t := &table{g: m.g, index: map[uint64][]int32{}}
+	t.number(nil) // 0: a dead end
+	return m.down(t, after, 0, t.number(states))
+}
+
+func (m *Matcher) down(t *table, after []int32, at, state int32) error {
+	n := &m.v.nodes[at]
+	for kid := n.firstKid; kid < n.lastKid; kid++ {
+		k := &m.v.nodes[kid]
+		next, err := t.step(state, k.label)
 		if err != nil {
 			return err
 		}
-		if len(next) == 0 {
+		if next == 0 {
 			continue
 		}
-		if tokens := m.v.nodes[to].token; len(tokens) > 0 {
-			d := int32(min(m.g.distance(next), far-1)) + 1
-			for _, id := range tokens {
+		if k.first < k.last {
+			d := t.after[next]
+			for _, id := range m.v.ids[k.first:k.last] {
 				after[id] = d
 			}
 		}
-		if m.v.nodes[to].next != nil {
-			if err := m.walk(after, to, next); err != nil {
+		if k.firstKid < k.lastKid {
+			if err := m.down(t, after, kid, next); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// table is the part of the automaton that a walk has met: numbered sets of stacks.
+type table struct {
+	g     *Grammar
+	sets  [][]*frame
+	after []int32 // 1 + distance
+	next  []*[256]int32
+	index map[uint64][]int32
+}
+
+// maxTables bounds the transition tables of a walk, 1 KiB each; sets beyond it are stepped anew each time.
+const maxTables = 8192
+
+func (t *table) number(states []*frame) int32 {
+	h := uint64(len(states))
+	for _, f := range states {
+		for k := 0; f != nil && k < 4; k++ { // the upper ends of stacks tell most apart
+			h = (h ^ uint64(f.rule)<<32 ^ uint64(f.alt)<<16 ^ uint64(f.el)) * 0x9e3779b97f4a7c15
+			f = f.up
+		}
+		h = h<<7 | h>>57
+	}
+	for _, i := range t.index[h] {
+		if sameStates(t.sets[i], states) {
+			return i
+		}
+	}
+	i := int32(len(t.sets))
+	t.sets, t.next = append(t.sets, states), append(t.next, nil)
+	t.after = append(t.after, int32(min(t.g.distance(states), far-1))+1)
+	t.index[h] = append(t.index[h], i)
+	return i
+}
+
+func (t *table) step(state int32, c byte) (int32, error) {
+	row := t.next[state]
+	if row != nil && row[c] >= 0 {
+		return row[c], nil
+	}
+	states, err := t.g.step(t.sets[state], c)
+	if err != nil {
+		return 0, err
+	}
+	to := t.number(states)
+	if row == nil && int(state) < maxTables {
+		row = new([256]int32)
+		for i := range row {
+			row[i] = -1
+		}
+		t.next[state] = row
+	}
+	if row != nil {
+		row[c] = to
+	}
+	return to, nil
 }
 
 // Accept implements sample.Constraint.
