@@ -20,6 +20,7 @@ type packedBlocks struct {
 
 	source backend.Weight // where panels is nil
 	expand expandFunc
+	row    blockRowFunc // may be nil
 }
 
 func (w *packedBlocks) Shape() (out, in int) { return w.out, w.in }
@@ -36,7 +37,7 @@ func (k *kernels) packBlocks(w backend.Weight) *packedBlocks {
 		q.blockBytes += 4 * nr
 	}
 	if q.expand = k.o.expand[w.DType]; q.expand != nil {
-		q.source = w
+		q.source, q.row = w, k.o.blockRow[w.DType]
 		return q
 	}
 	panels := (w.Out + nr - 1) / nr
@@ -155,8 +156,23 @@ func (k *kernels) pieceBlocks(ws *scratch, t0, t1, p0, p1 int) {
 		kind = 1
 	}
 	kernel := &o.blocks[kind][w.form.Len/16-1]
+	size, blocks := w.source.DType.RowBytes(g.k), g.k/w.source.DType.BlockLen()
 	for q := p0; q < p1; q++ {
-		panel, c0, n := k.blockPanel(ws, w, q), q*nr, min(nr, g.n-q*nr)
+		c0, n := q*nr, min(nr, g.n-q*nr)
+		if g.m == 1 && w.row != nil && n == nr {
+			c := p(g.c[c0:])
+			if g.ep != nil {
+				c = p(grow(&ws.tile, nr))
+			}
+			for i := 0; i < nr; i += o.w {
+				w.row(blocks, (*int8)(unsafe.Pointer(&g.q[0])), &w.source.Data[(c0+i)*size], size, off(c, i), &g.scale[0], &g.corr[0])
+			}
+			if g.ep != nil {
+				k.finish(ws.tile[:nr], 0, c0)
+			}
+			continue
+		}
+		panel := k.blockPanel(ws, w, q)
 		for t := t0; t < t1; t++ {
 			r0, r1 := t*g.m/g.tiles, (t+1)*g.m/g.tiles
 			ldc, c := g.ldc, p(g.c[r0*g.ldc+c0:])

@@ -33,6 +33,8 @@ type ops struct {
 	quantizeBlocks func(dst *int8, x *float32, blocks int, scale *float32, sums *int32)
 	// expand reads block types as they are stored; weights of types that are missing here are repacked.
 	expand map[tensor.DType]expandFunc
+	// blockRow multiplies one row with a vector's width of columns as they are stored, for some of the same types.
+	blockRow map[tensor.DType]blockRowFunc
 
 	transpose8 func(dst *float32, ds int, src *float32, ss int, blocks int)
 
@@ -73,6 +75,9 @@ type blockFunc func(blocks int, a *int8, rs int, b *byte, c *float32, cs, n int,
 
 // expandFunc: see expandSignature in _gen/expand.go.
 type expandFunc func(dst, src *byte, blocks int)
+
+// blockRowFunc: see rowBlocksSignature in _gen/rowblocks.go.
+type blockRowFunc func(blocks int, a *int8, b *byte, rs int, c, xs, corr *float32)
 
 // p is the address of the first element, also of an empty slice.
 func p(x []float32) *float32 { return unsafe.SliceData(x) }

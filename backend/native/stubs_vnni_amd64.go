@@ -198,3 +198,38 @@ func blocksVNNI32x6AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs i
 //
 //go:noescape
 func blocksVNNI32Minx6AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
+
+// rowQ4_0AVX512 multiplies a row of activations with 16 rows of Q4_0 as they are stored.
+//
+//go:noescape
+func rowQ4_0AVX512(blocks int, a *int8, b *byte, rs int, c *float32, xs *float32, corr *float32)
+
+// rowQ4_1AVX512 multiplies a row of activations with 16 rows of Q4_1 as they are stored.
+//
+//go:noescape
+func rowQ4_1AVX512(blocks int, a *int8, b *byte, rs int, c *float32, xs *float32, corr *float32)
+
+// rowQ5_0AVX512 multiplies a row of activations with 16 rows of Q5_0 as they are stored.
+//
+//go:noescape
+func rowQ5_0AVX512(blocks int, a *int8, b *byte, rs int, c *float32, xs *float32, corr *float32)
+
+// rowQ5_1AVX512 multiplies a row of activations with 16 rows of Q5_1 as they are stored.
+//
+//go:noescape
+func rowQ5_1AVX512(blocks int, a *int8, b *byte, rs int, c *float32, xs *float32, corr *float32)
+
+// rowQ8_0AVX512 multiplies a row of activations with 16 rows of Q8_0 as they are stored.
+//
+//go:noescape
+func rowQ8_0AVX512(blocks int, a *int8, b *byte, rs int, c *float32, xs *float32, corr *float32)
+
+// rowQ4_KAVX512 multiplies a row of activations with 16 rows of Q4_K as they are stored.
+//
+//go:noescape
+func rowQ4_KAVX512(blocks int, a *int8, b *byte, rs int, c *float32, xs *float32, corr *float32)
+
+// rowQ6_KAVX512 multiplies a row of activations with 16 rows of Q6_K as they are stored.
+//
+//go:noescape
+func rowQ6_KAVX512(blocks int, a *int8, b *byte, rs int, c *float32, xs *float32, corr *float32)

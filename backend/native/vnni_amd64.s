@@ -13005,3 +13005,5425 @@ next344:
 done340:
 	VZEROUPPER
 	RET
+
+// func rowQ4_0AVX512(blocks int, a *int8, b *byte, rs int, c *float32, xs *float32, corr *float32)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
+TEXT ·rowQ4_0AVX512(SB), NOSPLIT, $0-56
+	MOVQ      blocks+0(FP), AX
+	MOVQ      a+8(FP), CX
+	MOVQ      b+16(FP), DX
+	MOVQ      rs+24(FP), BX
+	MOVQ      xs+40(FP), SI
+	MOVQ      corr+48(FP), DI
+	VPXORD    Z0, Z0, Z0
+	VPXORD    Z1, Z1, Z1
+	LEAQ      (BX)(BX*2), R8
+	LEAQ      (DX)(BX*4), R9
+	LEAQ      (R9)(BX*4), R10
+	LEAQ      (R10)(BX*4), R11
+	LEAQ      (R11)(BX*4), R12
+	MOVL      $0x0000ff00, R13
+	KMOVW     R13, K1
+	VMOVDQU32 c0f0f0f0fAVX512<>+0(SB), Z2
+	VMOVDQU32 nibbleAVX512<>+0(SB), Z3
+	SUBQ      $0x01, AX
+	JL        rest346
+
+loop345:
+	PREFETCHT0      (R12)
+	PREFETCHT0      64(R12)
+	PREFETCHT0      128(R12)
+	PREFETCHT0      192(R12)
+	PREFETCHT0      256(R12)
+	ADDQ            $+288, R12
+	VBROADCASTI64X4 (CX), Z4
+	VBROADCASTI32X4 2(DX), Z5
+	VBROADCASTI32X4 2(R9), K1, Z5
+	VPSRLVW         Z3, Z5, Z5
+	VPANDD          Z2, Z5, Z5
+	VMOVAPS         Z1, Z6
+	VPDPBUSD        Z4, Z5, Z6
+	VBROADCASTI32X4 2(DX)(BX*1), Z5
+	VBROADCASTI32X4 2(R9)(BX*1), K1, Z5
+	VPSRLVW         Z3, Z5, Z5
+	VPANDD          Z2, Z5, Z5
+	VMOVAPS         Z1, Z8
+	VPDPBUSD        Z4, Z5, Z8
+	VBROADCASTI32X4 2(DX)(BX*2), Z5
+	VBROADCASTI32X4 2(R9)(BX*2), K1, Z5
+	VPSRLVW         Z3, Z5, Z5
+	VPANDD          Z2, Z5, Z5
+	VMOVAPS         Z1, Z9
+	VPDPBUSD        Z4, Z5, Z9
+	VBROADCASTI32X4 2(DX)(R8*1), Z5
+	VBROADCASTI32X4 2(R9)(R8*1), K1, Z5
+	VPSRLVW         Z3, Z5, Z5
+	VPANDD          Z2, Z5, Z5
+	VMOVAPS         Z1, Z10
+	VPDPBUSD        Z4, Z5, Z10
+	VPUNPCKLDQ      Z8, Z6, Z5
+	VPUNPCKHDQ      Z8, Z6, Z6
+	VPADDD          Z5, Z6, Z6
+	VPUNPCKLDQ      Z10, Z9, Z5
+	VPUNPCKHDQ      Z10, Z9, Z8
+	VPADDD          Z5, Z8, Z8
+	VPUNPCKLQDQ     Z8, Z6, Z5
+	VPUNPCKHQDQ     Z8, Z6, Z6
+	VPADDD          Z5, Z6, Z6
+	VBROADCASTI32X4 2(R10), Z5
+	VBROADCASTI32X4 2(R11), K1, Z5
+	VPSRLVW         Z3, Z5, Z5
+	VPANDD          Z2, Z5, Z5
+	VMOVAPS         Z1, Z8
+	VPDPBUSD        Z4, Z5, Z8
+	VBROADCASTI32X4 2(R10)(BX*1), Z5
+	VBROADCASTI32X4 2(R11)(BX*1), K1, Z5
+	VPSRLVW         Z3, Z5, Z5
+	VPANDD          Z2, Z5, Z5
+	VMOVAPS         Z1, Z9
+	VPDPBUSD        Z4, Z5, Z9
+	VBROADCASTI32X4 2(R10)(BX*2), Z5
+	VBROADCASTI32X4 2(R11)(BX*2), K1, Z5
+	VPSRLVW         Z3, Z5, Z5
+	VPANDD          Z2, Z5, Z5
+	VMOVAPS         Z1, Z10
+	VPDPBUSD        Z4, Z5, Z10
+	VBROADCASTI32X4 2(R10)(R8*1), Z5
+	VBROADCASTI32X4 2(R11)(R8*1), K1, Z5
+	VPSRLVW         Z3, Z5, Z5
+	VPANDD          Z2, Z5, Z5
+	VMOVAPS         Z1, Z11
+	VPDPBUSD        Z4, Z5, Z11
+	VPUNPCKLDQ      Z9, Z8, Z4
+	VPUNPCKHDQ      Z9, Z8, Z5
+	VPADDD          Z4, Z5, Z5
+	VPUNPCKLDQ      Z11, Z10, Z4
+	VPUNPCKHDQ      Z11, Z10, Z8
+	VPADDD          Z4, Z8, Z8
+	VPUNPCKLQDQ     Z8, Z5, Z4
+	VPUNPCKHQDQ     Z8, Z5, Z5
+	VPADDD          Z4, Z5, Z5
+	VSHUFI32X4      $0x88, Z5, Z6, Z4
+	VSHUFI32X4      $0xdd, Z5, Z6, Z5
+	VPADDD          Z5, Z4, Z4
+	VPINSRW         $0x00, (DX), X1, X7
+	VPINSRW         $0x01, (DX)(BX*1), X7, X7
+	VPINSRW         $0x02, (DX)(BX*2), X7, X7
+	VPINSRW         $0x03, (DX)(R8*1), X7, X7
+	VPINSRW         $0x04, (R9), X7, X7
+	VPINSRW         $0x05, (R9)(BX*1), X7, X7
+	VPINSRW         $0x06, (R9)(BX*2), X7, X7
+	VPINSRW         $0x07, (R9)(R8*1), X7, X7
+	VPINSRW         $0x00, (R10), X1, X5
+	VPINSRW         $0x01, (R10)(BX*1), X5, X5
+	VPINSRW         $0x02, (R10)(BX*2), X5, X5
+	VPINSRW         $0x03, (R10)(R8*1), X5, X5
+	VPINSRW         $0x04, (R11), X5, X5
+	VPINSRW         $0x05, (R11)(BX*1), X5, X5
+	VPINSRW         $0x06, (R11)(BX*2), X5, X5
+	VPINSRW         $0x07, (R11)(R8*1), X5, X5
+	VINSERTI32X4    $0x01, X5, Y7, Y5
+	VCVTPH2PS       Y5, Z5
+	VPSUBD.BCST     (DI), Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     (SI), Z4, Z4
+	VFMADD231PS     Z5, Z4, Z0
+	ADDQ            $+18, DX
+	ADDQ            $+18, R9
+	ADDQ            $+18, R10
+	ADDQ            $+18, R11
+	ADDQ            $+32, CX
+	ADDQ            $+4, SI
+	ADDQ            $+4, DI
+	SUBQ            $0x01, AX
+	JGE             loop345
+
+rest346:
+	ADDQ $0x01, AX
+	JZ   done348
+
+one347:
+	PREFETCHT0      (R12)
+	PREFETCHT0      64(R12)
+	PREFETCHT0      128(R12)
+	PREFETCHT0      192(R12)
+	PREFETCHT0      256(R12)
+	ADDQ            $+288, R12
+	VBROADCASTI64X4 (CX), Z4
+	VBROADCASTI32X4 2(DX), Z5
+	VBROADCASTI32X4 2(R9), K1, Z5
+	VPSRLVW         Z3, Z5, Z5
+	VPANDD          Z2, Z5, Z5
+	VMOVAPS         Z1, Z6
+	VPDPBUSD        Z4, Z5, Z6
+	VBROADCASTI32X4 2(DX)(BX*1), Z5
+	VBROADCASTI32X4 2(R9)(BX*1), K1, Z5
+	VPSRLVW         Z3, Z5, Z5
+	VPANDD          Z2, Z5, Z5
+	VMOVAPS         Z1, Z8
+	VPDPBUSD        Z4, Z5, Z8
+	VBROADCASTI32X4 2(DX)(BX*2), Z5
+	VBROADCASTI32X4 2(R9)(BX*2), K1, Z5
+	VPSRLVW         Z3, Z5, Z5
+	VPANDD          Z2, Z5, Z5
+	VMOVAPS         Z1, Z9
+	VPDPBUSD        Z4, Z5, Z9
+	VBROADCASTI32X4 2(DX)(R8*1), Z5
+	VBROADCASTI32X4 2(R9)(R8*1), K1, Z5
+	VPSRLVW         Z3, Z5, Z5
+	VPANDD          Z2, Z5, Z5
+	VMOVAPS         Z1, Z10
+	VPDPBUSD        Z4, Z5, Z10
+	VPUNPCKLDQ      Z8, Z6, Z5
+	VPUNPCKHDQ      Z8, Z6, Z6
+	VPADDD          Z5, Z6, Z6
+	VPUNPCKLDQ      Z10, Z9, Z5
+	VPUNPCKHDQ      Z10, Z9, Z8
+	VPADDD          Z5, Z8, Z8
+	VPUNPCKLQDQ     Z8, Z6, Z5
+	VPUNPCKHQDQ     Z8, Z6, Z6
+	VPADDD          Z5, Z6, Z6
+	VBROADCASTI32X4 2(R10), Z5
+	VBROADCASTI32X4 2(R11), K1, Z5
+	VPSRLVW         Z3, Z5, Z5
+	VPANDD          Z2, Z5, Z5
+	VMOVAPS         Z1, Z8
+	VPDPBUSD        Z4, Z5, Z8
+	VBROADCASTI32X4 2(R10)(BX*1), Z5
+	VBROADCASTI32X4 2(R11)(BX*1), K1, Z5
+	VPSRLVW         Z3, Z5, Z5
+	VPANDD          Z2, Z5, Z5
+	VMOVAPS         Z1, Z9
+	VPDPBUSD        Z4, Z5, Z9
+	VBROADCASTI32X4 2(R10)(BX*2), Z5
+	VBROADCASTI32X4 2(R11)(BX*2), K1, Z5
+	VPSRLVW         Z3, Z5, Z5
+	VPANDD          Z2, Z5, Z5
+	VMOVAPS         Z1, Z10
+	VPDPBUSD        Z4, Z5, Z10
+	VBROADCASTI32X4 2(R10)(R8*1), Z5
+	VBROADCASTI32X4 2(R11)(R8*1), K1, Z5
+	VPSRLVW         Z3, Z5, Z5
+	VPANDD          Z2, Z5, Z5
+	VMOVAPS         Z1, Z11
+	VPDPBUSD        Z4, Z5, Z11
+	VPUNPCKLDQ      Z9, Z8, Z4
+	VPUNPCKHDQ      Z9, Z8, Z5
+	VPADDD          Z4, Z5, Z5
+	VPUNPCKLDQ      Z11, Z10, Z4
+	VPUNPCKHDQ      Z11, Z10, Z8
+	VPADDD          Z4, Z8, Z8
+	VPUNPCKLQDQ     Z8, Z5, Z4
+	VPUNPCKHQDQ     Z8, Z5, Z5
+	VPADDD          Z4, Z5, Z5
+	VSHUFI32X4      $0x88, Z5, Z6, Z4
+	VSHUFI32X4      $0xdd, Z5, Z6, Z5
+	VPADDD          Z5, Z4, Z4
+	VPINSRW         $0x00, (DX), X1, X7
+	VPINSRW         $0x01, (DX)(BX*1), X7, X7
+	VPINSRW         $0x02, (DX)(BX*2), X7, X7
+	VPINSRW         $0x03, (DX)(R8*1), X7, X7
+	VPINSRW         $0x04, (R9), X7, X7
+	VPINSRW         $0x05, (R9)(BX*1), X7, X7
+	VPINSRW         $0x06, (R9)(BX*2), X7, X7
+	VPINSRW         $0x07, (R9)(R8*1), X7, X7
+	VPINSRW         $0x00, (R10), X1, X5
+	VPINSRW         $0x01, (R10)(BX*1), X5, X5
+	VPINSRW         $0x02, (R10)(BX*2), X5, X5
+	VPINSRW         $0x03, (R10)(R8*1), X5, X5
+	VPINSRW         $0x04, (R11), X5, X5
+	VPINSRW         $0x05, (R11)(BX*1), X5, X5
+	VPINSRW         $0x06, (R11)(BX*2), X5, X5
+	VPINSRW         $0x07, (R11)(R8*1), X5, X5
+	VINSERTI32X4    $0x01, X5, Y7, Y5
+	VCVTPH2PS       Y5, Z5
+	VPSUBD.BCST     (DI), Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     (SI), Z4, Z4
+	VFMADD231PS     Z5, Z4, Z0
+	ADDQ            $+18, DX
+	ADDQ            $+18, R9
+	ADDQ            $+18, R10
+	ADDQ            $+18, R11
+	ADDQ            $+32, CX
+	ADDQ            $+4, SI
+	ADDQ            $+4, DI
+	DECQ            AX
+	JNZ             one347
+
+done348:
+	MOVQ    c+32(FP), AX
+	VMOVUPS Z0, (AX)
+	VZEROUPPER
+	RET
+
+DATA c0f0f0f0fAVX512<>+0(SB)/4, $0x0f0f0f0f
+DATA c0f0f0f0fAVX512<>+4(SB)/4, $0x0f0f0f0f
+DATA c0f0f0f0fAVX512<>+8(SB)/4, $0x0f0f0f0f
+DATA c0f0f0f0fAVX512<>+12(SB)/4, $0x0f0f0f0f
+DATA c0f0f0f0fAVX512<>+16(SB)/4, $0x0f0f0f0f
+DATA c0f0f0f0fAVX512<>+20(SB)/4, $0x0f0f0f0f
+DATA c0f0f0f0fAVX512<>+24(SB)/4, $0x0f0f0f0f
+DATA c0f0f0f0fAVX512<>+28(SB)/4, $0x0f0f0f0f
+DATA c0f0f0f0fAVX512<>+32(SB)/4, $0x0f0f0f0f
+DATA c0f0f0f0fAVX512<>+36(SB)/4, $0x0f0f0f0f
+DATA c0f0f0f0fAVX512<>+40(SB)/4, $0x0f0f0f0f
+DATA c0f0f0f0fAVX512<>+44(SB)/4, $0x0f0f0f0f
+DATA c0f0f0f0fAVX512<>+48(SB)/4, $0x0f0f0f0f
+DATA c0f0f0f0fAVX512<>+52(SB)/4, $0x0f0f0f0f
+DATA c0f0f0f0fAVX512<>+56(SB)/4, $0x0f0f0f0f
+DATA c0f0f0f0fAVX512<>+60(SB)/4, $0x0f0f0f0f
+GLOBL c0f0f0f0fAVX512<>(SB), RODATA|NOPTR, $64
+
+DATA nibbleAVX512<>+0(SB)/1, $0x00
+DATA nibbleAVX512<>+1(SB)/1, $0x00
+DATA nibbleAVX512<>+2(SB)/1, $0x00
+DATA nibbleAVX512<>+3(SB)/1, $0x00
+DATA nibbleAVX512<>+4(SB)/1, $0x00
+DATA nibbleAVX512<>+5(SB)/1, $0x00
+DATA nibbleAVX512<>+6(SB)/1, $0x00
+DATA nibbleAVX512<>+7(SB)/1, $0x00
+DATA nibbleAVX512<>+8(SB)/1, $0x00
+DATA nibbleAVX512<>+9(SB)/1, $0x00
+DATA nibbleAVX512<>+10(SB)/1, $0x00
+DATA nibbleAVX512<>+11(SB)/1, $0x00
+DATA nibbleAVX512<>+12(SB)/1, $0x00
+DATA nibbleAVX512<>+13(SB)/1, $0x00
+DATA nibbleAVX512<>+14(SB)/1, $0x00
+DATA nibbleAVX512<>+15(SB)/1, $0x00
+DATA nibbleAVX512<>+16(SB)/1, $0x04
+DATA nibbleAVX512<>+17(SB)/1, $0x00
+DATA nibbleAVX512<>+18(SB)/1, $0x04
+DATA nibbleAVX512<>+19(SB)/1, $0x00
+DATA nibbleAVX512<>+20(SB)/1, $0x04
+DATA nibbleAVX512<>+21(SB)/1, $0x00
+DATA nibbleAVX512<>+22(SB)/1, $0x04
+DATA nibbleAVX512<>+23(SB)/1, $0x00
+DATA nibbleAVX512<>+24(SB)/1, $0x04
+DATA nibbleAVX512<>+25(SB)/1, $0x00
+DATA nibbleAVX512<>+26(SB)/1, $0x04
+DATA nibbleAVX512<>+27(SB)/1, $0x00
+DATA nibbleAVX512<>+28(SB)/1, $0x04
+DATA nibbleAVX512<>+29(SB)/1, $0x00
+DATA nibbleAVX512<>+30(SB)/1, $0x04
+DATA nibbleAVX512<>+31(SB)/1, $0x00
+DATA nibbleAVX512<>+32(SB)/1, $0x00
+DATA nibbleAVX512<>+33(SB)/1, $0x00
+DATA nibbleAVX512<>+34(SB)/1, $0x00
+DATA nibbleAVX512<>+35(SB)/1, $0x00
+DATA nibbleAVX512<>+36(SB)/1, $0x00
+DATA nibbleAVX512<>+37(SB)/1, $0x00
+DATA nibbleAVX512<>+38(SB)/1, $0x00
+DATA nibbleAVX512<>+39(SB)/1, $0x00
+DATA nibbleAVX512<>+40(SB)/1, $0x00
+DATA nibbleAVX512<>+41(SB)/1, $0x00
+DATA nibbleAVX512<>+42(SB)/1, $0x00
+DATA nibbleAVX512<>+43(SB)/1, $0x00
+DATA nibbleAVX512<>+44(SB)/1, $0x00
+DATA nibbleAVX512<>+45(SB)/1, $0x00
+DATA nibbleAVX512<>+46(SB)/1, $0x00
+DATA nibbleAVX512<>+47(SB)/1, $0x00
+DATA nibbleAVX512<>+48(SB)/1, $0x04
+DATA nibbleAVX512<>+49(SB)/1, $0x00
+DATA nibbleAVX512<>+50(SB)/1, $0x04
+DATA nibbleAVX512<>+51(SB)/1, $0x00
+DATA nibbleAVX512<>+52(SB)/1, $0x04
+DATA nibbleAVX512<>+53(SB)/1, $0x00
+DATA nibbleAVX512<>+54(SB)/1, $0x04
+DATA nibbleAVX512<>+55(SB)/1, $0x00
+DATA nibbleAVX512<>+56(SB)/1, $0x04
+DATA nibbleAVX512<>+57(SB)/1, $0x00
+DATA nibbleAVX512<>+58(SB)/1, $0x04
+DATA nibbleAVX512<>+59(SB)/1, $0x00
+DATA nibbleAVX512<>+60(SB)/1, $0x04
+DATA nibbleAVX512<>+61(SB)/1, $0x00
+DATA nibbleAVX512<>+62(SB)/1, $0x04
+DATA nibbleAVX512<>+63(SB)/1, $0x00
+GLOBL nibbleAVX512<>(SB), RODATA|NOPTR, $64
+
+// func rowQ4_1AVX512(blocks int, a *int8, b *byte, rs int, c *float32, xs *float32, corr *float32)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
+TEXT ·rowQ4_1AVX512(SB), NOSPLIT, $0-56
+	MOVQ      blocks+0(FP), AX
+	MOVQ      a+8(FP), CX
+	MOVQ      b+16(FP), DX
+	MOVQ      rs+24(FP), BX
+	MOVQ      xs+40(FP), SI
+	MOVQ      corr+48(FP), DI
+	VPXORD    Z0, Z0, Z0
+	VPXORD    Z1, Z1, Z1
+	LEAQ      (BX)(BX*2), R8
+	LEAQ      (DX)(BX*4), R9
+	LEAQ      (R9)(BX*4), R10
+	LEAQ      (R10)(BX*4), R11
+	LEAQ      (R11)(BX*4), R12
+	MOVL      $0x0000ff00, R13
+	KMOVW     R13, K1
+	VMOVDQU32 c0f0f0f0fAVX512<>+0(SB), Z2
+	VMOVDQU32 nibbleAVX512<>+0(SB), Z3
+	SUBQ      $0x01, AX
+	JL        rest350
+
+loop349:
+	PREFETCHT0        (R12)
+	PREFETCHT0        64(R12)
+	PREFETCHT0        128(R12)
+	PREFETCHT0        192(R12)
+	PREFETCHT0        256(R12)
+	ADDQ              $+320, R12
+	VBROADCASTI64X4   (CX), Z4
+	VBROADCASTI32X4   4(DX), Z5
+	VBROADCASTI32X4   4(R9), K1, Z5
+	VPSRLVW           Z3, Z5, Z5
+	VPANDD            Z2, Z5, Z5
+	VMOVAPS           Z1, Z6
+	VPDPBUSD          Z4, Z5, Z6
+	VBROADCASTI32X4   4(DX)(BX*1), Z5
+	VBROADCASTI32X4   4(R9)(BX*1), K1, Z5
+	VPSRLVW           Z3, Z5, Z5
+	VPANDD            Z2, Z5, Z5
+	VMOVAPS           Z1, Z8
+	VPDPBUSD          Z4, Z5, Z8
+	VBROADCASTI32X4   4(DX)(BX*2), Z5
+	VBROADCASTI32X4   4(R9)(BX*2), K1, Z5
+	VPSRLVW           Z3, Z5, Z5
+	VPANDD            Z2, Z5, Z5
+	VMOVAPS           Z1, Z9
+	VPDPBUSD          Z4, Z5, Z9
+	VBROADCASTI32X4   4(DX)(R8*1), Z5
+	VBROADCASTI32X4   4(R9)(R8*1), K1, Z5
+	VPSRLVW           Z3, Z5, Z5
+	VPANDD            Z2, Z5, Z5
+	VMOVAPS           Z1, Z10
+	VPDPBUSD          Z4, Z5, Z10
+	VPUNPCKLDQ        Z8, Z6, Z5
+	VPUNPCKHDQ        Z8, Z6, Z6
+	VPADDD            Z5, Z6, Z6
+	VPUNPCKLDQ        Z10, Z9, Z5
+	VPUNPCKHDQ        Z10, Z9, Z8
+	VPADDD            Z5, Z8, Z8
+	VPUNPCKLQDQ       Z8, Z6, Z5
+	VPUNPCKHQDQ       Z8, Z6, Z6
+	VPADDD            Z5, Z6, Z6
+	VBROADCASTI32X4   4(R10), Z5
+	VBROADCASTI32X4   4(R11), K1, Z5
+	VPSRLVW           Z3, Z5, Z5
+	VPANDD            Z2, Z5, Z5
+	VMOVAPS           Z1, Z8
+	VPDPBUSD          Z4, Z5, Z8
+	VBROADCASTI32X4   4(R10)(BX*1), Z5
+	VBROADCASTI32X4   4(R11)(BX*1), K1, Z5
+	VPSRLVW           Z3, Z5, Z5
+	VPANDD            Z2, Z5, Z5
+	VMOVAPS           Z1, Z9
+	VPDPBUSD          Z4, Z5, Z9
+	VBROADCASTI32X4   4(R10)(BX*2), Z5
+	VBROADCASTI32X4   4(R11)(BX*2), K1, Z5
+	VPSRLVW           Z3, Z5, Z5
+	VPANDD            Z2, Z5, Z5
+	VMOVAPS           Z1, Z10
+	VPDPBUSD          Z4, Z5, Z10
+	VBROADCASTI32X4   4(R10)(R8*1), Z5
+	VBROADCASTI32X4   4(R11)(R8*1), K1, Z5
+	VPSRLVW           Z3, Z5, Z5
+	VPANDD            Z2, Z5, Z5
+	VMOVAPS           Z1, Z11
+	VPDPBUSD          Z4, Z5, Z11
+	VPUNPCKLDQ        Z9, Z8, Z4
+	VPUNPCKHDQ        Z9, Z8, Z5
+	VPADDD            Z4, Z5, Z5
+	VPUNPCKLDQ        Z11, Z10, Z4
+	VPUNPCKHDQ        Z11, Z10, Z8
+	VPADDD            Z4, Z8, Z8
+	VPUNPCKLQDQ       Z8, Z5, Z4
+	VPUNPCKHQDQ       Z8, Z5, Z5
+	VPADDD            Z4, Z5, Z5
+	VSHUFI32X4        $0x88, Z5, Z6, Z4
+	VSHUFI32X4        $0xdd, Z5, Z6, Z5
+	VPADDD            Z5, Z4, Z4
+	VPINSRW           $0x00, (DX), X1, X7
+	VPINSRW           $0x01, (DX)(BX*1), X7, X7
+	VPINSRW           $0x02, (DX)(BX*2), X7, X7
+	VPINSRW           $0x03, (DX)(R8*1), X7, X7
+	VPINSRW           $0x04, (R9), X7, X7
+	VPINSRW           $0x05, (R9)(BX*1), X7, X7
+	VPINSRW           $0x06, (R9)(BX*2), X7, X7
+	VPINSRW           $0x07, (R9)(R8*1), X7, X7
+	VPINSRW           $0x00, (R10), X1, X5
+	VPINSRW           $0x01, (R10)(BX*1), X5, X5
+	VPINSRW           $0x02, (R10)(BX*2), X5, X5
+	VPINSRW           $0x03, (R10)(R8*1), X5, X5
+	VPINSRW           $0x04, (R11), X5, X5
+	VPINSRW           $0x05, (R11)(BX*1), X5, X5
+	VPINSRW           $0x06, (R11)(BX*2), X5, X5
+	VPINSRW           $0x07, (R11)(R8*1), X5, X5
+	VINSERTI32X4      $0x01, X5, Y7, Y5
+	VCVTPH2PS         Y5, Z5
+	VPINSRW           $0x00, 2(DX), X1, X7
+	VPINSRW           $0x01, 2(DX)(BX*1), X7, X7
+	VPINSRW           $0x02, 2(DX)(BX*2), X7, X7
+	VPINSRW           $0x03, 2(DX)(R8*1), X7, X7
+	VPINSRW           $0x04, 2(R9), X7, X7
+	VPINSRW           $0x05, 2(R9)(BX*1), X7, X7
+	VPINSRW           $0x06, 2(R9)(BX*2), X7, X7
+	VPINSRW           $0x07, 2(R9)(R8*1), X7, X7
+	VPINSRW           $0x00, 2(R10), X1, X6
+	VPINSRW           $0x01, 2(R10)(BX*1), X6, X6
+	VPINSRW           $0x02, 2(R10)(BX*2), X6, X6
+	VPINSRW           $0x03, 2(R10)(R8*1), X6, X6
+	VPINSRW           $0x04, 2(R11), X6, X6
+	VPINSRW           $0x05, 2(R11)(BX*1), X6, X6
+	VPINSRW           $0x06, 2(R11)(BX*2), X6, X6
+	VPINSRW           $0x07, 2(R11)(R8*1), X6, X6
+	VINSERTI32X4      $0x01, X6, Y7, Y6
+	VCVTPH2PS         Y6, Z6
+	VPXORD            c80000000AVX512<>+0(SB), Z6, Z6
+	VCVTDQ2PS         Z4, Z4
+	VMULPS.BCST       (SI), Z4, Z4
+	VFMADD231PS       Z5, Z4, Z0
+	VFNMADD231PS.BCST (DI), Z6, Z0
+	ADDQ              $+20, DX
+	ADDQ              $+20, R9
+	ADDQ              $+20, R10
+	ADDQ              $+20, R11
+	ADDQ              $+32, CX
+	ADDQ              $+4, SI
+	ADDQ              $+4, DI
+	SUBQ              $0x01, AX
+	JGE               loop349
+
+rest350:
+	ADDQ $0x01, AX
+	JZ   done352
+
+one351:
+	PREFETCHT0        (R12)
+	PREFETCHT0        64(R12)
+	PREFETCHT0        128(R12)
+	PREFETCHT0        192(R12)
+	PREFETCHT0        256(R12)
+	ADDQ              $+320, R12
+	VBROADCASTI64X4   (CX), Z4
+	VBROADCASTI32X4   4(DX), Z5
+	VBROADCASTI32X4   4(R9), K1, Z5
+	VPSRLVW           Z3, Z5, Z5
+	VPANDD            Z2, Z5, Z5
+	VMOVAPS           Z1, Z6
+	VPDPBUSD          Z4, Z5, Z6
+	VBROADCASTI32X4   4(DX)(BX*1), Z5
+	VBROADCASTI32X4   4(R9)(BX*1), K1, Z5
+	VPSRLVW           Z3, Z5, Z5
+	VPANDD            Z2, Z5, Z5
+	VMOVAPS           Z1, Z8
+	VPDPBUSD          Z4, Z5, Z8
+	VBROADCASTI32X4   4(DX)(BX*2), Z5
+	VBROADCASTI32X4   4(R9)(BX*2), K1, Z5
+	VPSRLVW           Z3, Z5, Z5
+	VPANDD            Z2, Z5, Z5
+	VMOVAPS           Z1, Z9
+	VPDPBUSD          Z4, Z5, Z9
+	VBROADCASTI32X4   4(DX)(R8*1), Z5
+	VBROADCASTI32X4   4(R9)(R8*1), K1, Z5
+	VPSRLVW           Z3, Z5, Z5
+	VPANDD            Z2, Z5, Z5
+	VMOVAPS           Z1, Z10
+	VPDPBUSD          Z4, Z5, Z10
+	VPUNPCKLDQ        Z8, Z6, Z5
+	VPUNPCKHDQ        Z8, Z6, Z6
+	VPADDD            Z5, Z6, Z6
+	VPUNPCKLDQ        Z10, Z9, Z5
+	VPUNPCKHDQ        Z10, Z9, Z8
+	VPADDD            Z5, Z8, Z8
+	VPUNPCKLQDQ       Z8, Z6, Z5
+	VPUNPCKHQDQ       Z8, Z6, Z6
+	VPADDD            Z5, Z6, Z6
+	VBROADCASTI32X4   4(R10), Z5
+	VBROADCASTI32X4   4(R11), K1, Z5
+	VPSRLVW           Z3, Z5, Z5
+	VPANDD            Z2, Z5, Z5
+	VMOVAPS           Z1, Z8
+	VPDPBUSD          Z4, Z5, Z8
+	VBROADCASTI32X4   4(R10)(BX*1), Z5
+	VBROADCASTI32X4   4(R11)(BX*1), K1, Z5
+	VPSRLVW           Z3, Z5, Z5
+	VPANDD            Z2, Z5, Z5
+	VMOVAPS           Z1, Z9
+	VPDPBUSD          Z4, Z5, Z9
+	VBROADCASTI32X4   4(R10)(BX*2), Z5
+	VBROADCASTI32X4   4(R11)(BX*2), K1, Z5
+	VPSRLVW           Z3, Z5, Z5
+	VPANDD            Z2, Z5, Z5
+	VMOVAPS           Z1, Z10
+	VPDPBUSD          Z4, Z5, Z10
+	VBROADCASTI32X4   4(R10)(R8*1), Z5
+	VBROADCASTI32X4   4(R11)(R8*1), K1, Z5
+	VPSRLVW           Z3, Z5, Z5
+	VPANDD            Z2, Z5, Z5
+	VMOVAPS           Z1, Z11
+	VPDPBUSD          Z4, Z5, Z11
+	VPUNPCKLDQ        Z9, Z8, Z4
+	VPUNPCKHDQ        Z9, Z8, Z5
+	VPADDD            Z4, Z5, Z5
+	VPUNPCKLDQ        Z11, Z10, Z4
+	VPUNPCKHDQ        Z11, Z10, Z8
+	VPADDD            Z4, Z8, Z8
+	VPUNPCKLQDQ       Z8, Z5, Z4
+	VPUNPCKHQDQ       Z8, Z5, Z5
+	VPADDD            Z4, Z5, Z5
+	VSHUFI32X4        $0x88, Z5, Z6, Z4
+	VSHUFI32X4        $0xdd, Z5, Z6, Z5
+	VPADDD            Z5, Z4, Z4
+	VPINSRW           $0x00, (DX), X1, X7
+	VPINSRW           $0x01, (DX)(BX*1), X7, X7
+	VPINSRW           $0x02, (DX)(BX*2), X7, X7
+	VPINSRW           $0x03, (DX)(R8*1), X7, X7
+	VPINSRW           $0x04, (R9), X7, X7
+	VPINSRW           $0x05, (R9)(BX*1), X7, X7
+	VPINSRW           $0x06, (R9)(BX*2), X7, X7
+	VPINSRW           $0x07, (R9)(R8*1), X7, X7
+	VPINSRW           $0x00, (R10), X1, X5
+	VPINSRW           $0x01, (R10)(BX*1), X5, X5
+	VPINSRW           $0x02, (R10)(BX*2), X5, X5
+	VPINSRW           $0x03, (R10)(R8*1), X5, X5
+	VPINSRW           $0x04, (R11), X5, X5
+	VPINSRW           $0x05, (R11)(BX*1), X5, X5
+	VPINSRW           $0x06, (R11)(BX*2), X5, X5
+	VPINSRW           $0x07, (R11)(R8*1), X5, X5
+	VINSERTI32X4      $0x01, X5, Y7, Y5
+	VCVTPH2PS         Y5, Z5
+	VPINSRW           $0x00, 2(DX), X1, X7
+	VPINSRW           $0x01, 2(DX)(BX*1), X7, X7
+	VPINSRW           $0x02, 2(DX)(BX*2), X7, X7
+	VPINSRW           $0x03, 2(DX)(R8*1), X7, X7
+	VPINSRW           $0x04, 2(R9), X7, X7
+	VPINSRW           $0x05, 2(R9)(BX*1), X7, X7
+	VPINSRW           $0x06, 2(R9)(BX*2), X7, X7
+	VPINSRW           $0x07, 2(R9)(R8*1), X7, X7
+	VPINSRW           $0x00, 2(R10), X1, X6
+	VPINSRW           $0x01, 2(R10)(BX*1), X6, X6
+	VPINSRW           $0x02, 2(R10)(BX*2), X6, X6
+	VPINSRW           $0x03, 2(R10)(R8*1), X6, X6
+	VPINSRW           $0x04, 2(R11), X6, X6
+	VPINSRW           $0x05, 2(R11)(BX*1), X6, X6
+	VPINSRW           $0x06, 2(R11)(BX*2), X6, X6
+	VPINSRW           $0x07, 2(R11)(R8*1), X6, X6
+	VINSERTI32X4      $0x01, X6, Y7, Y6
+	VCVTPH2PS         Y6, Z6
+	VPXORD            c80000000AVX512<>+0(SB), Z6, Z6
+	VCVTDQ2PS         Z4, Z4
+	VMULPS.BCST       (SI), Z4, Z4
+	VFMADD231PS       Z5, Z4, Z0
+	VFNMADD231PS.BCST (DI), Z6, Z0
+	ADDQ              $+20, DX
+	ADDQ              $+20, R9
+	ADDQ              $+20, R10
+	ADDQ              $+20, R11
+	ADDQ              $+32, CX
+	ADDQ              $+4, SI
+	ADDQ              $+4, DI
+	DECQ              AX
+	JNZ               one351
+
+done352:
+	MOVQ    c+32(FP), AX
+	VMOVUPS Z0, (AX)
+	VZEROUPPER
+	RET
+
+DATA c80000000AVX512<>+0(SB)/4, $0x80000000
+DATA c80000000AVX512<>+4(SB)/4, $0x80000000
+DATA c80000000AVX512<>+8(SB)/4, $0x80000000
+DATA c80000000AVX512<>+12(SB)/4, $0x80000000
+DATA c80000000AVX512<>+16(SB)/4, $0x80000000
+DATA c80000000AVX512<>+20(SB)/4, $0x80000000
+DATA c80000000AVX512<>+24(SB)/4, $0x80000000
+DATA c80000000AVX512<>+28(SB)/4, $0x80000000
+DATA c80000000AVX512<>+32(SB)/4, $0x80000000
+DATA c80000000AVX512<>+36(SB)/4, $0x80000000
+DATA c80000000AVX512<>+40(SB)/4, $0x80000000
+DATA c80000000AVX512<>+44(SB)/4, $0x80000000
+DATA c80000000AVX512<>+48(SB)/4, $0x80000000
+DATA c80000000AVX512<>+52(SB)/4, $0x80000000
+DATA c80000000AVX512<>+56(SB)/4, $0x80000000
+DATA c80000000AVX512<>+60(SB)/4, $0x80000000
+GLOBL c80000000AVX512<>(SB), RODATA|NOPTR, $64
+
+// func rowQ5_0AVX512(blocks int, a *int8, b *byte, rs int, c *float32, xs *float32, corr *float32)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
+TEXT ·rowQ5_0AVX512(SB), NOSPLIT, $0-56
+	MOVQ      blocks+0(FP), AX
+	MOVQ      a+8(FP), CX
+	MOVQ      b+16(FP), DX
+	MOVQ      rs+24(FP), BX
+	MOVQ      xs+40(FP), SI
+	MOVQ      corr+48(FP), DI
+	VPXORD    Z0, Z0, Z0
+	VPXORD    Z1, Z1, Z1
+	LEAQ      (BX)(BX*2), R8
+	LEAQ      (DX)(BX*4), R9
+	LEAQ      (R9)(BX*4), R10
+	LEAQ      (R10)(BX*4), R11
+	LEAQ      (R11)(BX*4), R12
+	MOVL      $0x0000ff00, R13
+	KMOVW     R13, K1
+	VMOVDQU32 c0f0f0f0fAVX512<>+0(SB), Z2
+	VMOVDQU32 nibbleAVX512<>+0(SB), Z3
+	VMOVDQU32 c10101010AVX512<>+0(SB), Z4
+	VMOVDQU32 bitsAVX512<>+0(SB), Z5
+	VMOVDQU32 picksAVX512<>+0(SB), Z6
+	SUBQ      $0x01, AX
+	JL        rest354
+
+loop353:
+	PREFETCHT0      (R12)
+	PREFETCHT0      64(R12)
+	PREFETCHT0      128(R12)
+	PREFETCHT0      192(R12)
+	PREFETCHT0      256(R12)
+	PREFETCHT0      320(R12)
+	ADDQ            $+352, R12
+	VBROADCASTI64X4 (CX), Z7
+	VBROADCASTI32X4 6(DX), Z8
+	VBROADCASTI32X4 6(R9), K1, Z8
+	VPSRLVW         Z3, Z8, Z8
+	VPANDD          Z2, Z8, Z8
+	VPBROADCASTD    2(DX), Z9
+	VPBROADCASTD    2(R9), K1, Z9
+	VPSHUFB         Z6, Z9, Z9
+	VPTESTMB        Z5, Z9, K2
+	VPADDB          Z4, Z8, K2, Z8
+	VMOVAPS         Z1, Z9
+	VPDPBUSD        Z7, Z8, Z9
+	VBROADCASTI32X4 6(DX)(BX*1), Z8
+	VBROADCASTI32X4 6(R9)(BX*1), K1, Z8
+	VPSRLVW         Z3, Z8, Z8
+	VPANDD          Z2, Z8, Z8
+	VPBROADCASTD    2(DX)(BX*1), Z11
+	VPBROADCASTD    2(R9)(BX*1), K1, Z11
+	VPSHUFB         Z6, Z11, Z11
+	VPTESTMB        Z5, Z11, K2
+	VPADDB          Z4, Z8, K2, Z8
+	VMOVAPS         Z1, Z11
+	VPDPBUSD        Z7, Z8, Z11
+	VBROADCASTI32X4 6(DX)(BX*2), Z8
+	VBROADCASTI32X4 6(R9)(BX*2), K1, Z8
+	VPSRLVW         Z3, Z8, Z8
+	VPANDD          Z2, Z8, Z8
+	VPBROADCASTD    2(DX)(BX*2), Z12
+	VPBROADCASTD    2(R9)(BX*2), K1, Z12
+	VPSHUFB         Z6, Z12, Z12
+	VPTESTMB        Z5, Z12, K2
+	VPADDB          Z4, Z8, K2, Z8
+	VMOVAPS         Z1, Z12
+	VPDPBUSD        Z7, Z8, Z12
+	VBROADCASTI32X4 6(DX)(R8*1), Z8
+	VBROADCASTI32X4 6(R9)(R8*1), K1, Z8
+	VPSRLVW         Z3, Z8, Z8
+	VPANDD          Z2, Z8, Z8
+	VPBROADCASTD    2(DX)(R8*1), Z13
+	VPBROADCASTD    2(R9)(R8*1), K1, Z13
+	VPSHUFB         Z6, Z13, Z13
+	VPTESTMB        Z5, Z13, K2
+	VPADDB          Z4, Z8, K2, Z8
+	VMOVAPS         Z1, Z13
+	VPDPBUSD        Z7, Z8, Z13
+	VPUNPCKLDQ      Z11, Z9, Z8
+	VPUNPCKHDQ      Z11, Z9, Z9
+	VPADDD          Z8, Z9, Z9
+	VPUNPCKLDQ      Z13, Z12, Z8
+	VPUNPCKHDQ      Z13, Z12, Z11
+	VPADDD          Z8, Z11, Z11
+	VPUNPCKLQDQ     Z11, Z9, Z8
+	VPUNPCKHQDQ     Z11, Z9, Z9
+	VPADDD          Z8, Z9, Z9
+	VBROADCASTI32X4 6(R10), Z8
+	VBROADCASTI32X4 6(R11), K1, Z8
+	VPSRLVW         Z3, Z8, Z8
+	VPANDD          Z2, Z8, Z8
+	VPBROADCASTD    2(R10), Z11
+	VPBROADCASTD    2(R11), K1, Z11
+	VPSHUFB         Z6, Z11, Z11
+	VPTESTMB        Z5, Z11, K2
+	VPADDB          Z4, Z8, K2, Z8
+	VMOVAPS         Z1, Z11
+	VPDPBUSD        Z7, Z8, Z11
+	VBROADCASTI32X4 6(R10)(BX*1), Z8
+	VBROADCASTI32X4 6(R11)(BX*1), K1, Z8
+	VPSRLVW         Z3, Z8, Z8
+	VPANDD          Z2, Z8, Z8
+	VPBROADCASTD    2(R10)(BX*1), Z12
+	VPBROADCASTD    2(R11)(BX*1), K1, Z12
+	VPSHUFB         Z6, Z12, Z12
+	VPTESTMB        Z5, Z12, K2
+	VPADDB          Z4, Z8, K2, Z8
+	VMOVAPS         Z1, Z12
+	VPDPBUSD        Z7, Z8, Z12
+	VBROADCASTI32X4 6(R10)(BX*2), Z8
+	VBROADCASTI32X4 6(R11)(BX*2), K1, Z8
+	VPSRLVW         Z3, Z8, Z8
+	VPANDD          Z2, Z8, Z8
+	VPBROADCASTD    2(R10)(BX*2), Z13
+	VPBROADCASTD    2(R11)(BX*2), K1, Z13
+	VPSHUFB         Z6, Z13, Z13
+	VPTESTMB        Z5, Z13, K2
+	VPADDB          Z4, Z8, K2, Z8
+	VMOVAPS         Z1, Z13
+	VPDPBUSD        Z7, Z8, Z13
+	VBROADCASTI32X4 6(R10)(R8*1), Z8
+	VBROADCASTI32X4 6(R11)(R8*1), K1, Z8
+	VPSRLVW         Z3, Z8, Z8
+	VPANDD          Z2, Z8, Z8
+	VPBROADCASTD    2(R10)(R8*1), Z14
+	VPBROADCASTD    2(R11)(R8*1), K1, Z14
+	VPSHUFB         Z6, Z14, Z14
+	VPTESTMB        Z5, Z14, K2
+	VPADDB          Z4, Z8, K2, Z8
+	VMOVAPS         Z1, Z14
+	VPDPBUSD        Z7, Z8, Z14
+	VPUNPCKLDQ      Z12, Z11, Z7
+	VPUNPCKHDQ      Z12, Z11, Z8
+	VPADDD          Z7, Z8, Z8
+	VPUNPCKLDQ      Z14, Z13, Z7
+	VPUNPCKHDQ      Z14, Z13, Z11
+	VPADDD          Z7, Z11, Z11
+	VPUNPCKLQDQ     Z11, Z8, Z7
+	VPUNPCKHQDQ     Z11, Z8, Z8
+	VPADDD          Z7, Z8, Z8
+	VSHUFI32X4      $0x88, Z8, Z9, Z7
+	VSHUFI32X4      $0xdd, Z8, Z9, Z8
+	VPADDD          Z8, Z7, Z7
+	VPINSRW         $0x00, (DX), X1, X10
+	VPINSRW         $0x01, (DX)(BX*1), X10, X10
+	VPINSRW         $0x02, (DX)(BX*2), X10, X10
+	VPINSRW         $0x03, (DX)(R8*1), X10, X10
+	VPINSRW         $0x04, (R9), X10, X10
+	VPINSRW         $0x05, (R9)(BX*1), X10, X10
+	VPINSRW         $0x06, (R9)(BX*2), X10, X10
+	VPINSRW         $0x07, (R9)(R8*1), X10, X10
+	VPINSRW         $0x00, (R10), X1, X8
+	VPINSRW         $0x01, (R10)(BX*1), X8, X8
+	VPINSRW         $0x02, (R10)(BX*2), X8, X8
+	VPINSRW         $0x03, (R10)(R8*1), X8, X8
+	VPINSRW         $0x04, (R11), X8, X8
+	VPINSRW         $0x05, (R11)(BX*1), X8, X8
+	VPINSRW         $0x06, (R11)(BX*2), X8, X8
+	VPINSRW         $0x07, (R11)(R8*1), X8, X8
+	VINSERTI32X4    $0x01, X8, Y10, Y8
+	VCVTPH2PS       Y8, Z8
+	VPSUBD.BCST     (DI), Z7, Z7
+	VCVTDQ2PS       Z7, Z7
+	VMULPS.BCST     (SI), Z7, Z7
+	VFMADD231PS     Z8, Z7, Z0
+	ADDQ            $+22, DX
+	ADDQ            $+22, R9
+	ADDQ            $+22, R10
+	ADDQ            $+22, R11
+	ADDQ            $+32, CX
+	ADDQ            $+4, SI
+	ADDQ            $+4, DI
+	SUBQ            $0x01, AX
+	JGE             loop353
+
+rest354:
+	ADDQ $0x01, AX
+	JZ   done356
+
+one355:
+	PREFETCHT0      (R12)
+	PREFETCHT0      64(R12)
+	PREFETCHT0      128(R12)
+	PREFETCHT0      192(R12)
+	PREFETCHT0      256(R12)
+	PREFETCHT0      320(R12)
+	ADDQ            $+352, R12
+	VBROADCASTI64X4 (CX), Z7
+	VBROADCASTI32X4 6(DX), Z8
+	VBROADCASTI32X4 6(R9), K1, Z8
+	VPSRLVW         Z3, Z8, Z8
+	VPANDD          Z2, Z8, Z8
+	VPBROADCASTD    2(DX), Z9
+	VPBROADCASTD    2(R9), K1, Z9
+	VPSHUFB         Z6, Z9, Z9
+	VPTESTMB        Z5, Z9, K2
+	VPADDB          Z4, Z8, K2, Z8
+	VMOVAPS         Z1, Z9
+	VPDPBUSD        Z7, Z8, Z9
+	VBROADCASTI32X4 6(DX)(BX*1), Z8
+	VBROADCASTI32X4 6(R9)(BX*1), K1, Z8
+	VPSRLVW         Z3, Z8, Z8
+	VPANDD          Z2, Z8, Z8
+	VPBROADCASTD    2(DX)(BX*1), Z11
+	VPBROADCASTD    2(R9)(BX*1), K1, Z11
+	VPSHUFB         Z6, Z11, Z11
+	VPTESTMB        Z5, Z11, K2
+	VPADDB          Z4, Z8, K2, Z8
+	VMOVAPS         Z1, Z11
+	VPDPBUSD        Z7, Z8, Z11
+	VBROADCASTI32X4 6(DX)(BX*2), Z8
+	VBROADCASTI32X4 6(R9)(BX*2), K1, Z8
+	VPSRLVW         Z3, Z8, Z8
+	VPANDD          Z2, Z8, Z8
+	VPBROADCASTD    2(DX)(BX*2), Z12
+	VPBROADCASTD    2(R9)(BX*2), K1, Z12
+	VPSHUFB         Z6, Z12, Z12
+	VPTESTMB        Z5, Z12, K2
+	VPADDB          Z4, Z8, K2, Z8
+	VMOVAPS         Z1, Z12
+	VPDPBUSD        Z7, Z8, Z12
+	VBROADCASTI32X4 6(DX)(R8*1), Z8
+	VBROADCASTI32X4 6(R9)(R8*1), K1, Z8
+	VPSRLVW         Z3, Z8, Z8
+	VPANDD          Z2, Z8, Z8
+	VPBROADCASTD    2(DX)(R8*1), Z13
+	VPBROADCASTD    2(R9)(R8*1), K1, Z13
+	VPSHUFB         Z6, Z13, Z13
+	VPTESTMB        Z5, Z13, K2
+	VPADDB          Z4, Z8, K2, Z8
+	VMOVAPS         Z1, Z13
+	VPDPBUSD        Z7, Z8, Z13
+	VPUNPCKLDQ      Z11, Z9, Z8
+	VPUNPCKHDQ      Z11, Z9, Z9
+	VPADDD          Z8, Z9, Z9
+	VPUNPCKLDQ      Z13, Z12, Z8
+	VPUNPCKHDQ      Z13, Z12, Z11
+	VPADDD          Z8, Z11, Z11
+	VPUNPCKLQDQ     Z11, Z9, Z8
+	VPUNPCKHQDQ     Z11, Z9, Z9
+	VPADDD          Z8, Z9, Z9
+	VBROADCASTI32X4 6(R10), Z8
+	VBROADCASTI32X4 6(R11), K1, Z8
+	VPSRLVW         Z3, Z8, Z8
+	VPANDD          Z2, Z8, Z8
+	VPBROADCASTD    2(R10), Z11
+	VPBROADCASTD    2(R11), K1, Z11
+	VPSHUFB         Z6, Z11, Z11
+	VPTESTMB        Z5, Z11, K2
+	VPADDB          Z4, Z8, K2, Z8
+	VMOVAPS         Z1, Z11
+	VPDPBUSD        Z7, Z8, Z11
+	VBROADCASTI32X4 6(R10)(BX*1), Z8
+	VBROADCASTI32X4 6(R11)(BX*1), K1, Z8
+	VPSRLVW         Z3, Z8, Z8
+	VPANDD          Z2, Z8, Z8
+	VPBROADCASTD    2(R10)(BX*1), Z12
+	VPBROADCASTD    2(R11)(BX*1), K1, Z12
+	VPSHUFB         Z6, Z12, Z12
+	VPTESTMB        Z5, Z12, K2
+	VPADDB          Z4, Z8, K2, Z8
+	VMOVAPS         Z1, Z12
+	VPDPBUSD        Z7, Z8, Z12
+	VBROADCASTI32X4 6(R10)(BX*2), Z8
+	VBROADCASTI32X4 6(R11)(BX*2), K1, Z8
+	VPSRLVW         Z3, Z8, Z8
+	VPANDD          Z2, Z8, Z8
+	VPBROADCASTD    2(R10)(BX*2), Z13
+	VPBROADCASTD    2(R11)(BX*2), K1, Z13
+	VPSHUFB         Z6, Z13, Z13
+	VPTESTMB        Z5, Z13, K2
+	VPADDB          Z4, Z8, K2, Z8
+	VMOVAPS         Z1, Z13
+	VPDPBUSD        Z7, Z8, Z13
+	VBROADCASTI32X4 6(R10)(R8*1), Z8
+	VBROADCASTI32X4 6(R11)(R8*1), K1, Z8
+	VPSRLVW         Z3, Z8, Z8
+	VPANDD          Z2, Z8, Z8
+	VPBROADCASTD    2(R10)(R8*1), Z14
+	VPBROADCASTD    2(R11)(R8*1), K1, Z14
+	VPSHUFB         Z6, Z14, Z14
+	VPTESTMB        Z5, Z14, K2
+	VPADDB          Z4, Z8, K2, Z8
+	VMOVAPS         Z1, Z14
+	VPDPBUSD        Z7, Z8, Z14
+	VPUNPCKLDQ      Z12, Z11, Z7
+	VPUNPCKHDQ      Z12, Z11, Z8
+	VPADDD          Z7, Z8, Z8
+	VPUNPCKLDQ      Z14, Z13, Z7
+	VPUNPCKHDQ      Z14, Z13, Z11
+	VPADDD          Z7, Z11, Z11
+	VPUNPCKLQDQ     Z11, Z8, Z7
+	VPUNPCKHQDQ     Z11, Z8, Z8
+	VPADDD          Z7, Z8, Z8
+	VSHUFI32X4      $0x88, Z8, Z9, Z7
+	VSHUFI32X4      $0xdd, Z8, Z9, Z8
+	VPADDD          Z8, Z7, Z7
+	VPINSRW         $0x00, (DX), X1, X10
+	VPINSRW         $0x01, (DX)(BX*1), X10, X10
+	VPINSRW         $0x02, (DX)(BX*2), X10, X10
+	VPINSRW         $0x03, (DX)(R8*1), X10, X10
+	VPINSRW         $0x04, (R9), X10, X10
+	VPINSRW         $0x05, (R9)(BX*1), X10, X10
+	VPINSRW         $0x06, (R9)(BX*2), X10, X10
+	VPINSRW         $0x07, (R9)(R8*1), X10, X10
+	VPINSRW         $0x00, (R10), X1, X8
+	VPINSRW         $0x01, (R10)(BX*1), X8, X8
+	VPINSRW         $0x02, (R10)(BX*2), X8, X8
+	VPINSRW         $0x03, (R10)(R8*1), X8, X8
+	VPINSRW         $0x04, (R11), X8, X8
+	VPINSRW         $0x05, (R11)(BX*1), X8, X8
+	VPINSRW         $0x06, (R11)(BX*2), X8, X8
+	VPINSRW         $0x07, (R11)(R8*1), X8, X8
+	VINSERTI32X4    $0x01, X8, Y10, Y8
+	VCVTPH2PS       Y8, Z8
+	VPSUBD.BCST     (DI), Z7, Z7
+	VCVTDQ2PS       Z7, Z7
+	VMULPS.BCST     (SI), Z7, Z7
+	VFMADD231PS     Z8, Z7, Z0
+	ADDQ            $+22, DX
+	ADDQ            $+22, R9
+	ADDQ            $+22, R10
+	ADDQ            $+22, R11
+	ADDQ            $+32, CX
+	ADDQ            $+4, SI
+	ADDQ            $+4, DI
+	DECQ            AX
+	JNZ             one355
+
+done356:
+	MOVQ    c+32(FP), AX
+	VMOVUPS Z0, (AX)
+	VZEROUPPER
+	RET
+
+DATA c10101010AVX512<>+0(SB)/4, $0x10101010
+DATA c10101010AVX512<>+4(SB)/4, $0x10101010
+DATA c10101010AVX512<>+8(SB)/4, $0x10101010
+DATA c10101010AVX512<>+12(SB)/4, $0x10101010
+DATA c10101010AVX512<>+16(SB)/4, $0x10101010
+DATA c10101010AVX512<>+20(SB)/4, $0x10101010
+DATA c10101010AVX512<>+24(SB)/4, $0x10101010
+DATA c10101010AVX512<>+28(SB)/4, $0x10101010
+DATA c10101010AVX512<>+32(SB)/4, $0x10101010
+DATA c10101010AVX512<>+36(SB)/4, $0x10101010
+DATA c10101010AVX512<>+40(SB)/4, $0x10101010
+DATA c10101010AVX512<>+44(SB)/4, $0x10101010
+DATA c10101010AVX512<>+48(SB)/4, $0x10101010
+DATA c10101010AVX512<>+52(SB)/4, $0x10101010
+DATA c10101010AVX512<>+56(SB)/4, $0x10101010
+DATA c10101010AVX512<>+60(SB)/4, $0x10101010
+GLOBL c10101010AVX512<>(SB), RODATA|NOPTR, $64
+
+DATA bitsAVX512<>+0(SB)/1, $0x01
+DATA bitsAVX512<>+1(SB)/1, $0x02
+DATA bitsAVX512<>+2(SB)/1, $0x04
+DATA bitsAVX512<>+3(SB)/1, $0x08
+DATA bitsAVX512<>+4(SB)/1, $0x10
+DATA bitsAVX512<>+5(SB)/1, $0x20
+DATA bitsAVX512<>+6(SB)/1, $0x40
+DATA bitsAVX512<>+7(SB)/1, $0x80
+DATA bitsAVX512<>+8(SB)/1, $0x01
+DATA bitsAVX512<>+9(SB)/1, $0x02
+DATA bitsAVX512<>+10(SB)/1, $0x04
+DATA bitsAVX512<>+11(SB)/1, $0x08
+DATA bitsAVX512<>+12(SB)/1, $0x10
+DATA bitsAVX512<>+13(SB)/1, $0x20
+DATA bitsAVX512<>+14(SB)/1, $0x40
+DATA bitsAVX512<>+15(SB)/1, $0x80
+DATA bitsAVX512<>+16(SB)/1, $0x01
+DATA bitsAVX512<>+17(SB)/1, $0x02
+DATA bitsAVX512<>+18(SB)/1, $0x04
+DATA bitsAVX512<>+19(SB)/1, $0x08
+DATA bitsAVX512<>+20(SB)/1, $0x10
+DATA bitsAVX512<>+21(SB)/1, $0x20
+DATA bitsAVX512<>+22(SB)/1, $0x40
+DATA bitsAVX512<>+23(SB)/1, $0x80
+DATA bitsAVX512<>+24(SB)/1, $0x01
+DATA bitsAVX512<>+25(SB)/1, $0x02
+DATA bitsAVX512<>+26(SB)/1, $0x04
+DATA bitsAVX512<>+27(SB)/1, $0x08
+DATA bitsAVX512<>+28(SB)/1, $0x10
+DATA bitsAVX512<>+29(SB)/1, $0x20
+DATA bitsAVX512<>+30(SB)/1, $0x40
+DATA bitsAVX512<>+31(SB)/1, $0x80
+DATA bitsAVX512<>+32(SB)/1, $0x01
+DATA bitsAVX512<>+33(SB)/1, $0x02
+DATA bitsAVX512<>+34(SB)/1, $0x04
+DATA bitsAVX512<>+35(SB)/1, $0x08
+DATA bitsAVX512<>+36(SB)/1, $0x10
+DATA bitsAVX512<>+37(SB)/1, $0x20
+DATA bitsAVX512<>+38(SB)/1, $0x40
+DATA bitsAVX512<>+39(SB)/1, $0x80
+DATA bitsAVX512<>+40(SB)/1, $0x01
+DATA bitsAVX512<>+41(SB)/1, $0x02
+DATA bitsAVX512<>+42(SB)/1, $0x04
+DATA bitsAVX512<>+43(SB)/1, $0x08
+DATA bitsAVX512<>+44(SB)/1, $0x10
+DATA bitsAVX512<>+45(SB)/1, $0x20
+DATA bitsAVX512<>+46(SB)/1, $0x40
+DATA bitsAVX512<>+47(SB)/1, $0x80
+DATA bitsAVX512<>+48(SB)/1, $0x01
+DATA bitsAVX512<>+49(SB)/1, $0x02
+DATA bitsAVX512<>+50(SB)/1, $0x04
+DATA bitsAVX512<>+51(SB)/1, $0x08
+DATA bitsAVX512<>+52(SB)/1, $0x10
+DATA bitsAVX512<>+53(SB)/1, $0x20
+DATA bitsAVX512<>+54(SB)/1, $0x40
+DATA bitsAVX512<>+55(SB)/1, $0x80
+DATA bitsAVX512<>+56(SB)/1, $0x01
+DATA bitsAVX512<>+57(SB)/1, $0x02
+DATA bitsAVX512<>+58(SB)/1, $0x04
+DATA bitsAVX512<>+59(SB)/1, $0x08
+DATA bitsAVX512<>+60(SB)/1, $0x10
+DATA bitsAVX512<>+61(SB)/1, $0x20
+DATA bitsAVX512<>+62(SB)/1, $0x40
+DATA bitsAVX512<>+63(SB)/1, $0x80
+GLOBL bitsAVX512<>(SB), RODATA|NOPTR, $64
+
+DATA picksAVX512<>+0(SB)/1, $0x00
+DATA picksAVX512<>+1(SB)/1, $0x00
+DATA picksAVX512<>+2(SB)/1, $0x00
+DATA picksAVX512<>+3(SB)/1, $0x00
+DATA picksAVX512<>+4(SB)/1, $0x00
+DATA picksAVX512<>+5(SB)/1, $0x00
+DATA picksAVX512<>+6(SB)/1, $0x00
+DATA picksAVX512<>+7(SB)/1, $0x00
+DATA picksAVX512<>+8(SB)/1, $0x01
+DATA picksAVX512<>+9(SB)/1, $0x01
+DATA picksAVX512<>+10(SB)/1, $0x01
+DATA picksAVX512<>+11(SB)/1, $0x01
+DATA picksAVX512<>+12(SB)/1, $0x01
+DATA picksAVX512<>+13(SB)/1, $0x01
+DATA picksAVX512<>+14(SB)/1, $0x01
+DATA picksAVX512<>+15(SB)/1, $0x01
+DATA picksAVX512<>+16(SB)/1, $0x02
+DATA picksAVX512<>+17(SB)/1, $0x02
+DATA picksAVX512<>+18(SB)/1, $0x02
+DATA picksAVX512<>+19(SB)/1, $0x02
+DATA picksAVX512<>+20(SB)/1, $0x02
+DATA picksAVX512<>+21(SB)/1, $0x02
+DATA picksAVX512<>+22(SB)/1, $0x02
+DATA picksAVX512<>+23(SB)/1, $0x02
+DATA picksAVX512<>+24(SB)/1, $0x03
+DATA picksAVX512<>+25(SB)/1, $0x03
+DATA picksAVX512<>+26(SB)/1, $0x03
+DATA picksAVX512<>+27(SB)/1, $0x03
+DATA picksAVX512<>+28(SB)/1, $0x03
+DATA picksAVX512<>+29(SB)/1, $0x03
+DATA picksAVX512<>+30(SB)/1, $0x03
+DATA picksAVX512<>+31(SB)/1, $0x03
+DATA picksAVX512<>+32(SB)/1, $0x00
+DATA picksAVX512<>+33(SB)/1, $0x00
+DATA picksAVX512<>+34(SB)/1, $0x00
+DATA picksAVX512<>+35(SB)/1, $0x00
+DATA picksAVX512<>+36(SB)/1, $0x00
+DATA picksAVX512<>+37(SB)/1, $0x00
+DATA picksAVX512<>+38(SB)/1, $0x00
+DATA picksAVX512<>+39(SB)/1, $0x00
+DATA picksAVX512<>+40(SB)/1, $0x01
+DATA picksAVX512<>+41(SB)/1, $0x01
+DATA picksAVX512<>+42(SB)/1, $0x01
+DATA picksAVX512<>+43(SB)/1, $0x01
+DATA picksAVX512<>+44(SB)/1, $0x01
+DATA picksAVX512<>+45(SB)/1, $0x01
+DATA picksAVX512<>+46(SB)/1, $0x01
+DATA picksAVX512<>+47(SB)/1, $0x01
+DATA picksAVX512<>+48(SB)/1, $0x02
+DATA picksAVX512<>+49(SB)/1, $0x02
+DATA picksAVX512<>+50(SB)/1, $0x02
+DATA picksAVX512<>+51(SB)/1, $0x02
+DATA picksAVX512<>+52(SB)/1, $0x02
+DATA picksAVX512<>+53(SB)/1, $0x02
+DATA picksAVX512<>+54(SB)/1, $0x02
+DATA picksAVX512<>+55(SB)/1, $0x02
+DATA picksAVX512<>+56(SB)/1, $0x03
+DATA picksAVX512<>+57(SB)/1, $0x03
+DATA picksAVX512<>+58(SB)/1, $0x03
+DATA picksAVX512<>+59(SB)/1, $0x03
+DATA picksAVX512<>+60(SB)/1, $0x03
+DATA picksAVX512<>+61(SB)/1, $0x03
+DATA picksAVX512<>+62(SB)/1, $0x03
+DATA picksAVX512<>+63(SB)/1, $0x03
+GLOBL picksAVX512<>(SB), RODATA|NOPTR, $64
+
+// func rowQ5_1AVX512(blocks int, a *int8, b *byte, rs int, c *float32, xs *float32, corr *float32)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
+TEXT ·rowQ5_1AVX512(SB), NOSPLIT, $0-56
+	MOVQ      blocks+0(FP), AX
+	MOVQ      a+8(FP), CX
+	MOVQ      b+16(FP), DX
+	MOVQ      rs+24(FP), BX
+	MOVQ      xs+40(FP), SI
+	MOVQ      corr+48(FP), DI
+	VPXORD    Z0, Z0, Z0
+	VPXORD    Z1, Z1, Z1
+	LEAQ      (BX)(BX*2), R8
+	LEAQ      (DX)(BX*4), R9
+	LEAQ      (R9)(BX*4), R10
+	LEAQ      (R10)(BX*4), R11
+	LEAQ      (R11)(BX*4), R12
+	MOVL      $0x0000ff00, R13
+	KMOVW     R13, K1
+	VMOVDQU32 c0f0f0f0fAVX512<>+0(SB), Z2
+	VMOVDQU32 nibbleAVX512<>+0(SB), Z3
+	VMOVDQU32 c10101010AVX512<>+0(SB), Z4
+	VMOVDQU32 bitsAVX512<>+0(SB), Z5
+	VMOVDQU32 picksAVX512<>+0(SB), Z6
+	SUBQ      $0x01, AX
+	JL        rest358
+
+loop357:
+	PREFETCHT0        (R12)
+	PREFETCHT0        64(R12)
+	PREFETCHT0        128(R12)
+	PREFETCHT0        192(R12)
+	PREFETCHT0        256(R12)
+	PREFETCHT0        320(R12)
+	ADDQ              $+384, R12
+	VBROADCASTI64X4   (CX), Z7
+	VBROADCASTI32X4   8(DX), Z8
+	VBROADCASTI32X4   8(R9), K1, Z8
+	VPSRLVW           Z3, Z8, Z8
+	VPANDD            Z2, Z8, Z8
+	VPBROADCASTD      4(DX), Z9
+	VPBROADCASTD      4(R9), K1, Z9
+	VPSHUFB           Z6, Z9, Z9
+	VPTESTMB          Z5, Z9, K2
+	VPADDB            Z4, Z8, K2, Z8
+	VMOVAPS           Z1, Z9
+	VPDPBUSD          Z7, Z8, Z9
+	VBROADCASTI32X4   8(DX)(BX*1), Z8
+	VBROADCASTI32X4   8(R9)(BX*1), K1, Z8
+	VPSRLVW           Z3, Z8, Z8
+	VPANDD            Z2, Z8, Z8
+	VPBROADCASTD      4(DX)(BX*1), Z11
+	VPBROADCASTD      4(R9)(BX*1), K1, Z11
+	VPSHUFB           Z6, Z11, Z11
+	VPTESTMB          Z5, Z11, K2
+	VPADDB            Z4, Z8, K2, Z8
+	VMOVAPS           Z1, Z11
+	VPDPBUSD          Z7, Z8, Z11
+	VBROADCASTI32X4   8(DX)(BX*2), Z8
+	VBROADCASTI32X4   8(R9)(BX*2), K1, Z8
+	VPSRLVW           Z3, Z8, Z8
+	VPANDD            Z2, Z8, Z8
+	VPBROADCASTD      4(DX)(BX*2), Z12
+	VPBROADCASTD      4(R9)(BX*2), K1, Z12
+	VPSHUFB           Z6, Z12, Z12
+	VPTESTMB          Z5, Z12, K2
+	VPADDB            Z4, Z8, K2, Z8
+	VMOVAPS           Z1, Z12
+	VPDPBUSD          Z7, Z8, Z12
+	VBROADCASTI32X4   8(DX)(R8*1), Z8
+	VBROADCASTI32X4   8(R9)(R8*1), K1, Z8
+	VPSRLVW           Z3, Z8, Z8
+	VPANDD            Z2, Z8, Z8
+	VPBROADCASTD      4(DX)(R8*1), Z13
+	VPBROADCASTD      4(R9)(R8*1), K1, Z13
+	VPSHUFB           Z6, Z13, Z13
+	VPTESTMB          Z5, Z13, K2
+	VPADDB            Z4, Z8, K2, Z8
+	VMOVAPS           Z1, Z13
+	VPDPBUSD          Z7, Z8, Z13
+	VPUNPCKLDQ        Z11, Z9, Z8
+	VPUNPCKHDQ        Z11, Z9, Z9
+	VPADDD            Z8, Z9, Z9
+	VPUNPCKLDQ        Z13, Z12, Z8
+	VPUNPCKHDQ        Z13, Z12, Z11
+	VPADDD            Z8, Z11, Z11
+	VPUNPCKLQDQ       Z11, Z9, Z8
+	VPUNPCKHQDQ       Z11, Z9, Z9
+	VPADDD            Z8, Z9, Z9
+	VBROADCASTI32X4   8(R10), Z8
+	VBROADCASTI32X4   8(R11), K1, Z8
+	VPSRLVW           Z3, Z8, Z8
+	VPANDD            Z2, Z8, Z8
+	VPBROADCASTD      4(R10), Z11
+	VPBROADCASTD      4(R11), K1, Z11
+	VPSHUFB           Z6, Z11, Z11
+	VPTESTMB          Z5, Z11, K2
+	VPADDB            Z4, Z8, K2, Z8
+	VMOVAPS           Z1, Z11
+	VPDPBUSD          Z7, Z8, Z11
+	VBROADCASTI32X4   8(R10)(BX*1), Z8
+	VBROADCASTI32X4   8(R11)(BX*1), K1, Z8
+	VPSRLVW           Z3, Z8, Z8
+	VPANDD            Z2, Z8, Z8
+	VPBROADCASTD      4(R10)(BX*1), Z12
+	VPBROADCASTD      4(R11)(BX*1), K1, Z12
+	VPSHUFB           Z6, Z12, Z12
+	VPTESTMB          Z5, Z12, K2
+	VPADDB            Z4, Z8, K2, Z8
+	VMOVAPS           Z1, Z12
+	VPDPBUSD          Z7, Z8, Z12
+	VBROADCASTI32X4   8(R10)(BX*2), Z8
+	VBROADCASTI32X4   8(R11)(BX*2), K1, Z8
+	VPSRLVW           Z3, Z8, Z8
+	VPANDD            Z2, Z8, Z8
+	VPBROADCASTD      4(R10)(BX*2), Z13
+	VPBROADCASTD      4(R11)(BX*2), K1, Z13
+	VPSHUFB           Z6, Z13, Z13
+	VPTESTMB          Z5, Z13, K2
+	VPADDB            Z4, Z8, K2, Z8
+	VMOVAPS           Z1, Z13
+	VPDPBUSD          Z7, Z8, Z13
+	VBROADCASTI32X4   8(R10)(R8*1), Z8
+	VBROADCASTI32X4   8(R11)(R8*1), K1, Z8
+	VPSRLVW           Z3, Z8, Z8
+	VPANDD            Z2, Z8, Z8
+	VPBROADCASTD      4(R10)(R8*1), Z14
+	VPBROADCASTD      4(R11)(R8*1), K1, Z14
+	VPSHUFB           Z6, Z14, Z14
+	VPTESTMB          Z5, Z14, K2
+	VPADDB            Z4, Z8, K2, Z8
+	VMOVAPS           Z1, Z14
+	VPDPBUSD          Z7, Z8, Z14
+	VPUNPCKLDQ        Z12, Z11, Z7
+	VPUNPCKHDQ        Z12, Z11, Z8
+	VPADDD            Z7, Z8, Z8
+	VPUNPCKLDQ        Z14, Z13, Z7
+	VPUNPCKHDQ        Z14, Z13, Z11
+	VPADDD            Z7, Z11, Z11
+	VPUNPCKLQDQ       Z11, Z8, Z7
+	VPUNPCKHQDQ       Z11, Z8, Z8
+	VPADDD            Z7, Z8, Z8
+	VSHUFI32X4        $0x88, Z8, Z9, Z7
+	VSHUFI32X4        $0xdd, Z8, Z9, Z8
+	VPADDD            Z8, Z7, Z7
+	VPINSRW           $0x00, (DX), X1, X10
+	VPINSRW           $0x01, (DX)(BX*1), X10, X10
+	VPINSRW           $0x02, (DX)(BX*2), X10, X10
+	VPINSRW           $0x03, (DX)(R8*1), X10, X10
+	VPINSRW           $0x04, (R9), X10, X10
+	VPINSRW           $0x05, (R9)(BX*1), X10, X10
+	VPINSRW           $0x06, (R9)(BX*2), X10, X10
+	VPINSRW           $0x07, (R9)(R8*1), X10, X10
+	VPINSRW           $0x00, (R10), X1, X8
+	VPINSRW           $0x01, (R10)(BX*1), X8, X8
+	VPINSRW           $0x02, (R10)(BX*2), X8, X8
+	VPINSRW           $0x03, (R10)(R8*1), X8, X8
+	VPINSRW           $0x04, (R11), X8, X8
+	VPINSRW           $0x05, (R11)(BX*1), X8, X8
+	VPINSRW           $0x06, (R11)(BX*2), X8, X8
+	VPINSRW           $0x07, (R11)(R8*1), X8, X8
+	VINSERTI32X4      $0x01, X8, Y10, Y8
+	VCVTPH2PS         Y8, Z8
+	VPINSRW           $0x00, 2(DX), X1, X10
+	VPINSRW           $0x01, 2(DX)(BX*1), X10, X10
+	VPINSRW           $0x02, 2(DX)(BX*2), X10, X10
+	VPINSRW           $0x03, 2(DX)(R8*1), X10, X10
+	VPINSRW           $0x04, 2(R9), X10, X10
+	VPINSRW           $0x05, 2(R9)(BX*1), X10, X10
+	VPINSRW           $0x06, 2(R9)(BX*2), X10, X10
+	VPINSRW           $0x07, 2(R9)(R8*1), X10, X10
+	VPINSRW           $0x00, 2(R10), X1, X9
+	VPINSRW           $0x01, 2(R10)(BX*1), X9, X9
+	VPINSRW           $0x02, 2(R10)(BX*2), X9, X9
+	VPINSRW           $0x03, 2(R10)(R8*1), X9, X9
+	VPINSRW           $0x04, 2(R11), X9, X9
+	VPINSRW           $0x05, 2(R11)(BX*1), X9, X9
+	VPINSRW           $0x06, 2(R11)(BX*2), X9, X9
+	VPINSRW           $0x07, 2(R11)(R8*1), X9, X9
+	VINSERTI32X4      $0x01, X9, Y10, Y9
+	VCVTPH2PS         Y9, Z9
+	VPXORD            c80000000AVX512<>+0(SB), Z9, Z9
+	VCVTDQ2PS         Z7, Z7
+	VMULPS.BCST       (SI), Z7, Z7
+	VFMADD231PS       Z8, Z7, Z0
+	VFNMADD231PS.BCST (DI), Z9, Z0
+	ADDQ              $+24, DX
+	ADDQ              $+24, R9
+	ADDQ              $+24, R10
+	ADDQ              $+24, R11
+	ADDQ              $+32, CX
+	ADDQ              $+4, SI
+	ADDQ              $+4, DI
+	SUBQ              $0x01, AX
+	JGE               loop357
+
+rest358:
+	ADDQ $0x01, AX
+	JZ   done360
+
+one359:
+	PREFETCHT0        (R12)
+	PREFETCHT0        64(R12)
+	PREFETCHT0        128(R12)
+	PREFETCHT0        192(R12)
+	PREFETCHT0        256(R12)
+	PREFETCHT0        320(R12)
+	ADDQ              $+384, R12
+	VBROADCASTI64X4   (CX), Z7
+	VBROADCASTI32X4   8(DX), Z8
+	VBROADCASTI32X4   8(R9), K1, Z8
+	VPSRLVW           Z3, Z8, Z8
+	VPANDD            Z2, Z8, Z8
+	VPBROADCASTD      4(DX), Z9
+	VPBROADCASTD      4(R9), K1, Z9
+	VPSHUFB           Z6, Z9, Z9
+	VPTESTMB          Z5, Z9, K2
+	VPADDB            Z4, Z8, K2, Z8
+	VMOVAPS           Z1, Z9
+	VPDPBUSD          Z7, Z8, Z9
+	VBROADCASTI32X4   8(DX)(BX*1), Z8
+	VBROADCASTI32X4   8(R9)(BX*1), K1, Z8
+	VPSRLVW           Z3, Z8, Z8
+	VPANDD            Z2, Z8, Z8
+	VPBROADCASTD      4(DX)(BX*1), Z11
+	VPBROADCASTD      4(R9)(BX*1), K1, Z11
+	VPSHUFB           Z6, Z11, Z11
+	VPTESTMB          Z5, Z11, K2
+	VPADDB            Z4, Z8, K2, Z8
+	VMOVAPS           Z1, Z11
+	VPDPBUSD          Z7, Z8, Z11
+	VBROADCASTI32X4   8(DX)(BX*2), Z8
+	VBROADCASTI32X4   8(R9)(BX*2), K1, Z8
+	VPSRLVW           Z3, Z8, Z8
+	VPANDD            Z2, Z8, Z8
+	VPBROADCASTD      4(DX)(BX*2), Z12
+	VPBROADCASTD      4(R9)(BX*2), K1, Z12
+	VPSHUFB           Z6, Z12, Z12
+	VPTESTMB          Z5, Z12, K2
+	VPADDB            Z4, Z8, K2, Z8
+	VMOVAPS           Z1, Z12
+	VPDPBUSD          Z7, Z8, Z12
+	VBROADCASTI32X4   8(DX)(R8*1), Z8
+	VBROADCASTI32X4   8(R9)(R8*1), K1, Z8
+	VPSRLVW           Z3, Z8, Z8
+	VPANDD            Z2, Z8, Z8
+	VPBROADCASTD      4(DX)(R8*1), Z13
+	VPBROADCASTD      4(R9)(R8*1), K1, Z13
+	VPSHUFB           Z6, Z13, Z13
+	VPTESTMB          Z5, Z13, K2
+	VPADDB            Z4, Z8, K2, Z8
+	VMOVAPS           Z1, Z13
+	VPDPBUSD          Z7, Z8, Z13
+	VPUNPCKLDQ        Z11, Z9, Z8
+	VPUNPCKHDQ        Z11, Z9, Z9
+	VPADDD            Z8, Z9, Z9
+	VPUNPCKLDQ        Z13, Z12, Z8
+	VPUNPCKHDQ        Z13, Z12, Z11
+	VPADDD            Z8, Z11, Z11
+	VPUNPCKLQDQ       Z11, Z9, Z8
+	VPUNPCKHQDQ       Z11, Z9, Z9
+	VPADDD            Z8, Z9, Z9
+	VBROADCASTI32X4   8(R10), Z8
+	VBROADCASTI32X4   8(R11), K1, Z8
+	VPSRLVW           Z3, Z8, Z8
+	VPANDD            Z2, Z8, Z8
+	VPBROADCASTD      4(R10), Z11
+	VPBROADCASTD      4(R11), K1, Z11
+	VPSHUFB           Z6, Z11, Z11
+	VPTESTMB          Z5, Z11, K2
+	VPADDB            Z4, Z8, K2, Z8
+	VMOVAPS           Z1, Z11
+	VPDPBUSD          Z7, Z8, Z11
+	VBROADCASTI32X4   8(R10)(BX*1), Z8
+	VBROADCASTI32X4   8(R11)(BX*1), K1, Z8
+	VPSRLVW           Z3, Z8, Z8
+	VPANDD            Z2, Z8, Z8
+	VPBROADCASTD      4(R10)(BX*1), Z12
+	VPBROADCASTD      4(R11)(BX*1), K1, Z12
+	VPSHUFB           Z6, Z12, Z12
+	VPTESTMB          Z5, Z12, K2
+	VPADDB            Z4, Z8, K2, Z8
+	VMOVAPS           Z1, Z12
+	VPDPBUSD          Z7, Z8, Z12
+	VBROADCASTI32X4   8(R10)(BX*2), Z8
+	VBROADCASTI32X4   8(R11)(BX*2), K1, Z8
+	VPSRLVW           Z3, Z8, Z8
+	VPANDD            Z2, Z8, Z8
+	VPBROADCASTD      4(R10)(BX*2), Z13
+	VPBROADCASTD      4(R11)(BX*2), K1, Z13
+	VPSHUFB           Z6, Z13, Z13
+	VPTESTMB          Z5, Z13, K2
+	VPADDB            Z4, Z8, K2, Z8
+	VMOVAPS           Z1, Z13
+	VPDPBUSD          Z7, Z8, Z13
+	VBROADCASTI32X4   8(R10)(R8*1), Z8
+	VBROADCASTI32X4   8(R11)(R8*1), K1, Z8
+	VPSRLVW           Z3, Z8, Z8
+	VPANDD            Z2, Z8, Z8
+	VPBROADCASTD      4(R10)(R8*1), Z14
+	VPBROADCASTD      4(R11)(R8*1), K1, Z14
+	VPSHUFB           Z6, Z14, Z14
+	VPTESTMB          Z5, Z14, K2
+	VPADDB            Z4, Z8, K2, Z8
+	VMOVAPS           Z1, Z14
+	VPDPBUSD          Z7, Z8, Z14
+	VPUNPCKLDQ        Z12, Z11, Z7
+	VPUNPCKHDQ        Z12, Z11, Z8
+	VPADDD            Z7, Z8, Z8
+	VPUNPCKLDQ        Z14, Z13, Z7
+	VPUNPCKHDQ        Z14, Z13, Z11
+	VPADDD            Z7, Z11, Z11
+	VPUNPCKLQDQ       Z11, Z8, Z7
+	VPUNPCKHQDQ       Z11, Z8, Z8
+	VPADDD            Z7, Z8, Z8
+	VSHUFI32X4        $0x88, Z8, Z9, Z7
+	VSHUFI32X4        $0xdd, Z8, Z9, Z8
+	VPADDD            Z8, Z7, Z7
+	VPINSRW           $0x00, (DX), X1, X10
+	VPINSRW           $0x01, (DX)(BX*1), X10, X10
+	VPINSRW           $0x02, (DX)(BX*2), X10, X10
+	VPINSRW           $0x03, (DX)(R8*1), X10, X10
+	VPINSRW           $0x04, (R9), X10, X10
+	VPINSRW           $0x05, (R9)(BX*1), X10, X10
+	VPINSRW           $0x06, (R9)(BX*2), X10, X10
+	VPINSRW           $0x07, (R9)(R8*1), X10, X10
+	VPINSRW           $0x00, (R10), X1, X8
+	VPINSRW           $0x01, (R10)(BX*1), X8, X8
+	VPINSRW           $0x02, (R10)(BX*2), X8, X8
+	VPINSRW           $0x03, (R10)(R8*1), X8, X8
+	VPINSRW           $0x04, (R11), X8, X8
+	VPINSRW           $0x05, (R11)(BX*1), X8, X8
+	VPINSRW           $0x06, (R11)(BX*2), X8, X8
+	VPINSRW           $0x07, (R11)(R8*1), X8, X8
+	VINSERTI32X4      $0x01, X8, Y10, Y8
+	VCVTPH2PS         Y8, Z8
+	VPINSRW           $0x00, 2(DX), X1, X10
+	VPINSRW           $0x01, 2(DX)(BX*1), X10, X10
+	VPINSRW           $0x02, 2(DX)(BX*2), X10, X10
+	VPINSRW           $0x03, 2(DX)(R8*1), X10, X10
+	VPINSRW           $0x04, 2(R9), X10, X10
+	VPINSRW           $0x05, 2(R9)(BX*1), X10, X10
+	VPINSRW           $0x06, 2(R9)(BX*2), X10, X10
+	VPINSRW           $0x07, 2(R9)(R8*1), X10, X10
+	VPINSRW           $0x00, 2(R10), X1, X9
+	VPINSRW           $0x01, 2(R10)(BX*1), X9, X9
+	VPINSRW           $0x02, 2(R10)(BX*2), X9, X9
+	VPINSRW           $0x03, 2(R10)(R8*1), X9, X9
+	VPINSRW           $0x04, 2(R11), X9, X9
+	VPINSRW           $0x05, 2(R11)(BX*1), X9, X9
+	VPINSRW           $0x06, 2(R11)(BX*2), X9, X9
+	VPINSRW           $0x07, 2(R11)(R8*1), X9, X9
+	VINSERTI32X4      $0x01, X9, Y10, Y9
+	VCVTPH2PS         Y9, Z9
+	VPXORD            c80000000AVX512<>+0(SB), Z9, Z9
+	VCVTDQ2PS         Z7, Z7
+	VMULPS.BCST       (SI), Z7, Z7
+	VFMADD231PS       Z8, Z7, Z0
+	VFNMADD231PS.BCST (DI), Z9, Z0
+	ADDQ              $+24, DX
+	ADDQ              $+24, R9
+	ADDQ              $+24, R10
+	ADDQ              $+24, R11
+	ADDQ              $+32, CX
+	ADDQ              $+4, SI
+	ADDQ              $+4, DI
+	DECQ              AX
+	JNZ               one359
+
+done360:
+	MOVQ    c+32(FP), AX
+	VMOVUPS Z0, (AX)
+	VZEROUPPER
+	RET
+
+// func rowQ8_0AVX512(blocks int, a *int8, b *byte, rs int, c *float32, xs *float32, corr *float32)
+// Requires: AVX, AVX512F, AVX512VL, MMX+
+TEXT ·rowQ8_0AVX512(SB), NOSPLIT, $0-56
+	MOVQ      blocks+0(FP), AX
+	MOVQ      a+8(FP), CX
+	MOVQ      b+16(FP), DX
+	MOVQ      rs+24(FP), BX
+	MOVQ      xs+40(FP), SI
+	MOVQ      corr+48(FP), DI
+	VPXORD    Z0, Z0, Z0
+	VPXORD    Z1, Z1, Z1
+	LEAQ      (BX)(BX*2), R8
+	LEAQ      (DX)(BX*4), R9
+	LEAQ      (R9)(BX*4), R10
+	LEAQ      (R10)(BX*4), R11
+	LEAQ      (R11)(BX*4), R12
+	MOVL      $0x0000ff00, R13
+	KMOVW     R13, K1
+	VMOVDQU32 c80808080AVX512<>+0(SB), Z2
+	SUBQ      $0x01, AX
+	JL        rest362
+
+loop361:
+	PREFETCHT0      (R12)
+	PREFETCHT0      64(R12)
+	PREFETCHT0      128(R12)
+	PREFETCHT0      192(R12)
+	PREFETCHT0      256(R12)
+	PREFETCHT0      320(R12)
+	PREFETCHT0      384(R12)
+	PREFETCHT0      448(R12)
+	PREFETCHT0      512(R12)
+	ADDQ            $+544, R12
+	VBROADCASTI64X4 (CX), Z3
+	VMOVDQU32       2(DX), Y4
+	VINSERTI64X4    $0x01, 2(R9), Z4, Z5
+	VPXORD          Z2, Z5, Z5
+	VMOVAPS         Z1, Z6
+	VPDPBUSD        Z3, Z5, Z6
+	VMOVDQU32       2(DX)(BX*1), Y4
+	VINSERTI64X4    $0x01, 2(R9)(BX*1), Z4, Z5
+	VPXORD          Z2, Z5, Z5
+	VMOVAPS         Z1, Z8
+	VPDPBUSD        Z3, Z5, Z8
+	VMOVDQU32       2(DX)(BX*2), Y4
+	VINSERTI64X4    $0x01, 2(R9)(BX*2), Z4, Z5
+	VPXORD          Z2, Z5, Z5
+	VMOVAPS         Z1, Z9
+	VPDPBUSD        Z3, Z5, Z9
+	VMOVDQU32       2(DX)(R8*1), Y4
+	VINSERTI64X4    $0x01, 2(R9)(R8*1), Z4, Z5
+	VPXORD          Z2, Z5, Z5
+	VMOVAPS         Z1, Z10
+	VPDPBUSD        Z3, Z5, Z10
+	VPUNPCKLDQ      Z8, Z6, Z5
+	VPUNPCKHDQ      Z8, Z6, Z6
+	VPADDD          Z5, Z6, Z6
+	VPUNPCKLDQ      Z10, Z9, Z5
+	VPUNPCKHDQ      Z10, Z9, Z8
+	VPADDD          Z5, Z8, Z8
+	VPUNPCKLQDQ     Z8, Z6, Z5
+	VPUNPCKHQDQ     Z8, Z6, Z6
+	VPADDD          Z5, Z6, Z6
+	VMOVDQU32       2(R10), Y4
+	VINSERTI64X4    $0x01, 2(R11), Z4, Z5
+	VPXORD          Z2, Z5, Z5
+	VMOVAPS         Z1, Z8
+	VPDPBUSD        Z3, Z5, Z8
+	VMOVDQU32       2(R10)(BX*1), Y4
+	VINSERTI64X4    $0x01, 2(R11)(BX*1), Z4, Z5
+	VPXORD          Z2, Z5, Z5
+	VMOVAPS         Z1, Z9
+	VPDPBUSD        Z3, Z5, Z9
+	VMOVDQU32       2(R10)(BX*2), Y4
+	VINSERTI64X4    $0x01, 2(R11)(BX*2), Z4, Z5
+	VPXORD          Z2, Z5, Z5
+	VMOVAPS         Z1, Z10
+	VPDPBUSD        Z3, Z5, Z10
+	VMOVDQU32       2(R10)(R8*1), Y4
+	VINSERTI64X4    $0x01, 2(R11)(R8*1), Z4, Z5
+	VPXORD          Z2, Z5, Z5
+	VMOVAPS         Z1, Z11
+	VPDPBUSD        Z3, Z5, Z11
+	VPUNPCKLDQ      Z9, Z8, Z3
+	VPUNPCKHDQ      Z9, Z8, Z5
+	VPADDD          Z3, Z5, Z5
+	VPUNPCKLDQ      Z11, Z10, Z3
+	VPUNPCKHDQ      Z11, Z10, Z8
+	VPADDD          Z3, Z8, Z8
+	VPUNPCKLQDQ     Z8, Z5, Z3
+	VPUNPCKHQDQ     Z8, Z5, Z5
+	VPADDD          Z3, Z5, Z5
+	VSHUFI32X4      $0x88, Z5, Z6, Z3
+	VSHUFI32X4      $0xdd, Z5, Z6, Z5
+	VPADDD          Z5, Z3, Z3
+	VPINSRW         $0x00, (DX), X1, X7
+	VPINSRW         $0x01, (DX)(BX*1), X7, X7
+	VPINSRW         $0x02, (DX)(BX*2), X7, X7
+	VPINSRW         $0x03, (DX)(R8*1), X7, X7
+	VPINSRW         $0x04, (R9), X7, X7
+	VPINSRW         $0x05, (R9)(BX*1), X7, X7
+	VPINSRW         $0x06, (R9)(BX*2), X7, X7
+	VPINSRW         $0x07, (R9)(R8*1), X7, X7
+	VPINSRW         $0x00, (R10), X1, X4
+	VPINSRW         $0x01, (R10)(BX*1), X4, X4
+	VPINSRW         $0x02, (R10)(BX*2), X4, X4
+	VPINSRW         $0x03, (R10)(R8*1), X4, X4
+	VPINSRW         $0x04, (R11), X4, X4
+	VPINSRW         $0x05, (R11)(BX*1), X4, X4
+	VPINSRW         $0x06, (R11)(BX*2), X4, X4
+	VPINSRW         $0x07, (R11)(R8*1), X4, X4
+	VINSERTI32X4    $0x01, X4, Y7, Y4
+	VCVTPH2PS       Y4, Z5
+	VPSUBD.BCST     (DI), Z3, Z3
+	VCVTDQ2PS       Z3, Z3
+	VMULPS.BCST     (SI), Z3, Z3
+	VFMADD231PS     Z5, Z3, Z0
+	ADDQ            $+34, DX
+	ADDQ            $+34, R9
+	ADDQ            $+34, R10
+	ADDQ            $+34, R11
+	ADDQ            $+32, CX
+	ADDQ            $+4, SI
+	ADDQ            $+4, DI
+	SUBQ            $0x01, AX
+	JGE             loop361
+
+rest362:
+	ADDQ $0x01, AX
+	JZ   done364
+
+one363:
+	PREFETCHT0      (R12)
+	PREFETCHT0      64(R12)
+	PREFETCHT0      128(R12)
+	PREFETCHT0      192(R12)
+	PREFETCHT0      256(R12)
+	PREFETCHT0      320(R12)
+	PREFETCHT0      384(R12)
+	PREFETCHT0      448(R12)
+	PREFETCHT0      512(R12)
+	ADDQ            $+544, R12
+	VBROADCASTI64X4 (CX), Z3
+	VMOVDQU32       2(DX), Y4
+	VINSERTI64X4    $0x01, 2(R9), Z4, Z5
+	VPXORD          Z2, Z5, Z5
+	VMOVAPS         Z1, Z6
+	VPDPBUSD        Z3, Z5, Z6
+	VMOVDQU32       2(DX)(BX*1), Y4
+	VINSERTI64X4    $0x01, 2(R9)(BX*1), Z4, Z5
+	VPXORD          Z2, Z5, Z5
+	VMOVAPS         Z1, Z8
+	VPDPBUSD        Z3, Z5, Z8
+	VMOVDQU32       2(DX)(BX*2), Y4
+	VINSERTI64X4    $0x01, 2(R9)(BX*2), Z4, Z5
+	VPXORD          Z2, Z5, Z5
+	VMOVAPS         Z1, Z9
+	VPDPBUSD        Z3, Z5, Z9
+	VMOVDQU32       2(DX)(R8*1), Y4
+	VINSERTI64X4    $0x01, 2(R9)(R8*1), Z4, Z5
+	VPXORD          Z2, Z5, Z5
+	VMOVAPS         Z1, Z10
+	VPDPBUSD        Z3, Z5, Z10
+	VPUNPCKLDQ      Z8, Z6, Z5
+	VPUNPCKHDQ      Z8, Z6, Z6
+	VPADDD          Z5, Z6, Z6
+	VPUNPCKLDQ      Z10, Z9, Z5
+	VPUNPCKHDQ      Z10, Z9, Z8
+	VPADDD          Z5, Z8, Z8
+	VPUNPCKLQDQ     Z8, Z6, Z5
+	VPUNPCKHQDQ     Z8, Z6, Z6
+	VPADDD          Z5, Z6, Z6
+	VMOVDQU32       2(R10), Y4
+	VINSERTI64X4    $0x01, 2(R11), Z4, Z5
+	VPXORD          Z2, Z5, Z5
+	VMOVAPS         Z1, Z8
+	VPDPBUSD        Z3, Z5, Z8
+	VMOVDQU32       2(R10)(BX*1), Y4
+	VINSERTI64X4    $0x01, 2(R11)(BX*1), Z4, Z5
+	VPXORD          Z2, Z5, Z5
+	VMOVAPS         Z1, Z9
+	VPDPBUSD        Z3, Z5, Z9
+	VMOVDQU32       2(R10)(BX*2), Y4
+	VINSERTI64X4    $0x01, 2(R11)(BX*2), Z4, Z5
+	VPXORD          Z2, Z5, Z5
+	VMOVAPS         Z1, Z10
+	VPDPBUSD        Z3, Z5, Z10
+	VMOVDQU32       2(R10)(R8*1), Y4
+	VINSERTI64X4    $0x01, 2(R11)(R8*1), Z4, Z5
+	VPXORD          Z2, Z5, Z5
+	VMOVAPS         Z1, Z11
+	VPDPBUSD        Z3, Z5, Z11
+	VPUNPCKLDQ      Z9, Z8, Z3
+	VPUNPCKHDQ      Z9, Z8, Z5
+	VPADDD          Z3, Z5, Z5
+	VPUNPCKLDQ      Z11, Z10, Z3
+	VPUNPCKHDQ      Z11, Z10, Z8
+	VPADDD          Z3, Z8, Z8
+	VPUNPCKLQDQ     Z8, Z5, Z3
+	VPUNPCKHQDQ     Z8, Z5, Z5
+	VPADDD          Z3, Z5, Z5
+	VSHUFI32X4      $0x88, Z5, Z6, Z3
+	VSHUFI32X4      $0xdd, Z5, Z6, Z5
+	VPADDD          Z5, Z3, Z3
+	VPINSRW         $0x00, (DX), X1, X7
+	VPINSRW         $0x01, (DX)(BX*1), X7, X7
+	VPINSRW         $0x02, (DX)(BX*2), X7, X7
+	VPINSRW         $0x03, (DX)(R8*1), X7, X7
+	VPINSRW         $0x04, (R9), X7, X7
+	VPINSRW         $0x05, (R9)(BX*1), X7, X7
+	VPINSRW         $0x06, (R9)(BX*2), X7, X7
+	VPINSRW         $0x07, (R9)(R8*1), X7, X7
+	VPINSRW         $0x00, (R10), X1, X4
+	VPINSRW         $0x01, (R10)(BX*1), X4, X4
+	VPINSRW         $0x02, (R10)(BX*2), X4, X4
+	VPINSRW         $0x03, (R10)(R8*1), X4, X4
+	VPINSRW         $0x04, (R11), X4, X4
+	VPINSRW         $0x05, (R11)(BX*1), X4, X4
+	VPINSRW         $0x06, (R11)(BX*2), X4, X4
+	VPINSRW         $0x07, (R11)(R8*1), X4, X4
+	VINSERTI32X4    $0x01, X4, Y7, Y4
+	VCVTPH2PS       Y4, Z5
+	VPSUBD.BCST     (DI), Z3, Z3
+	VCVTDQ2PS       Z3, Z3
+	VMULPS.BCST     (SI), Z3, Z3
+	VFMADD231PS     Z5, Z3, Z0
+	ADDQ            $+34, DX
+	ADDQ            $+34, R9
+	ADDQ            $+34, R10
+	ADDQ            $+34, R11
+	ADDQ            $+32, CX
+	ADDQ            $+4, SI
+	ADDQ            $+4, DI
+	DECQ            AX
+	JNZ             one363
+
+done364:
+	MOVQ    c+32(FP), AX
+	VMOVUPS Z0, (AX)
+	VZEROUPPER
+	RET
+
+DATA c80808080AVX512<>+0(SB)/4, $0x80808080
+DATA c80808080AVX512<>+4(SB)/4, $0x80808080
+DATA c80808080AVX512<>+8(SB)/4, $0x80808080
+DATA c80808080AVX512<>+12(SB)/4, $0x80808080
+DATA c80808080AVX512<>+16(SB)/4, $0x80808080
+DATA c80808080AVX512<>+20(SB)/4, $0x80808080
+DATA c80808080AVX512<>+24(SB)/4, $0x80808080
+DATA c80808080AVX512<>+28(SB)/4, $0x80808080
+DATA c80808080AVX512<>+32(SB)/4, $0x80808080
+DATA c80808080AVX512<>+36(SB)/4, $0x80808080
+DATA c80808080AVX512<>+40(SB)/4, $0x80808080
+DATA c80808080AVX512<>+44(SB)/4, $0x80808080
+DATA c80808080AVX512<>+48(SB)/4, $0x80808080
+DATA c80808080AVX512<>+52(SB)/4, $0x80808080
+DATA c80808080AVX512<>+56(SB)/4, $0x80808080
+DATA c80808080AVX512<>+60(SB)/4, $0x80808080
+GLOBL c80808080AVX512<>(SB), RODATA|NOPTR, $64
+
+// func rowQ4_KAVX512(blocks int, a *int8, b *byte, rs int, c *float32, xs *float32, corr *float32)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
+TEXT ·rowQ4_KAVX512(SB), NOSPLIT, $0-56
+	MOVQ      blocks+0(FP), AX
+	MOVQ      a+8(FP), CX
+	MOVQ      b+16(FP), DX
+	MOVQ      rs+24(FP), BX
+	MOVQ      xs+40(FP), SI
+	MOVQ      corr+48(FP), DI
+	VPXORD    Z0, Z0, Z0
+	VPXORD    Z1, Z1, Z1
+	LEAQ      (BX)(BX*2), R8
+	LEAQ      (DX)(BX*4), R9
+	LEAQ      (R9)(BX*4), R10
+	LEAQ      (R10)(BX*4), R11
+	LEAQ      (R11)(BX*4), R12
+	VMOVDQU32 c0f0f0f0fAVX512<>+0(SB), Z2
+	VMOVDQU32 c3f3f3f3fAVX512<>+0(SB), Z3
+	VMOVDQU32 c30303030AVX512<>+0(SB), Z4
+	VMOVDQU32 c000000ffAVX512<>+0(SB), Z5
+	SUBQ      $0x01, AX
+	JL        rest366
+
+loop365:
+	PREFETCHT0        (R12)
+	PREFETCHT0        64(R12)
+	PREFETCHT0        128(R12)
+	PREFETCHT0        192(R12)
+	PREFETCHT0        256(R12)
+	PREFETCHT0        320(R12)
+	PREFETCHT0        384(R12)
+	PREFETCHT0        448(R12)
+	PREFETCHT0        512(R12)
+	PREFETCHT0        576(R12)
+	PREFETCHT0        640(R12)
+	PREFETCHT0        704(R12)
+	PREFETCHT0        768(R12)
+	PREFETCHT0        832(R12)
+	PREFETCHT0        896(R12)
+	PREFETCHT0        960(R12)
+	PREFETCHT0        1024(R12)
+	PREFETCHT0        1088(R12)
+	PREFETCHT0        1152(R12)
+	PREFETCHT0        1216(R12)
+	PREFETCHT0        1280(R12)
+	PREFETCHT0        1344(R12)
+	PREFETCHT0        1408(R12)
+	PREFETCHT0        1472(R12)
+	PREFETCHT0        1536(R12)
+	PREFETCHT0        1600(R12)
+	PREFETCHT0        1664(R12)
+	PREFETCHT0        1728(R12)
+	PREFETCHT0        1792(R12)
+	PREFETCHT0        1856(R12)
+	PREFETCHT0        1920(R12)
+	PREFETCHT0        1984(R12)
+	PREFETCHT0        2048(R12)
+	PREFETCHT0        2112(R12)
+	PREFETCHT0        2176(R12)
+	PREFETCHT0        2240(R12)
+	ADDQ              $+2304, R12
+	VMOVDQU32         (DX), X6
+	VINSERTI32X4      $0x01, (R9), Y6, Y7
+	VMOVDQU32         (R10), X9
+	VINSERTI32X4      $0x01, (R11), Y9, Y9
+	VINSERTI64X4      $0x01, Y9, Z7, Z8
+	VMOVDQU32         (DX)(BX*1), X6
+	VINSERTI32X4      $0x01, (R9)(BX*1), Y6, Y7
+	VMOVDQU32         (R10)(BX*1), X11
+	VINSERTI32X4      $0x01, (R11)(BX*1), Y11, Y11
+	VINSERTI64X4      $0x01, Y11, Z7, Z10
+	VMOVDQU32         (DX)(BX*2), X6
+	VINSERTI32X4      $0x01, (R9)(BX*2), Y6, Y7
+	VMOVDQU32         (R10)(BX*2), X13
+	VINSERTI32X4      $0x01, (R11)(BX*2), Y13, Y13
+	VINSERTI64X4      $0x01, Y13, Z7, Z12
+	VMOVDQU32         (DX)(R8*1), X6
+	VINSERTI32X4      $0x01, (R9)(R8*1), Y6, Y7
+	VMOVDQU32         (R10)(R8*1), X15
+	VINSERTI32X4      $0x01, (R11)(R8*1), Y15, Y15
+	VINSERTI64X4      $0x01, Y15, Z7, Z14
+	VPUNPCKLDQ        Z10, Z8, Z16
+	VPUNPCKHDQ        Z10, Z8, Z8
+	VPUNPCKLDQ        Z14, Z12, Z10
+	VPUNPCKHDQ        Z14, Z12, Z12
+	VPUNPCKLQDQ       Z10, Z16, Z14
+	VPUNPCKHQDQ       Z10, Z16, Z10
+	VPUNPCKLQDQ       Z12, Z8, Z16
+	VPUNPCKHQDQ       Z12, Z8, Z8
+	VMOVDQA32         Z14, Z12
+	VPMOVDW           Z12, Y7
+	VCVTPH2PS         Y7, Z12
+	VPSRLD            $0x10, Z14, Z14
+	VPMOVDW           Z14, Y7
+	VCVTPH2PS         Y7, Z14
+	VPANDD            Z3, Z10, Z21
+	VPANDD            Z2, Z8, Z22
+	VPSRLD            $0x02, Z10, Z10
+	VPANDD            Z4, Z10, Z10
+	VPORD             Z10, Z22, Z22
+	VPANDD            Z3, Z16, Z10
+	VPSRLD            $0x04, Z8, Z8
+	VPANDD            Z2, Z8, Z8
+	VPSRLD            $0x02, Z16, Z16
+	VPANDD            Z4, Z16, Z16
+	VPORD             Z16, Z8, Z8
+	VBROADCASTI64X4   (CX), Z16
+	VMOVDQU32         16(DX), Y7
+	VINSERTI64X4      $0x01, 16(R9), Z7, Z23
+	VPANDD            Z2, Z23, Z23
+	VMOVAPS           Z1, Z24
+	VPDPBUSD          Z16, Z23, Z24
+	VMOVDQU32         16(DX)(BX*1), Y7
+	VINSERTI64X4      $0x01, 16(R9)(BX*1), Z7, Z23
+	VPANDD            Z2, Z23, Z23
+	VMOVAPS           Z1, Z25
+	VPDPBUSD          Z16, Z23, Z25
+	VMOVDQU32         16(DX)(BX*2), Y7
+	VINSERTI64X4      $0x01, 16(R9)(BX*2), Z7, Z23
+	VPANDD            Z2, Z23, Z23
+	VMOVAPS           Z1, Z26
+	VPDPBUSD          Z16, Z23, Z26
+	VMOVDQU32         16(DX)(R8*1), Y7
+	VINSERTI64X4      $0x01, 16(R9)(R8*1), Z7, Z23
+	VPANDD            Z2, Z23, Z23
+	VMOVAPS           Z1, Z27
+	VPDPBUSD          Z16, Z23, Z27
+	VPUNPCKLDQ        Z25, Z24, Z23
+	VPUNPCKHDQ        Z25, Z24, Z24
+	VPADDD            Z23, Z24, Z24
+	VPUNPCKLDQ        Z27, Z26, Z23
+	VPUNPCKHDQ        Z27, Z26, Z25
+	VPADDD            Z23, Z25, Z25
+	VPUNPCKLQDQ       Z25, Z24, Z23
+	VPUNPCKHQDQ       Z25, Z24, Z24
+	VPADDD            Z23, Z24, Z24
+	VMOVDQU32         16(R10), Y7
+	VINSERTI64X4      $0x01, 16(R11), Z7, Z23
+	VPANDD            Z2, Z23, Z23
+	VMOVAPS           Z1, Z25
+	VPDPBUSD          Z16, Z23, Z25
+	VMOVDQU32         16(R10)(BX*1), Y7
+	VINSERTI64X4      $0x01, 16(R11)(BX*1), Z7, Z23
+	VPANDD            Z2, Z23, Z23
+	VMOVAPS           Z1, Z26
+	VPDPBUSD          Z16, Z23, Z26
+	VMOVDQU32         16(R10)(BX*2), Y7
+	VINSERTI64X4      $0x01, 16(R11)(BX*2), Z7, Z23
+	VPANDD            Z2, Z23, Z23
+	VMOVAPS           Z1, Z27
+	VPDPBUSD          Z16, Z23, Z27
+	VMOVDQU32         16(R10)(R8*1), Y7
+	VINSERTI64X4      $0x01, 16(R11)(R8*1), Z7, Z23
+	VPANDD            Z2, Z23, Z23
+	VMOVAPS           Z1, Z28
+	VPDPBUSD          Z16, Z23, Z28
+	VPUNPCKLDQ        Z26, Z25, Z16
+	VPUNPCKHDQ        Z26, Z25, Z23
+	VPADDD            Z16, Z23, Z23
+	VPUNPCKLDQ        Z28, Z27, Z16
+	VPUNPCKHDQ        Z28, Z27, Z25
+	VPADDD            Z16, Z25, Z25
+	VPUNPCKLQDQ       Z25, Z23, Z16
+	VPUNPCKHQDQ       Z25, Z23, Z23
+	VPADDD            Z16, Z23, Z23
+	VSHUFI32X4        $0x88, Z23, Z24, Z16
+	VSHUFI32X4        $0xdd, Z23, Z24, Z23
+	VPADDD            Z23, Z16, Z16
+	VPSRLD            $0x00, Z21, Z23
+	VPANDD            Z5, Z23, Z23
+	VCVTDQ2PS         Z23, Z23
+	VMULPS            Z12, Z23, Z23
+	VPSRLD            $0x00, Z10, Z24
+	VPANDD            Z5, Z24, Z24
+	VCVTDQ2PS         Z24, Z24
+	VMULPS            Z14, Z24, Z24
+	VCVTDQ2PS         Z16, Z16
+	VMULPS.BCST       (SI), Z16, Z16
+	VFMADD231PS       Z23, Z16, Z0
+	VFNMADD231PS.BCST (DI), Z24, Z0
+	VBROADCASTI64X4   32(CX), Z16
+	VMOVDQU32         16(DX), Y7
+	VINSERTI64X4      $0x01, 16(R9), Z7, Z23
+	VPSRLW            $0x04, Z23, Z23
+	VPANDD            Z2, Z23, Z23
+	VMOVAPS           Z1, Z24
+	VPDPBUSD          Z16, Z23, Z24
+	VMOVDQU32         16(DX)(BX*1), Y7
+	VINSERTI64X4      $0x01, 16(R9)(BX*1), Z7, Z23
+	VPSRLW            $0x04, Z23, Z23
+	VPANDD            Z2, Z23, Z23
+	VMOVAPS           Z1, Z25
+	VPDPBUSD          Z16, Z23, Z25
+	VMOVDQU32         16(DX)(BX*2), Y7
+	VINSERTI64X4      $0x01, 16(R9)(BX*2), Z7, Z23
+	VPSRLW            $0x04, Z23, Z23
+	VPANDD            Z2, Z23, Z23
+	VMOVAPS           Z1, Z26
+	VPDPBUSD          Z16, Z23, Z26
+	VMOVDQU32         16(DX)(R8*1), Y7
+	VINSERTI64X4      $0x01, 16(R9)(R8*1), Z7, Z23
+	VPSRLW            $0x04, Z23, Z23
+	VPANDD            Z2, Z23, Z23
+	VMOVAPS           Z1, Z27
+	VPDPBUSD          Z16, Z23, Z27
+	VPUNPCKLDQ        Z25, Z24, Z23
+	VPUNPCKHDQ        Z25, Z24, Z24
+	VPADDD            Z23, Z24, Z24
+	VPUNPCKLDQ        Z27, Z26, Z23
+	VPUNPCKHDQ        Z27, Z26, Z25
+	VPADDD            Z23, Z25, Z25
+	VPUNPCKLQDQ       Z25, Z24, Z23
+	VPUNPCKHQDQ       Z25, Z24, Z24
+	VPADDD            Z23, Z24, Z24
+	VMOVDQU32         16(R10), Y7
+	VINSERTI64X4      $0x01, 16(R11), Z7, Z23
+	VPSRLW            $0x04, Z23, Z23
+	VPANDD            Z2, Z23, Z23
+	VMOVAPS           Z1, Z25
+	VPDPBUSD          Z16, Z23, Z25
+	VMOVDQU32         16(R10)(BX*1), Y7
+	VINSERTI64X4      $0x01, 16(R11)(BX*1), Z7, Z23
+	VPSRLW            $0x04, Z23, Z23
+	VPANDD            Z2, Z23, Z23
+	VMOVAPS           Z1, Z26
+	VPDPBUSD          Z16, Z23, Z26
+	VMOVDQU32         16(R10)(BX*2), Y7
+	VINSERTI64X4      $0x01, 16(R11)(BX*2), Z7, Z23
+	VPSRLW            $0x04, Z23, Z23
+	VPANDD            Z2, Z23, Z23
+	VMOVAPS           Z1, Z27
+	VPDPBUSD          Z16, Z23, Z27
+	VMOVDQU32         16(R10)(R8*1), Y7
+	VINSERTI64X4      $0x01, 16(R11)(R8*1), Z7, Z23
+	VPSRLW            $0x04, Z23, Z23
+	VPANDD            Z2, Z23, Z23
+	VMOVAPS           Z1, Z28
+	VPDPBUSD          Z16, Z23, Z28
+	VPUNPCKLDQ        Z26, Z25, Z16
+	VPUNPCKHDQ        Z26, Z25, Z23
+	VPADDD            Z16, Z23, Z23
+	VPUNPCKLDQ        Z28, Z27, Z16
+	VPUNPCKHDQ        Z28, Z27, Z25
+	VPADDD            Z16, Z25, Z25
+	VPUNPCKLQDQ       Z25, Z23, Z16
+	VPUNPCKHQDQ       Z25, Z23, Z23
+	VPADDD            Z16, Z23, Z23
+	VSHUFI32X4        $0x88, Z23, Z24, Z16
+	VSHUFI32X4        $0xdd, Z23, Z24, Z23
+	VPADDD            Z23, Z16, Z16
+	VPSRLD            $0x08, Z21, Z23
+	VPANDD            Z5, Z23, Z23
+	VCVTDQ2PS         Z23, Z23
+	VMULPS            Z12, Z23, Z23
+	VPSRLD            $0x08, Z10, Z24
+	VPANDD            Z5, Z24, Z24
+	VCVTDQ2PS         Z24, Z24
+	VMULPS            Z14, Z24, Z24
+	VCVTDQ2PS         Z16, Z16
+	VMULPS.BCST       4(SI), Z16, Z16
+	VFMADD231PS       Z23, Z16, Z0
+	VFNMADD231PS.BCST 4(DI), Z24, Z0
+	VBROADCASTI64X4   64(CX), Z16
+	VMOVDQU32         48(DX), Y7
+	VINSERTI64X4      $0x01, 48(R9), Z7, Z23
+	VPANDD            Z2, Z23, Z23
+	VMOVAPS           Z1, Z24
+	VPDPBUSD          Z16, Z23, Z24
+	VMOVDQU32         48(DX)(BX*1), Y7
+	VINSERTI64X4      $0x01, 48(R9)(BX*1), Z7, Z23
+	VPANDD            Z2, Z23, Z23
+	VMOVAPS           Z1, Z25
+	VPDPBUSD          Z16, Z23, Z25
+	VMOVDQU32         48(DX)(BX*2), Y7
+	VINSERTI64X4      $0x01, 48(R9)(BX*2), Z7, Z23
+	VPANDD            Z2, Z23, Z23
+	VMOVAPS           Z1, Z26
+	VPDPBUSD          Z16, Z23, Z26
+	VMOVDQU32         48(DX)(R8*1), Y7
+	VINSERTI64X4      $0x01, 48(R9)(R8*1), Z7, Z23
+	VPANDD            Z2, Z23, Z23
+	VMOVAPS           Z1, Z27
+	VPDPBUSD          Z16, Z23, Z27
+	VPUNPCKLDQ        Z25, Z24, Z23
+	VPUNPCKHDQ        Z25, Z24, Z24
+	VPADDD            Z23, Z24, Z24
+	VPUNPCKLDQ        Z27, Z26, Z23
+	VPUNPCKHDQ        Z27, Z26, Z25
+	VPADDD            Z23, Z25, Z25
+	VPUNPCKLQDQ       Z25, Z24, Z23
+	VPUNPCKHQDQ       Z25, Z24, Z24
+	VPADDD            Z23, Z24, Z24
+	VMOVDQU32         48(R10), Y7
+	VINSERTI64X4      $0x01, 48(R11), Z7, Z23
+	VPANDD            Z2, Z23, Z23
+	VMOVAPS           Z1, Z25
+	VPDPBUSD          Z16, Z23, Z25
+	VMOVDQU32         48(R10)(BX*1), Y7
+	VINSERTI64X4      $0x01, 48(R11)(BX*1), Z7, Z23
+	VPANDD            Z2, Z23, Z23
+	VMOVAPS           Z1, Z26
+	VPDPBUSD          Z16, Z23, Z26
+	VMOVDQU32         48(R10)(BX*2), Y7
+	VINSERTI64X4      $0x01, 48(R11)(BX*2), Z7, Z23
+	VPANDD            Z2, Z23, Z23
+	VMOVAPS           Z1, Z27
+	VPDPBUSD          Z16, Z23, Z27
+	VMOVDQU32         48(R10)(R8*1), Y7
+	VINSERTI64X4      $0x01, 48(R11)(R8*1), Z7, Z23
+	VPANDD            Z2, Z23, Z23
+	VMOVAPS           Z1, Z28
+	VPDPBUSD          Z16, Z23, Z28
+	VPUNPCKLDQ        Z26, Z25, Z16
+	VPUNPCKHDQ        Z26, Z25, Z23
+	VPADDD            Z16, Z23, Z23
+	VPUNPCKLDQ        Z28, Z27, Z16
+	VPUNPCKHDQ        Z28, Z27, Z25
+	VPADDD            Z16, Z25, Z25
+	VPUNPCKLQDQ       Z25, Z23, Z16
+	VPUNPCKHQDQ       Z25, Z23, Z23
+	VPADDD            Z16, Z23, Z23
+	VSHUFI32X4        $0x88, Z23, Z24, Z16
+	VSHUFI32X4        $0xdd, Z23, Z24, Z23
+	VPADDD            Z23, Z16, Z16
+	VPSRLD            $0x10, Z21, Z23
+	VPANDD            Z5, Z23, Z23
+	VCVTDQ2PS         Z23, Z23
+	VMULPS            Z12, Z23, Z23
+	VPSRLD            $0x10, Z10, Z24
+	VPANDD            Z5, Z24, Z24
+	VCVTDQ2PS         Z24, Z24
+	VMULPS            Z14, Z24, Z24
+	VCVTDQ2PS         Z16, Z16
+	VMULPS.BCST       8(SI), Z16, Z16
+	VFMADD231PS       Z23, Z16, Z0
+	VFNMADD231PS.BCST 8(DI), Z24, Z0
+	VBROADCASTI64X4   96(CX), Z16
+	VMOVDQU32         48(DX), Y7
+	VINSERTI64X4      $0x01, 48(R9), Z7, Z23
+	VPSRLW            $0x04, Z23, Z23
+	VPANDD            Z2, Z23, Z23
+	VMOVAPS           Z1, Z24
+	VPDPBUSD          Z16, Z23, Z24
+	VMOVDQU32         48(DX)(BX*1), Y7
+	VINSERTI64X4      $0x01, 48(R9)(BX*1), Z7, Z23
+	VPSRLW            $0x04, Z23, Z23
+	VPANDD            Z2, Z23, Z23
+	VMOVAPS           Z1, Z25
+	VPDPBUSD          Z16, Z23, Z25
+	VMOVDQU32         48(DX)(BX*2), Y7
+	VINSERTI64X4      $0x01, 48(R9)(BX*2), Z7, Z23
+	VPSRLW            $0x04, Z23, Z23
+	VPANDD            Z2, Z23, Z23
+	VMOVAPS           Z1, Z26
+	VPDPBUSD          Z16, Z23, Z26
+	VMOVDQU32         48(DX)(R8*1), Y7
+	VINSERTI64X4      $0x01, 48(R9)(R8*1), Z7, Z23
+	VPSRLW            $0x04, Z23, Z23
+	VPANDD            Z2, Z23, Z23
+	VMOVAPS           Z1, Z27
+	VPDPBUSD          Z16, Z23, Z27
+	VPUNPCKLDQ        Z25, Z24, Z23
+	VPUNPCKHDQ        Z25, Z24, Z24
+	VPADDD            Z23, Z24, Z24
+	VPUNPCKLDQ        Z27, Z26, Z23
+	VPUNPCKHDQ        Z27, Z26, Z25
+	VPADDD            Z23, Z25, Z25
+	VPUNPCKLQDQ       Z25, Z24, Z23
+	VPUNPCKHQDQ       Z25, Z24, Z24
+	VPADDD            Z23, Z24, Z24
+	VMOVDQU32         48(R10), Y7
+	VINSERTI64X4      $0x01, 48(R11), Z7, Z23
+	VPSRLW            $0x04, Z23, Z23
+	VPANDD            Z2, Z23, Z23
+	VMOVAPS           Z1, Z25
+	VPDPBUSD          Z16, Z23, Z25
+	VMOVDQU32         48(R10)(BX*1), Y7
+	VINSERTI64X4      $0x01, 48(R11)(BX*1), Z7, Z23
+	VPSRLW            $0x04, Z23, Z23
+	VPANDD            Z2, Z23, Z23
+	VMOVAPS           Z1, Z26
+	VPDPBUSD          Z16, Z23, Z26
+	VMOVDQU32         48(R10)(BX*2), Y7
+	VINSERTI64X4      $0x01, 48(R11)(BX*2), Z7, Z23
+	VPSRLW            $0x04, Z23, Z23
+	VPANDD            Z2, Z23, Z23
+	VMOVAPS           Z1, Z27
+	VPDPBUSD          Z16, Z23, Z27
+	VMOVDQU32         48(R10)(R8*1), Y7
+	VINSERTI64X4      $0x01, 48(R11)(R8*1), Z7, Z23
+	VPSRLW            $0x04, Z23, Z23
+	VPANDD            Z2, Z23, Z23
+	VMOVAPS           Z1, Z28
+	VPDPBUSD          Z16, Z23, Z28
+	VPUNPCKLDQ        Z26, Z25, Z16
+	VPUNPCKHDQ        Z26, Z25, Z23
+	VPADDD            Z16, Z23, Z23
+	VPUNPCKLDQ        Z28, Z27, Z16
+	VPUNPCKHDQ        Z28, Z27, Z25
+	VPADDD            Z16, Z25, Z25
+	VPUNPCKLQDQ       Z25, Z23, Z16
+	VPUNPCKHQDQ       Z25, Z23, Z23
+	VPADDD            Z16, Z23, Z23
+	VSHUFI32X4        $0x88, Z23, Z24, Z16
+	VSHUFI32X4        $0xdd, Z23, Z24, Z23
+	VPADDD            Z23, Z16, Z16
+	VPSRLD            $0x18, Z21, Z21
+	VPANDD            Z5, Z21, Z21
+	VCVTDQ2PS         Z21, Z21
+	VMULPS            Z12, Z21, Z21
+	VPSRLD            $0x18, Z10, Z10
+	VPANDD            Z5, Z10, Z10
+	VCVTDQ2PS         Z10, Z10
+	VMULPS            Z14, Z10, Z10
+	VCVTDQ2PS         Z16, Z16
+	VMULPS.BCST       12(SI), Z16, Z16
+	VFMADD231PS       Z21, Z16, Z0
+	VFNMADD231PS.BCST 12(DI), Z10, Z0
+	VBROADCASTI64X4   128(CX), Z10
+	VMOVDQU32         80(DX), Y7
+	VINSERTI64X4      $0x01, 80(R9), Z7, Z16
+	VPANDD            Z2, Z16, Z16
+	VMOVAPS           Z1, Z21
+	VPDPBUSD          Z10, Z16, Z21
+	VMOVDQU32         80(DX)(BX*1), Y7
+	VINSERTI64X4      $0x01, 80(R9)(BX*1), Z7, Z16
+	VPANDD            Z2, Z16, Z16
+	VMOVAPS           Z1, Z23
+	VPDPBUSD          Z10, Z16, Z23
+	VMOVDQU32         80(DX)(BX*2), Y7
+	VINSERTI64X4      $0x01, 80(R9)(BX*2), Z7, Z16
+	VPANDD            Z2, Z16, Z16
+	VMOVAPS           Z1, Z24
+	VPDPBUSD          Z10, Z16, Z24
+	VMOVDQU32         80(DX)(R8*1), Y7
+	VINSERTI64X4      $0x01, 80(R9)(R8*1), Z7, Z16
+	VPANDD            Z2, Z16, Z16
+	VMOVAPS           Z1, Z25
+	VPDPBUSD          Z10, Z16, Z25
+	VPUNPCKLDQ        Z23, Z21, Z16
+	VPUNPCKHDQ        Z23, Z21, Z21
+	VPADDD            Z16, Z21, Z21
+	VPUNPCKLDQ        Z25, Z24, Z16
+	VPUNPCKHDQ        Z25, Z24, Z23
+	VPADDD            Z16, Z23, Z23
+	VPUNPCKLQDQ       Z23, Z21, Z16
+	VPUNPCKHQDQ       Z23, Z21, Z21
+	VPADDD            Z16, Z21, Z21
+	VMOVDQU32         80(R10), Y7
+	VINSERTI64X4      $0x01, 80(R11), Z7, Z16
+	VPANDD            Z2, Z16, Z16
+	VMOVAPS           Z1, Z23
+	VPDPBUSD          Z10, Z16, Z23
+	VMOVDQU32         80(R10)(BX*1), Y7
+	VINSERTI64X4      $0x01, 80(R11)(BX*1), Z7, Z16
+	VPANDD            Z2, Z16, Z16
+	VMOVAPS           Z1, Z24
+	VPDPBUSD          Z10, Z16, Z24
+	VMOVDQU32         80(R10)(BX*2), Y7
+	VINSERTI64X4      $0x01, 80(R11)(BX*2), Z7, Z16
+	VPANDD            Z2, Z16, Z16
+	VMOVAPS           Z1, Z25
+	VPDPBUSD          Z10, Z16, Z25
+	VMOVDQU32         80(R10)(R8*1), Y7
+	VINSERTI64X4      $0x01, 80(R11)(R8*1), Z7, Z16
+	VPANDD            Z2, Z16, Z16
+	VMOVAPS           Z1, Z26
+	VPDPBUSD          Z10, Z16, Z26
+	VPUNPCKLDQ        Z24, Z23, Z10
+	VPUNPCKHDQ        Z24, Z23, Z16
+	VPADDD            Z10, Z16, Z16
+	VPUNPCKLDQ        Z26, Z25, Z10
+	VPUNPCKHDQ        Z26, Z25, Z23
+	VPADDD            Z10, Z23, Z23
+	VPUNPCKLQDQ       Z23, Z16, Z10
+	VPUNPCKHQDQ       Z23, Z16, Z16
+	VPADDD            Z10, Z16, Z16
+	VSHUFI32X4        $0x88, Z16, Z21, Z10
+	VSHUFI32X4        $0xdd, Z16, Z21, Z16
+	VPADDD            Z16, Z10, Z10
+	VPSRLD            $0x00, Z22, Z16
+	VPANDD            Z5, Z16, Z16
+	VCVTDQ2PS         Z16, Z16
+	VMULPS            Z12, Z16, Z16
+	VPSRLD            $0x00, Z8, Z21
+	VPANDD            Z5, Z21, Z21
+	VCVTDQ2PS         Z21, Z21
+	VMULPS            Z14, Z21, Z21
+	VCVTDQ2PS         Z10, Z10
+	VMULPS.BCST       16(SI), Z10, Z10
+	VFMADD231PS       Z16, Z10, Z0
+	VFNMADD231PS.BCST 16(DI), Z21, Z0
+	VBROADCASTI64X4   160(CX), Z10
+	VMOVDQU32         80(DX), Y7
+	VINSERTI64X4      $0x01, 80(R9), Z7, Z16
+	VPSRLW            $0x04, Z16, Z16
+	VPANDD            Z2, Z16, Z16
+	VMOVAPS           Z1, Z21
+	VPDPBUSD          Z10, Z16, Z21
+	VMOVDQU32         80(DX)(BX*1), Y7
+	VINSERTI64X4      $0x01, 80(R9)(BX*1), Z7, Z16
+	VPSRLW            $0x04, Z16, Z16
+	VPANDD            Z2, Z16, Z16
+	VMOVAPS           Z1, Z23
+	VPDPBUSD          Z10, Z16, Z23
+	VMOVDQU32         80(DX)(BX*2), Y7
+	VINSERTI64X4      $0x01, 80(R9)(BX*2), Z7, Z16
+	VPSRLW            $0x04, Z16, Z16
+	VPANDD            Z2, Z16, Z16
+	VMOVAPS           Z1, Z24
+	VPDPBUSD          Z10, Z16, Z24
+	VMOVDQU32         80(DX)(R8*1), Y7
+	VINSERTI64X4      $0x01, 80(R9)(R8*1), Z7, Z16
+	VPSRLW            $0x04, Z16, Z16
+	VPANDD            Z2, Z16, Z16
+	VMOVAPS           Z1, Z25
+	VPDPBUSD          Z10, Z16, Z25
+	VPUNPCKLDQ        Z23, Z21, Z16
+	VPUNPCKHDQ        Z23, Z21, Z21
+	VPADDD            Z16, Z21, Z21
+	VPUNPCKLDQ        Z25, Z24, Z16
+	VPUNPCKHDQ        Z25, Z24, Z23
+	VPADDD            Z16, Z23, Z23
+	VPUNPCKLQDQ       Z23, Z21, Z16
+	VPUNPCKHQDQ       Z23, Z21, Z21
+	VPADDD            Z16, Z21, Z21
+	VMOVDQU32         80(R10), Y7
+	VINSERTI64X4      $0x01, 80(R11), Z7, Z16
+	VPSRLW            $0x04, Z16, Z16
+	VPANDD            Z2, Z16, Z16
+	VMOVAPS           Z1, Z23
+	VPDPBUSD          Z10, Z16, Z23
+	VMOVDQU32         80(R10)(BX*1), Y7
+	VINSERTI64X4      $0x01, 80(R11)(BX*1), Z7, Z16
+	VPSRLW            $0x04, Z16, Z16
+	VPANDD            Z2, Z16, Z16
+	VMOVAPS           Z1, Z24
+	VPDPBUSD          Z10, Z16, Z24
+	VMOVDQU32         80(R10)(BX*2), Y7
+	VINSERTI64X4      $0x01, 80(R11)(BX*2), Z7, Z16
+	VPSRLW            $0x04, Z16, Z16
+	VPANDD            Z2, Z16, Z16
+	VMOVAPS           Z1, Z25
+	VPDPBUSD          Z10, Z16, Z25
+	VMOVDQU32         80(R10)(R8*1), Y7
+	VINSERTI64X4      $0x01, 80(R11)(R8*1), Z7, Z16
+	VPSRLW            $0x04, Z16, Z16
+	VPANDD            Z2, Z16, Z16
+	VMOVAPS           Z1, Z26
+	VPDPBUSD          Z10, Z16, Z26
+	VPUNPCKLDQ        Z24, Z23, Z10
+	VPUNPCKHDQ        Z24, Z23, Z16
+	VPADDD            Z10, Z16, Z16
+	VPUNPCKLDQ        Z26, Z25, Z10
+	VPUNPCKHDQ        Z26, Z25, Z23
+	VPADDD            Z10, Z23, Z23
+	VPUNPCKLQDQ       Z23, Z16, Z10
+	VPUNPCKHQDQ       Z23, Z16, Z16
+	VPADDD            Z10, Z16, Z16
+	VSHUFI32X4        $0x88, Z16, Z21, Z10
+	VSHUFI32X4        $0xdd, Z16, Z21, Z16
+	VPADDD            Z16, Z10, Z10
+	VPSRLD            $0x08, Z22, Z16
+	VPANDD            Z5, Z16, Z16
+	VCVTDQ2PS         Z16, Z16
+	VMULPS            Z12, Z16, Z16
+	VPSRLD            $0x08, Z8, Z21
+	VPANDD            Z5, Z21, Z21
+	VCVTDQ2PS         Z21, Z21
+	VMULPS            Z14, Z21, Z21
+	VCVTDQ2PS         Z10, Z10
+	VMULPS.BCST       20(SI), Z10, Z10
+	VFMADD231PS       Z16, Z10, Z0
+	VFNMADD231PS.BCST 20(DI), Z21, Z0
+	VBROADCASTI64X4   192(CX), Z10
+	VMOVDQU32         112(DX), Y7
+	VINSERTI64X4      $0x01, 112(R9), Z7, Z16
+	VPANDD            Z2, Z16, Z16
+	VMOVAPS           Z1, Z21
+	VPDPBUSD          Z10, Z16, Z21
+	VMOVDQU32         112(DX)(BX*1), Y7
+	VINSERTI64X4      $0x01, 112(R9)(BX*1), Z7, Z16
+	VPANDD            Z2, Z16, Z16
+	VMOVAPS           Z1, Z23
+	VPDPBUSD          Z10, Z16, Z23
+	VMOVDQU32         112(DX)(BX*2), Y7
+	VINSERTI64X4      $0x01, 112(R9)(BX*2), Z7, Z16
+	VPANDD            Z2, Z16, Z16
+	VMOVAPS           Z1, Z24
+	VPDPBUSD          Z10, Z16, Z24
+	VMOVDQU32         112(DX)(R8*1), Y7
+	VINSERTI64X4      $0x01, 112(R9)(R8*1), Z7, Z16
+	VPANDD            Z2, Z16, Z16
+	VMOVAPS           Z1, Z25
+	VPDPBUSD          Z10, Z16, Z25
+	VPUNPCKLDQ        Z23, Z21, Z16
+	VPUNPCKHDQ        Z23, Z21, Z21
+	VPADDD            Z16, Z21, Z21
+	VPUNPCKLDQ        Z25, Z24, Z16
+	VPUNPCKHDQ        Z25, Z24, Z23
+	VPADDD            Z16, Z23, Z23
+	VPUNPCKLQDQ       Z23, Z21, Z16
+	VPUNPCKHQDQ       Z23, Z21, Z21
+	VPADDD            Z16, Z21, Z21
+	VMOVDQU32         112(R10), Y7
+	VINSERTI64X4      $0x01, 112(R11), Z7, Z16
+	VPANDD            Z2, Z16, Z16
+	VMOVAPS           Z1, Z23
+	VPDPBUSD          Z10, Z16, Z23
+	VMOVDQU32         112(R10)(BX*1), Y7
+	VINSERTI64X4      $0x01, 112(R11)(BX*1), Z7, Z16
+	VPANDD            Z2, Z16, Z16
+	VMOVAPS           Z1, Z24
+	VPDPBUSD          Z10, Z16, Z24
+	VMOVDQU32         112(R10)(BX*2), Y7
+	VINSERTI64X4      $0x01, 112(R11)(BX*2), Z7, Z16
+	VPANDD            Z2, Z16, Z16
+	VMOVAPS           Z1, Z25
+	VPDPBUSD          Z10, Z16, Z25
+	VMOVDQU32         112(R10)(R8*1), Y7
+	VINSERTI64X4      $0x01, 112(R11)(R8*1), Z7, Z16
+	VPANDD            Z2, Z16, Z16
+	VMOVAPS           Z1, Z26
+	VPDPBUSD          Z10, Z16, Z26
+	VPUNPCKLDQ        Z24, Z23, Z10
+	VPUNPCKHDQ        Z24, Z23, Z16
+	VPADDD            Z10, Z16, Z16
+	VPUNPCKLDQ        Z26, Z25, Z10
+	VPUNPCKHDQ        Z26, Z25, Z23
+	VPADDD            Z10, Z23, Z23
+	VPUNPCKLQDQ       Z23, Z16, Z10
+	VPUNPCKHQDQ       Z23, Z16, Z16
+	VPADDD            Z10, Z16, Z16
+	VSHUFI32X4        $0x88, Z16, Z21, Z10
+	VSHUFI32X4        $0xdd, Z16, Z21, Z16
+	VPADDD            Z16, Z10, Z10
+	VPSRLD            $0x10, Z22, Z16
+	VPANDD            Z5, Z16, Z16
+	VCVTDQ2PS         Z16, Z16
+	VMULPS            Z12, Z16, Z16
+	VPSRLD            $0x10, Z8, Z21
+	VPANDD            Z5, Z21, Z21
+	VCVTDQ2PS         Z21, Z21
+	VMULPS            Z14, Z21, Z21
+	VCVTDQ2PS         Z10, Z10
+	VMULPS.BCST       24(SI), Z10, Z10
+	VFMADD231PS       Z16, Z10, Z0
+	VFNMADD231PS.BCST 24(DI), Z21, Z0
+	VBROADCASTI64X4   224(CX), Z10
+	VMOVDQU32         112(DX), Y7
+	VINSERTI64X4      $0x01, 112(R9), Z7, Z16
+	VPSRLW            $0x04, Z16, Z16
+	VPANDD            Z2, Z16, Z16
+	VMOVAPS           Z1, Z21
+	VPDPBUSD          Z10, Z16, Z21
+	VMOVDQU32         112(DX)(BX*1), Y7
+	VINSERTI64X4      $0x01, 112(R9)(BX*1), Z7, Z16
+	VPSRLW            $0x04, Z16, Z16
+	VPANDD            Z2, Z16, Z16
+	VMOVAPS           Z1, Z23
+	VPDPBUSD          Z10, Z16, Z23
+	VMOVDQU32         112(DX)(BX*2), Y7
+	VINSERTI64X4      $0x01, 112(R9)(BX*2), Z7, Z16
+	VPSRLW            $0x04, Z16, Z16
+	VPANDD            Z2, Z16, Z16
+	VMOVAPS           Z1, Z24
+	VPDPBUSD          Z10, Z16, Z24
+	VMOVDQU32         112(DX)(R8*1), Y7
+	VINSERTI64X4      $0x01, 112(R9)(R8*1), Z7, Z16
+	VPSRLW            $0x04, Z16, Z16
+	VPANDD            Z2, Z16, Z16
+	VMOVAPS           Z1, Z25
+	VPDPBUSD          Z10, Z16, Z25
+	VPUNPCKLDQ        Z23, Z21, Z16
+	VPUNPCKHDQ        Z23, Z21, Z21
+	VPADDD            Z16, Z21, Z21
+	VPUNPCKLDQ        Z25, Z24, Z16
+	VPUNPCKHDQ        Z25, Z24, Z23
+	VPADDD            Z16, Z23, Z23
+	VPUNPCKLQDQ       Z23, Z21, Z16
+	VPUNPCKHQDQ       Z23, Z21, Z21
+	VPADDD            Z16, Z21, Z21
+	VMOVDQU32         112(R10), Y7
+	VINSERTI64X4      $0x01, 112(R11), Z7, Z16
+	VPSRLW            $0x04, Z16, Z16
+	VPANDD            Z2, Z16, Z16
+	VMOVAPS           Z1, Z23
+	VPDPBUSD          Z10, Z16, Z23
+	VMOVDQU32         112(R10)(BX*1), Y7
+	VINSERTI64X4      $0x01, 112(R11)(BX*1), Z7, Z16
+	VPSRLW            $0x04, Z16, Z16
+	VPANDD            Z2, Z16, Z16
+	VMOVAPS           Z1, Z24
+	VPDPBUSD          Z10, Z16, Z24
+	VMOVDQU32         112(R10)(BX*2), Y7
+	VINSERTI64X4      $0x01, 112(R11)(BX*2), Z7, Z16
+	VPSRLW            $0x04, Z16, Z16
+	VPANDD            Z2, Z16, Z16
+	VMOVAPS           Z1, Z25
+	VPDPBUSD          Z10, Z16, Z25
+	VMOVDQU32         112(R10)(R8*1), Y7
+	VINSERTI64X4      $0x01, 112(R11)(R8*1), Z7, Z16
+	VPSRLW            $0x04, Z16, Z16
+	VPANDD            Z2, Z16, Z16
+	VMOVAPS           Z1, Z26
+	VPDPBUSD          Z10, Z16, Z26
+	VPUNPCKLDQ        Z24, Z23, Z10
+	VPUNPCKHDQ        Z24, Z23, Z16
+	VPADDD            Z10, Z16, Z16
+	VPUNPCKLDQ        Z26, Z25, Z10
+	VPUNPCKHDQ        Z26, Z25, Z23
+	VPADDD            Z10, Z23, Z23
+	VPUNPCKLQDQ       Z23, Z16, Z10
+	VPUNPCKHQDQ       Z23, Z16, Z16
+	VPADDD            Z10, Z16, Z16
+	VSHUFI32X4        $0x88, Z16, Z21, Z10
+	VSHUFI32X4        $0xdd, Z16, Z21, Z16
+	VPADDD            Z16, Z10, Z10
+	VPSRLD            $0x18, Z22, Z16
+	VPANDD            Z5, Z16, Z16
+	VCVTDQ2PS         Z16, Z16
+	VMULPS            Z12, Z16, Z16
+	VPSRLD            $0x18, Z8, Z8
+	VPANDD            Z5, Z8, Z8
+	VCVTDQ2PS         Z8, Z8
+	VMULPS            Z14, Z8, Z8
+	VCVTDQ2PS         Z10, Z10
+	VMULPS.BCST       28(SI), Z10, Z10
+	VFMADD231PS       Z16, Z10, Z0
+	VFNMADD231PS.BCST 28(DI), Z8, Z0
+	ADDQ              $+144, DX
+	ADDQ              $+144, R9
+	ADDQ              $+144, R10
+	ADDQ              $+144, R11
+	ADDQ              $+256, CX
+	ADDQ              $+32, SI
+	ADDQ              $+32, DI
+	SUBQ              $0x01, AX
+	JGE               loop365
+
+rest366:
+	ADDQ $0x01, AX
+	JZ   done368
+
+one367:
+	PREFETCHT0        (R12)
+	PREFETCHT0        64(R12)
+	PREFETCHT0        128(R12)
+	PREFETCHT0        192(R12)
+	PREFETCHT0        256(R12)
+	PREFETCHT0        320(R12)
+	PREFETCHT0        384(R12)
+	PREFETCHT0        448(R12)
+	PREFETCHT0        512(R12)
+	PREFETCHT0        576(R12)
+	PREFETCHT0        640(R12)
+	PREFETCHT0        704(R12)
+	PREFETCHT0        768(R12)
+	PREFETCHT0        832(R12)
+	PREFETCHT0        896(R12)
+	PREFETCHT0        960(R12)
+	PREFETCHT0        1024(R12)
+	PREFETCHT0        1088(R12)
+	PREFETCHT0        1152(R12)
+	PREFETCHT0        1216(R12)
+	PREFETCHT0        1280(R12)
+	PREFETCHT0        1344(R12)
+	PREFETCHT0        1408(R12)
+	PREFETCHT0        1472(R12)
+	PREFETCHT0        1536(R12)
+	PREFETCHT0        1600(R12)
+	PREFETCHT0        1664(R12)
+	PREFETCHT0        1728(R12)
+	PREFETCHT0        1792(R12)
+	PREFETCHT0        1856(R12)
+	PREFETCHT0        1920(R12)
+	PREFETCHT0        1984(R12)
+	PREFETCHT0        2048(R12)
+	PREFETCHT0        2112(R12)
+	PREFETCHT0        2176(R12)
+	PREFETCHT0        2240(R12)
+	ADDQ              $+2304, R12
+	VMOVDQU32         (DX), X6
+	VINSERTI32X4      $0x01, (R9), Y6, Y7
+	VMOVDQU32         (R10), X17
+	VINSERTI32X4      $0x01, (R11), Y17, Y17
+	VINSERTI64X4      $0x01, Y17, Z7, Z8
+	VMOVDQU32         (DX)(BX*1), X6
+	VINSERTI32X4      $0x01, (R9)(BX*1), Y6, Y7
+	VMOVDQU32         (R10)(BX*1), X18
+	VINSERTI32X4      $0x01, (R11)(BX*1), Y18, Y18
+	VINSERTI64X4      $0x01, Y18, Z7, Z9
+	VMOVDQU32         (DX)(BX*2), X6
+	VINSERTI32X4      $0x01, (R9)(BX*2), Y6, Y7
+	VMOVDQU32         (R10)(BX*2), X19
+	VINSERTI32X4      $0x01, (R11)(BX*2), Y19, Y19
+	VINSERTI64X4      $0x01, Y19, Z7, Z10
+	VMOVDQU32         (DX)(R8*1), X6
+	VINSERTI32X4      $0x01, (R9)(R8*1), Y6, Y7
+	VMOVDQU32         (R10)(R8*1), X20
+	VINSERTI32X4      $0x01, (R11)(R8*1), Y20, Y20
+	VINSERTI64X4      $0x01, Y20, Z7, Z11
+	VPUNPCKLDQ        Z9, Z8, Z12
+	VPUNPCKHDQ        Z9, Z8, Z8
+	VPUNPCKLDQ        Z11, Z10, Z9
+	VPUNPCKHDQ        Z11, Z10, Z10
+	VPUNPCKLQDQ       Z9, Z12, Z11
+	VPUNPCKHQDQ       Z9, Z12, Z9
+	VPUNPCKLQDQ       Z10, Z8, Z12
+	VPUNPCKHQDQ       Z10, Z8, Z8
+	VMOVDQA32         Z11, Z10
+	VPMOVDW           Z10, Y7
+	VCVTPH2PS         Y7, Z10
+	VPSRLD            $0x10, Z11, Z11
+	VPMOVDW           Z11, Y7
+	VCVTPH2PS         Y7, Z11
+	VPANDD            Z3, Z9, Z13
+	VPANDD            Z2, Z8, Z14
+	VPSRLD            $0x02, Z9, Z9
+	VPANDD            Z4, Z9, Z9
+	VPORD             Z9, Z14, Z14
+	VPANDD            Z3, Z12, Z9
+	VPSRLD            $0x04, Z8, Z8
+	VPANDD            Z2, Z8, Z8
+	VPSRLD            $0x02, Z12, Z12
+	VPANDD            Z4, Z12, Z12
+	VPORD             Z12, Z8, Z8
+	VBROADCASTI64X4   (CX), Z12
+	VMOVDQU32         16(DX), Y7
+	VINSERTI64X4      $0x01, 16(R9), Z7, Z15
+	VPANDD            Z2, Z15, Z15
+	VMOVAPS           Z1, Z16
+	VPDPBUSD          Z12, Z15, Z16
+	VMOVDQU32         16(DX)(BX*1), Y7
+	VINSERTI64X4      $0x01, 16(R9)(BX*1), Z7, Z15
+	VPANDD            Z2, Z15, Z15
+	VMOVAPS           Z1, Z21
+	VPDPBUSD          Z12, Z15, Z21
+	VMOVDQU32         16(DX)(BX*2), Y7
+	VINSERTI64X4      $0x01, 16(R9)(BX*2), Z7, Z15
+	VPANDD            Z2, Z15, Z15
+	VMOVAPS           Z1, Z22
+	VPDPBUSD          Z12, Z15, Z22
+	VMOVDQU32         16(DX)(R8*1), Y7
+	VINSERTI64X4      $0x01, 16(R9)(R8*1), Z7, Z15
+	VPANDD            Z2, Z15, Z15
+	VMOVAPS           Z1, Z23
+	VPDPBUSD          Z12, Z15, Z23
+	VPUNPCKLDQ        Z21, Z16, Z15
+	VPUNPCKHDQ        Z21, Z16, Z16
+	VPADDD            Z15, Z16, Z16
+	VPUNPCKLDQ        Z23, Z22, Z15
+	VPUNPCKHDQ        Z23, Z22, Z21
+	VPADDD            Z15, Z21, Z21
+	VPUNPCKLQDQ       Z21, Z16, Z15
+	VPUNPCKHQDQ       Z21, Z16, Z16
+	VPADDD            Z15, Z16, Z16
+	VMOVDQU32         16(R10), Y7
+	VINSERTI64X4      $0x01, 16(R11), Z7, Z15
+	VPANDD            Z2, Z15, Z15
+	VMOVAPS           Z1, Z21
+	VPDPBUSD          Z12, Z15, Z21
+	VMOVDQU32         16(R10)(BX*1), Y7
+	VINSERTI64X4      $0x01, 16(R11)(BX*1), Z7, Z15
+	VPANDD            Z2, Z15, Z15
+	VMOVAPS           Z1, Z22
+	VPDPBUSD          Z12, Z15, Z22
+	VMOVDQU32         16(R10)(BX*2), Y7
+	VINSERTI64X4      $0x01, 16(R11)(BX*2), Z7, Z15
+	VPANDD            Z2, Z15, Z15
+	VMOVAPS           Z1, Z23
+	VPDPBUSD          Z12, Z15, Z23
+	VMOVDQU32         16(R10)(R8*1), Y7
+	VINSERTI64X4      $0x01, 16(R11)(R8*1), Z7, Z15
+	VPANDD            Z2, Z15, Z15
+	VMOVAPS           Z1, Z24
+	VPDPBUSD          Z12, Z15, Z24
+	VPUNPCKLDQ        Z22, Z21, Z12
+	VPUNPCKHDQ        Z22, Z21, Z15
+	VPADDD            Z12, Z15, Z15
+	VPUNPCKLDQ        Z24, Z23, Z12
+	VPUNPCKHDQ        Z24, Z23, Z21
+	VPADDD            Z12, Z21, Z21
+	VPUNPCKLQDQ       Z21, Z15, Z12
+	VPUNPCKHQDQ       Z21, Z15, Z15
+	VPADDD            Z12, Z15, Z15
+	VSHUFI32X4        $0x88, Z15, Z16, Z12
+	VSHUFI32X4        $0xdd, Z15, Z16, Z15
+	VPADDD            Z15, Z12, Z12
+	VPSRLD            $0x00, Z13, Z15
+	VPANDD            Z5, Z15, Z15
+	VCVTDQ2PS         Z15, Z15
+	VMULPS            Z10, Z15, Z15
+	VPSRLD            $0x00, Z9, Z16
+	VPANDD            Z5, Z16, Z16
+	VCVTDQ2PS         Z16, Z16
+	VMULPS            Z11, Z16, Z16
+	VCVTDQ2PS         Z12, Z12
+	VMULPS.BCST       (SI), Z12, Z12
+	VFMADD231PS       Z15, Z12, Z0
+	VFNMADD231PS.BCST (DI), Z16, Z0
+	VBROADCASTI64X4   32(CX), Z12
+	VMOVDQU32         16(DX), Y7
+	VINSERTI64X4      $0x01, 16(R9), Z7, Z15
+	VPSRLW            $0x04, Z15, Z15
+	VPANDD            Z2, Z15, Z15
+	VMOVAPS           Z1, Z16
+	VPDPBUSD          Z12, Z15, Z16
+	VMOVDQU32         16(DX)(BX*1), Y7
+	VINSERTI64X4      $0x01, 16(R9)(BX*1), Z7, Z15
+	VPSRLW            $0x04, Z15, Z15
+	VPANDD            Z2, Z15, Z15
+	VMOVAPS           Z1, Z21
+	VPDPBUSD          Z12, Z15, Z21
+	VMOVDQU32         16(DX)(BX*2), Y7
+	VINSERTI64X4      $0x01, 16(R9)(BX*2), Z7, Z15
+	VPSRLW            $0x04, Z15, Z15
+	VPANDD            Z2, Z15, Z15
+	VMOVAPS           Z1, Z22
+	VPDPBUSD          Z12, Z15, Z22
+	VMOVDQU32         16(DX)(R8*1), Y7
+	VINSERTI64X4      $0x01, 16(R9)(R8*1), Z7, Z15
+	VPSRLW            $0x04, Z15, Z15
+	VPANDD            Z2, Z15, Z15
+	VMOVAPS           Z1, Z23
+	VPDPBUSD          Z12, Z15, Z23
+	VPUNPCKLDQ        Z21, Z16, Z15
+	VPUNPCKHDQ        Z21, Z16, Z16
+	VPADDD            Z15, Z16, Z16
+	VPUNPCKLDQ        Z23, Z22, Z15
+	VPUNPCKHDQ        Z23, Z22, Z21
+	VPADDD            Z15, Z21, Z21
+	VPUNPCKLQDQ       Z21, Z16, Z15
+	VPUNPCKHQDQ       Z21, Z16, Z16
+	VPADDD            Z15, Z16, Z16
+	VMOVDQU32         16(R10), Y7
+	VINSERTI64X4      $0x01, 16(R11), Z7, Z15
+	VPSRLW            $0x04, Z15, Z15
+	VPANDD            Z2, Z15, Z15
+	VMOVAPS           Z1, Z21
+	VPDPBUSD          Z12, Z15, Z21
+	VMOVDQU32         16(R10)(BX*1), Y7
+	VINSERTI64X4      $0x01, 16(R11)(BX*1), Z7, Z15
+	VPSRLW            $0x04, Z15, Z15
+	VPANDD            Z2, Z15, Z15
+	VMOVAPS           Z1, Z22
+	VPDPBUSD          Z12, Z15, Z22
+	VMOVDQU32         16(R10)(BX*2), Y7
+	VINSERTI64X4      $0x01, 16(R11)(BX*2), Z7, Z15
+	VPSRLW            $0x04, Z15, Z15
+	VPANDD            Z2, Z15, Z15
+	VMOVAPS           Z1, Z23
+	VPDPBUSD          Z12, Z15, Z23
+	VMOVDQU32         16(R10)(R8*1), Y7
+	VINSERTI64X4      $0x01, 16(R11)(R8*1), Z7, Z15
+	VPSRLW            $0x04, Z15, Z15
+	VPANDD            Z2, Z15, Z15
+	VMOVAPS           Z1, Z24
+	VPDPBUSD          Z12, Z15, Z24
+	VPUNPCKLDQ        Z22, Z21, Z12
+	VPUNPCKHDQ        Z22, Z21, Z15
+	VPADDD            Z12, Z15, Z15
+	VPUNPCKLDQ        Z24, Z23, Z12
+	VPUNPCKHDQ        Z24, Z23, Z21
+	VPADDD            Z12, Z21, Z21
+	VPUNPCKLQDQ       Z21, Z15, Z12
+	VPUNPCKHQDQ       Z21, Z15, Z15
+	VPADDD            Z12, Z15, Z15
+	VSHUFI32X4        $0x88, Z15, Z16, Z12
+	VSHUFI32X4        $0xdd, Z15, Z16, Z15
+	VPADDD            Z15, Z12, Z12
+	VPSRLD            $0x08, Z13, Z15
+	VPANDD            Z5, Z15, Z15
+	VCVTDQ2PS         Z15, Z15
+	VMULPS            Z10, Z15, Z15
+	VPSRLD            $0x08, Z9, Z16
+	VPANDD            Z5, Z16, Z16
+	VCVTDQ2PS         Z16, Z16
+	VMULPS            Z11, Z16, Z16
+	VCVTDQ2PS         Z12, Z12
+	VMULPS.BCST       4(SI), Z12, Z12
+	VFMADD231PS       Z15, Z12, Z0
+	VFNMADD231PS.BCST 4(DI), Z16, Z0
+	VBROADCASTI64X4   64(CX), Z12
+	VMOVDQU32         48(DX), Y7
+	VINSERTI64X4      $0x01, 48(R9), Z7, Z15
+	VPANDD            Z2, Z15, Z15
+	VMOVAPS           Z1, Z16
+	VPDPBUSD          Z12, Z15, Z16
+	VMOVDQU32         48(DX)(BX*1), Y7
+	VINSERTI64X4      $0x01, 48(R9)(BX*1), Z7, Z15
+	VPANDD            Z2, Z15, Z15
+	VMOVAPS           Z1, Z21
+	VPDPBUSD          Z12, Z15, Z21
+	VMOVDQU32         48(DX)(BX*2), Y7
+	VINSERTI64X4      $0x01, 48(R9)(BX*2), Z7, Z15
+	VPANDD            Z2, Z15, Z15
+	VMOVAPS           Z1, Z22
+	VPDPBUSD          Z12, Z15, Z22
+	VMOVDQU32         48(DX)(R8*1), Y7
+	VINSERTI64X4      $0x01, 48(R9)(R8*1), Z7, Z15
+	VPANDD            Z2, Z15, Z15
+	VMOVAPS           Z1, Z23
+	VPDPBUSD          Z12, Z15, Z23
+	VPUNPCKLDQ        Z21, Z16, Z15
+	VPUNPCKHDQ        Z21, Z16, Z16
+	VPADDD            Z15, Z16, Z16
+	VPUNPCKLDQ        Z23, Z22, Z15
+	VPUNPCKHDQ        Z23, Z22, Z21
+	VPADDD            Z15, Z21, Z21
+	VPUNPCKLQDQ       Z21, Z16, Z15
+	VPUNPCKHQDQ       Z21, Z16, Z16
+	VPADDD            Z15, Z16, Z16
+	VMOVDQU32         48(R10), Y7
+	VINSERTI64X4      $0x01, 48(R11), Z7, Z15
+	VPANDD            Z2, Z15, Z15
+	VMOVAPS           Z1, Z21
+	VPDPBUSD          Z12, Z15, Z21
+	VMOVDQU32         48(R10)(BX*1), Y7
+	VINSERTI64X4      $0x01, 48(R11)(BX*1), Z7, Z15
+	VPANDD            Z2, Z15, Z15
+	VMOVAPS           Z1, Z22
+	VPDPBUSD          Z12, Z15, Z22
+	VMOVDQU32         48(R10)(BX*2), Y7
+	VINSERTI64X4      $0x01, 48(R11)(BX*2), Z7, Z15
+	VPANDD            Z2, Z15, Z15
+	VMOVAPS           Z1, Z23
+	VPDPBUSD          Z12, Z15, Z23
+	VMOVDQU32         48(R10)(R8*1), Y7
+	VINSERTI64X4      $0x01, 48(R11)(R8*1), Z7, Z15
+	VPANDD            Z2, Z15, Z15
+	VMOVAPS           Z1, Z24
+	VPDPBUSD          Z12, Z15, Z24
+	VPUNPCKLDQ        Z22, Z21, Z12
+	VPUNPCKHDQ        Z22, Z21, Z15
+	VPADDD            Z12, Z15, Z15
+	VPUNPCKLDQ        Z24, Z23, Z12
+	VPUNPCKHDQ        Z24, Z23, Z21
+	VPADDD            Z12, Z21, Z21
+	VPUNPCKLQDQ       Z21, Z15, Z12
+	VPUNPCKHQDQ       Z21, Z15, Z15
+	VPADDD            Z12, Z15, Z15
+	VSHUFI32X4        $0x88, Z15, Z16, Z12
+	VSHUFI32X4        $0xdd, Z15, Z16, Z15
+	VPADDD            Z15, Z12, Z12
+	VPSRLD            $0x10, Z13, Z15
+	VPANDD            Z5, Z15, Z15
+	VCVTDQ2PS         Z15, Z15
+	VMULPS            Z10, Z15, Z15
+	VPSRLD            $0x10, Z9, Z16
+	VPANDD            Z5, Z16, Z16
+	VCVTDQ2PS         Z16, Z16
+	VMULPS            Z11, Z16, Z16
+	VCVTDQ2PS         Z12, Z12
+	VMULPS.BCST       8(SI), Z12, Z12
+	VFMADD231PS       Z15, Z12, Z0
+	VFNMADD231PS.BCST 8(DI), Z16, Z0
+	VBROADCASTI64X4   96(CX), Z12
+	VMOVDQU32         48(DX), Y7
+	VINSERTI64X4      $0x01, 48(R9), Z7, Z15
+	VPSRLW            $0x04, Z15, Z15
+	VPANDD            Z2, Z15, Z15
+	VMOVAPS           Z1, Z16
+	VPDPBUSD          Z12, Z15, Z16
+	VMOVDQU32         48(DX)(BX*1), Y7
+	VINSERTI64X4      $0x01, 48(R9)(BX*1), Z7, Z15
+	VPSRLW            $0x04, Z15, Z15
+	VPANDD            Z2, Z15, Z15
+	VMOVAPS           Z1, Z21
+	VPDPBUSD          Z12, Z15, Z21
+	VMOVDQU32         48(DX)(BX*2), Y7
+	VINSERTI64X4      $0x01, 48(R9)(BX*2), Z7, Z15
+	VPSRLW            $0x04, Z15, Z15
+	VPANDD            Z2, Z15, Z15
+	VMOVAPS           Z1, Z22
+	VPDPBUSD          Z12, Z15, Z22
+	VMOVDQU32         48(DX)(R8*1), Y7
+	VINSERTI64X4      $0x01, 48(R9)(R8*1), Z7, Z15
+	VPSRLW            $0x04, Z15, Z15
+	VPANDD            Z2, Z15, Z15
+	VMOVAPS           Z1, Z23
+	VPDPBUSD          Z12, Z15, Z23
+	VPUNPCKLDQ        Z21, Z16, Z15
+	VPUNPCKHDQ        Z21, Z16, Z16
+	VPADDD            Z15, Z16, Z16
+	VPUNPCKLDQ        Z23, Z22, Z15
+	VPUNPCKHDQ        Z23, Z22, Z21
+	VPADDD            Z15, Z21, Z21
+	VPUNPCKLQDQ       Z21, Z16, Z15
+	VPUNPCKHQDQ       Z21, Z16, Z16
+	VPADDD            Z15, Z16, Z16
+	VMOVDQU32         48(R10), Y7
+	VINSERTI64X4      $0x01, 48(R11), Z7, Z15
+	VPSRLW            $0x04, Z15, Z15
+	VPANDD            Z2, Z15, Z15
+	VMOVAPS           Z1, Z21
+	VPDPBUSD          Z12, Z15, Z21
+	VMOVDQU32         48(R10)(BX*1), Y7
+	VINSERTI64X4      $0x01, 48(R11)(BX*1), Z7, Z15
+	VPSRLW            $0x04, Z15, Z15
+	VPANDD            Z2, Z15, Z15
+	VMOVAPS           Z1, Z22
+	VPDPBUSD          Z12, Z15, Z22
+	VMOVDQU32         48(R10)(BX*2), Y7
+	VINSERTI64X4      $0x01, 48(R11)(BX*2), Z7, Z15
+	VPSRLW            $0x04, Z15, Z15
+	VPANDD            Z2, Z15, Z15
+	VMOVAPS           Z1, Z23
+	VPDPBUSD          Z12, Z15, Z23
+	VMOVDQU32         48(R10)(R8*1), Y7
+	VINSERTI64X4      $0x01, 48(R11)(R8*1), Z7, Z15
+	VPSRLW            $0x04, Z15, Z15
+	VPANDD            Z2, Z15, Z15
+	VMOVAPS           Z1, Z24
+	VPDPBUSD          Z12, Z15, Z24
+	VPUNPCKLDQ        Z22, Z21, Z12
+	VPUNPCKHDQ        Z22, Z21, Z15
+	VPADDD            Z12, Z15, Z15
+	VPUNPCKLDQ        Z24, Z23, Z12
+	VPUNPCKHDQ        Z24, Z23, Z21
+	VPADDD            Z12, Z21, Z21
+	VPUNPCKLQDQ       Z21, Z15, Z12
+	VPUNPCKHQDQ       Z21, Z15, Z15
+	VPADDD            Z12, Z15, Z15
+	VSHUFI32X4        $0x88, Z15, Z16, Z12
+	VSHUFI32X4        $0xdd, Z15, Z16, Z15
+	VPADDD            Z15, Z12, Z12
+	VPSRLD            $0x18, Z13, Z13
+	VPANDD            Z5, Z13, Z13
+	VCVTDQ2PS         Z13, Z13
+	VMULPS            Z10, Z13, Z13
+	VPSRLD            $0x18, Z9, Z9
+	VPANDD            Z5, Z9, Z9
+	VCVTDQ2PS         Z9, Z9
+	VMULPS            Z11, Z9, Z9
+	VCVTDQ2PS         Z12, Z12
+	VMULPS.BCST       12(SI), Z12, Z12
+	VFMADD231PS       Z13, Z12, Z0
+	VFNMADD231PS.BCST 12(DI), Z9, Z0
+	VBROADCASTI64X4   128(CX), Z9
+	VMOVDQU32         80(DX), Y7
+	VINSERTI64X4      $0x01, 80(R9), Z7, Z12
+	VPANDD            Z2, Z12, Z12
+	VMOVAPS           Z1, Z13
+	VPDPBUSD          Z9, Z12, Z13
+	VMOVDQU32         80(DX)(BX*1), Y7
+	VINSERTI64X4      $0x01, 80(R9)(BX*1), Z7, Z12
+	VPANDD            Z2, Z12, Z12
+	VMOVAPS           Z1, Z15
+	VPDPBUSD          Z9, Z12, Z15
+	VMOVDQU32         80(DX)(BX*2), Y7
+	VINSERTI64X4      $0x01, 80(R9)(BX*2), Z7, Z12
+	VPANDD            Z2, Z12, Z12
+	VMOVAPS           Z1, Z16
+	VPDPBUSD          Z9, Z12, Z16
+	VMOVDQU32         80(DX)(R8*1), Y7
+	VINSERTI64X4      $0x01, 80(R9)(R8*1), Z7, Z12
+	VPANDD            Z2, Z12, Z12
+	VMOVAPS           Z1, Z21
+	VPDPBUSD          Z9, Z12, Z21
+	VPUNPCKLDQ        Z15, Z13, Z12
+	VPUNPCKHDQ        Z15, Z13, Z13
+	VPADDD            Z12, Z13, Z13
+	VPUNPCKLDQ        Z21, Z16, Z12
+	VPUNPCKHDQ        Z21, Z16, Z15
+	VPADDD            Z12, Z15, Z15
+	VPUNPCKLQDQ       Z15, Z13, Z12
+	VPUNPCKHQDQ       Z15, Z13, Z13
+	VPADDD            Z12, Z13, Z13
+	VMOVDQU32         80(R10), Y7
+	VINSERTI64X4      $0x01, 80(R11), Z7, Z12
+	VPANDD            Z2, Z12, Z12
+	VMOVAPS           Z1, Z15
+	VPDPBUSD          Z9, Z12, Z15
+	VMOVDQU32         80(R10)(BX*1), Y7
+	VINSERTI64X4      $0x01, 80(R11)(BX*1), Z7, Z12
+	VPANDD            Z2, Z12, Z12
+	VMOVAPS           Z1, Z16
+	VPDPBUSD          Z9, Z12, Z16
+	VMOVDQU32         80(R10)(BX*2), Y7
+	VINSERTI64X4      $0x01, 80(R11)(BX*2), Z7, Z12
+	VPANDD            Z2, Z12, Z12
+	VMOVAPS           Z1, Z21
+	VPDPBUSD          Z9, Z12, Z21
+	VMOVDQU32         80(R10)(R8*1), Y7
+	VINSERTI64X4      $0x01, 80(R11)(R8*1), Z7, Z12
+	VPANDD            Z2, Z12, Z12
+	VMOVAPS           Z1, Z22
+	VPDPBUSD          Z9, Z12, Z22
+	VPUNPCKLDQ        Z16, Z15, Z9
+	VPUNPCKHDQ        Z16, Z15, Z12
+	VPADDD            Z9, Z12, Z12
+	VPUNPCKLDQ        Z22, Z21, Z9
+	VPUNPCKHDQ        Z22, Z21, Z15
+	VPADDD            Z9, Z15, Z15
+	VPUNPCKLQDQ       Z15, Z12, Z9
+	VPUNPCKHQDQ       Z15, Z12, Z12
+	VPADDD            Z9, Z12, Z12
+	VSHUFI32X4        $0x88, Z12, Z13, Z9
+	VSHUFI32X4        $0xdd, Z12, Z13, Z12
+	VPADDD            Z12, Z9, Z9
+	VPSRLD            $0x00, Z14, Z12
+	VPANDD            Z5, Z12, Z12
+	VCVTDQ2PS         Z12, Z12
+	VMULPS            Z10, Z12, Z12
+	VPSRLD            $0x00, Z8, Z13
+	VPANDD            Z5, Z13, Z13
+	VCVTDQ2PS         Z13, Z13
+	VMULPS            Z11, Z13, Z13
+	VCVTDQ2PS         Z9, Z9
+	VMULPS.BCST       16(SI), Z9, Z9
+	VFMADD231PS       Z12, Z9, Z0
+	VFNMADD231PS.BCST 16(DI), Z13, Z0
+	VBROADCASTI64X4   160(CX), Z9
+	VMOVDQU32         80(DX), Y7
+	VINSERTI64X4      $0x01, 80(R9), Z7, Z12
+	VPSRLW            $0x04, Z12, Z12
+	VPANDD            Z2, Z12, Z12
+	VMOVAPS           Z1, Z13
+	VPDPBUSD          Z9, Z12, Z13
+	VMOVDQU32         80(DX)(BX*1), Y7
+	VINSERTI64X4      $0x01, 80(R9)(BX*1), Z7, Z12
+	VPSRLW            $0x04, Z12, Z12
+	VPANDD            Z2, Z12, Z12
+	VMOVAPS           Z1, Z15
+	VPDPBUSD          Z9, Z12, Z15
+	VMOVDQU32         80(DX)(BX*2), Y7
+	VINSERTI64X4      $0x01, 80(R9)(BX*2), Z7, Z12
+	VPSRLW            $0x04, Z12, Z12
+	VPANDD            Z2, Z12, Z12
+	VMOVAPS           Z1, Z16
+	VPDPBUSD          Z9, Z12, Z16
+	VMOVDQU32         80(DX)(R8*1), Y7
+	VINSERTI64X4      $0x01, 80(R9)(R8*1), Z7, Z12
+	VPSRLW            $0x04, Z12, Z12
+	VPANDD            Z2, Z12, Z12
+	VMOVAPS           Z1, Z21
+	VPDPBUSD          Z9, Z12, Z21
+	VPUNPCKLDQ        Z15, Z13, Z12
+	VPUNPCKHDQ        Z15, Z13, Z13
+	VPADDD            Z12, Z13, Z13
+	VPUNPCKLDQ        Z21, Z16, Z12
+	VPUNPCKHDQ        Z21, Z16, Z15
+	VPADDD            Z12, Z15, Z15
+	VPUNPCKLQDQ       Z15, Z13, Z12
+	VPUNPCKHQDQ       Z15, Z13, Z13
+	VPADDD            Z12, Z13, Z13
+	VMOVDQU32         80(R10), Y7
+	VINSERTI64X4      $0x01, 80(R11), Z7, Z12
+	VPSRLW            $0x04, Z12, Z12
+	VPANDD            Z2, Z12, Z12
+	VMOVAPS           Z1, Z15
+	VPDPBUSD          Z9, Z12, Z15
+	VMOVDQU32         80(R10)(BX*1), Y7
+	VINSERTI64X4      $0x01, 80(R11)(BX*1), Z7, Z12
+	VPSRLW            $0x04, Z12, Z12
+	VPANDD            Z2, Z12, Z12
+	VMOVAPS           Z1, Z16
+	VPDPBUSD          Z9, Z12, Z16
+	VMOVDQU32         80(R10)(BX*2), Y7
+	VINSERTI64X4      $0x01, 80(R11)(BX*2), Z7, Z12
+	VPSRLW            $0x04, Z12, Z12
+	VPANDD            Z2, Z12, Z12
+	VMOVAPS           Z1, Z21
+	VPDPBUSD          Z9, Z12, Z21
+	VMOVDQU32         80(R10)(R8*1), Y7
+	VINSERTI64X4      $0x01, 80(R11)(R8*1), Z7, Z12
+	VPSRLW            $0x04, Z12, Z12
+	VPANDD            Z2, Z12, Z12
+	VMOVAPS           Z1, Z22
+	VPDPBUSD          Z9, Z12, Z22
+	VPUNPCKLDQ        Z16, Z15, Z9
+	VPUNPCKHDQ        Z16, Z15, Z12
+	VPADDD            Z9, Z12, Z12
+	VPUNPCKLDQ        Z22, Z21, Z9
+	VPUNPCKHDQ        Z22, Z21, Z15
+	VPADDD            Z9, Z15, Z15
+	VPUNPCKLQDQ       Z15, Z12, Z9
+	VPUNPCKHQDQ       Z15, Z12, Z12
+	VPADDD            Z9, Z12, Z12
+	VSHUFI32X4        $0x88, Z12, Z13, Z9
+	VSHUFI32X4        $0xdd, Z12, Z13, Z12
+	VPADDD            Z12, Z9, Z9
+	VPSRLD            $0x08, Z14, Z12
+	VPANDD            Z5, Z12, Z12
+	VCVTDQ2PS         Z12, Z12
+	VMULPS            Z10, Z12, Z12
+	VPSRLD            $0x08, Z8, Z13
+	VPANDD            Z5, Z13, Z13
+	VCVTDQ2PS         Z13, Z13
+	VMULPS            Z11, Z13, Z13
+	VCVTDQ2PS         Z9, Z9
+	VMULPS.BCST       20(SI), Z9, Z9
+	VFMADD231PS       Z12, Z9, Z0
+	VFNMADD231PS.BCST 20(DI), Z13, Z0
+	VBROADCASTI64X4   192(CX), Z9
+	VMOVDQU32         112(DX), Y7
+	VINSERTI64X4      $0x01, 112(R9), Z7, Z12
+	VPANDD            Z2, Z12, Z12
+	VMOVAPS           Z1, Z13
+	VPDPBUSD          Z9, Z12, Z13
+	VMOVDQU32         112(DX)(BX*1), Y7
+	VINSERTI64X4      $0x01, 112(R9)(BX*1), Z7, Z12
+	VPANDD            Z2, Z12, Z12
+	VMOVAPS           Z1, Z15
+	VPDPBUSD          Z9, Z12, Z15
+	VMOVDQU32         112(DX)(BX*2), Y7
+	VINSERTI64X4      $0x01, 112(R9)(BX*2), Z7, Z12
+	VPANDD            Z2, Z12, Z12
+	VMOVAPS           Z1, Z16
+	VPDPBUSD          Z9, Z12, Z16
+	VMOVDQU32         112(DX)(R8*1), Y7
+	VINSERTI64X4      $0x01, 112(R9)(R8*1), Z7, Z12
+	VPANDD            Z2, Z12, Z12
+	VMOVAPS           Z1, Z21
+	VPDPBUSD          Z9, Z12, Z21
+	VPUNPCKLDQ        Z15, Z13, Z12
+	VPUNPCKHDQ        Z15, Z13, Z13
+	VPADDD            Z12, Z13, Z13
+	VPUNPCKLDQ        Z21, Z16, Z12
+	VPUNPCKHDQ        Z21, Z16, Z15
+	VPADDD            Z12, Z15, Z15
+	VPUNPCKLQDQ       Z15, Z13, Z12
+	VPUNPCKHQDQ       Z15, Z13, Z13
+	VPADDD            Z12, Z13, Z13
+	VMOVDQU32         112(R10), Y7
+	VINSERTI64X4      $0x01, 112(R11), Z7, Z12
+	VPANDD            Z2, Z12, Z12
+	VMOVAPS           Z1, Z15
+	VPDPBUSD          Z9, Z12, Z15
+	VMOVDQU32         112(R10)(BX*1), Y7
+	VINSERTI64X4      $0x01, 112(R11)(BX*1), Z7, Z12
+	VPANDD            Z2, Z12, Z12
+	VMOVAPS           Z1, Z16
+	VPDPBUSD          Z9, Z12, Z16
+	VMOVDQU32         112(R10)(BX*2), Y7
+	VINSERTI64X4      $0x01, 112(R11)(BX*2), Z7, Z12
+	VPANDD            Z2, Z12, Z12
+	VMOVAPS           Z1, Z21
+	VPDPBUSD          Z9, Z12, Z21
+	VMOVDQU32         112(R10)(R8*1), Y7
+	VINSERTI64X4      $0x01, 112(R11)(R8*1), Z7, Z12
+	VPANDD            Z2, Z12, Z12
+	VMOVAPS           Z1, Z22
+	VPDPBUSD          Z9, Z12, Z22
+	VPUNPCKLDQ        Z16, Z15, Z9
+	VPUNPCKHDQ        Z16, Z15, Z12
+	VPADDD            Z9, Z12, Z12
+	VPUNPCKLDQ        Z22, Z21, Z9
+	VPUNPCKHDQ        Z22, Z21, Z15
+	VPADDD            Z9, Z15, Z15
+	VPUNPCKLQDQ       Z15, Z12, Z9
+	VPUNPCKHQDQ       Z15, Z12, Z12
+	VPADDD            Z9, Z12, Z12
+	VSHUFI32X4        $0x88, Z12, Z13, Z9
+	VSHUFI32X4        $0xdd, Z12, Z13, Z12
+	VPADDD            Z12, Z9, Z9
+	VPSRLD            $0x10, Z14, Z12
+	VPANDD            Z5, Z12, Z12
+	VCVTDQ2PS         Z12, Z12
+	VMULPS            Z10, Z12, Z12
+	VPSRLD            $0x10, Z8, Z13
+	VPANDD            Z5, Z13, Z13
+	VCVTDQ2PS         Z13, Z13
+	VMULPS            Z11, Z13, Z13
+	VCVTDQ2PS         Z9, Z9
+	VMULPS.BCST       24(SI), Z9, Z9
+	VFMADD231PS       Z12, Z9, Z0
+	VFNMADD231PS.BCST 24(DI), Z13, Z0
+	VBROADCASTI64X4   224(CX), Z9
+	VMOVDQU32         112(DX), Y7
+	VINSERTI64X4      $0x01, 112(R9), Z7, Z12
+	VPSRLW            $0x04, Z12, Z12
+	VPANDD            Z2, Z12, Z12
+	VMOVAPS           Z1, Z13
+	VPDPBUSD          Z9, Z12, Z13
+	VMOVDQU32         112(DX)(BX*1), Y7
+	VINSERTI64X4      $0x01, 112(R9)(BX*1), Z7, Z12
+	VPSRLW            $0x04, Z12, Z12
+	VPANDD            Z2, Z12, Z12
+	VMOVAPS           Z1, Z15
+	VPDPBUSD          Z9, Z12, Z15
+	VMOVDQU32         112(DX)(BX*2), Y7
+	VINSERTI64X4      $0x01, 112(R9)(BX*2), Z7, Z12
+	VPSRLW            $0x04, Z12, Z12
+	VPANDD            Z2, Z12, Z12
+	VMOVAPS           Z1, Z16
+	VPDPBUSD          Z9, Z12, Z16
+	VMOVDQU32         112(DX)(R8*1), Y7
+	VINSERTI64X4      $0x01, 112(R9)(R8*1), Z7, Z12
+	VPSRLW            $0x04, Z12, Z12
+	VPANDD            Z2, Z12, Z12
+	VMOVAPS           Z1, Z21
+	VPDPBUSD          Z9, Z12, Z21
+	VPUNPCKLDQ        Z15, Z13, Z12
+	VPUNPCKHDQ        Z15, Z13, Z13
+	VPADDD            Z12, Z13, Z13
+	VPUNPCKLDQ        Z21, Z16, Z12
+	VPUNPCKHDQ        Z21, Z16, Z15
+	VPADDD            Z12, Z15, Z15
+	VPUNPCKLQDQ       Z15, Z13, Z12
+	VPUNPCKHQDQ       Z15, Z13, Z13
+	VPADDD            Z12, Z13, Z13
+	VMOVDQU32         112(R10), Y7
+	VINSERTI64X4      $0x01, 112(R11), Z7, Z12
+	VPSRLW            $0x04, Z12, Z12
+	VPANDD            Z2, Z12, Z12
+	VMOVAPS           Z1, Z15
+	VPDPBUSD          Z9, Z12, Z15
+	VMOVDQU32         112(R10)(BX*1), Y7
+	VINSERTI64X4      $0x01, 112(R11)(BX*1), Z7, Z12
+	VPSRLW            $0x04, Z12, Z12
+	VPANDD            Z2, Z12, Z12
+	VMOVAPS           Z1, Z16
+	VPDPBUSD          Z9, Z12, Z16
+	VMOVDQU32         112(R10)(BX*2), Y7
+	VINSERTI64X4      $0x01, 112(R11)(BX*2), Z7, Z12
+	VPSRLW            $0x04, Z12, Z12
+	VPANDD            Z2, Z12, Z12
+	VMOVAPS           Z1, Z21
+	VPDPBUSD          Z9, Z12, Z21
+	VMOVDQU32         112(R10)(R8*1), Y7
+	VINSERTI64X4      $0x01, 112(R11)(R8*1), Z7, Z12
+	VPSRLW            $0x04, Z12, Z12
+	VPANDD            Z2, Z12, Z12
+	VMOVAPS           Z1, Z22
+	VPDPBUSD          Z9, Z12, Z22
+	VPUNPCKLDQ        Z16, Z15, Z9
+	VPUNPCKHDQ        Z16, Z15, Z12
+	VPADDD            Z9, Z12, Z12
+	VPUNPCKLDQ        Z22, Z21, Z9
+	VPUNPCKHDQ        Z22, Z21, Z15
+	VPADDD            Z9, Z15, Z15
+	VPUNPCKLQDQ       Z15, Z12, Z9
+	VPUNPCKHQDQ       Z15, Z12, Z12
+	VPADDD            Z9, Z12, Z12
+	VSHUFI32X4        $0x88, Z12, Z13, Z9
+	VSHUFI32X4        $0xdd, Z12, Z13, Z12
+	VPADDD            Z12, Z9, Z9
+	VPSRLD            $0x18, Z14, Z12
+	VPANDD            Z5, Z12, Z12
+	VCVTDQ2PS         Z12, Z12
+	VMULPS            Z10, Z12, Z12
+	VPSRLD            $0x18, Z8, Z8
+	VPANDD            Z5, Z8, Z8
+	VCVTDQ2PS         Z8, Z8
+	VMULPS            Z11, Z8, Z8
+	VCVTDQ2PS         Z9, Z9
+	VMULPS.BCST       28(SI), Z9, Z9
+	VFMADD231PS       Z12, Z9, Z0
+	VFNMADD231PS.BCST 28(DI), Z8, Z0
+	ADDQ              $+144, DX
+	ADDQ              $+144, R9
+	ADDQ              $+144, R10
+	ADDQ              $+144, R11
+	ADDQ              $+256, CX
+	ADDQ              $+32, SI
+	ADDQ              $+32, DI
+	DECQ              AX
+	JNZ               one367
+
+done368:
+	MOVQ    c+32(FP), AX
+	VMOVUPS Z0, (AX)
+	VZEROUPPER
+	RET
+
+DATA c3f3f3f3fAVX512<>+0(SB)/4, $0x3f3f3f3f
+DATA c3f3f3f3fAVX512<>+4(SB)/4, $0x3f3f3f3f
+DATA c3f3f3f3fAVX512<>+8(SB)/4, $0x3f3f3f3f
+DATA c3f3f3f3fAVX512<>+12(SB)/4, $0x3f3f3f3f
+DATA c3f3f3f3fAVX512<>+16(SB)/4, $0x3f3f3f3f
+DATA c3f3f3f3fAVX512<>+20(SB)/4, $0x3f3f3f3f
+DATA c3f3f3f3fAVX512<>+24(SB)/4, $0x3f3f3f3f
+DATA c3f3f3f3fAVX512<>+28(SB)/4, $0x3f3f3f3f
+DATA c3f3f3f3fAVX512<>+32(SB)/4, $0x3f3f3f3f
+DATA c3f3f3f3fAVX512<>+36(SB)/4, $0x3f3f3f3f
+DATA c3f3f3f3fAVX512<>+40(SB)/4, $0x3f3f3f3f
+DATA c3f3f3f3fAVX512<>+44(SB)/4, $0x3f3f3f3f
+DATA c3f3f3f3fAVX512<>+48(SB)/4, $0x3f3f3f3f
+DATA c3f3f3f3fAVX512<>+52(SB)/4, $0x3f3f3f3f
+DATA c3f3f3f3fAVX512<>+56(SB)/4, $0x3f3f3f3f
+DATA c3f3f3f3fAVX512<>+60(SB)/4, $0x3f3f3f3f
+GLOBL c3f3f3f3fAVX512<>(SB), RODATA|NOPTR, $64
+
+DATA c30303030AVX512<>+0(SB)/4, $0x30303030
+DATA c30303030AVX512<>+4(SB)/4, $0x30303030
+DATA c30303030AVX512<>+8(SB)/4, $0x30303030
+DATA c30303030AVX512<>+12(SB)/4, $0x30303030
+DATA c30303030AVX512<>+16(SB)/4, $0x30303030
+DATA c30303030AVX512<>+20(SB)/4, $0x30303030
+DATA c30303030AVX512<>+24(SB)/4, $0x30303030
+DATA c30303030AVX512<>+28(SB)/4, $0x30303030
+DATA c30303030AVX512<>+32(SB)/4, $0x30303030
+DATA c30303030AVX512<>+36(SB)/4, $0x30303030
+DATA c30303030AVX512<>+40(SB)/4, $0x30303030
+DATA c30303030AVX512<>+44(SB)/4, $0x30303030
+DATA c30303030AVX512<>+48(SB)/4, $0x30303030
+DATA c30303030AVX512<>+52(SB)/4, $0x30303030
+DATA c30303030AVX512<>+56(SB)/4, $0x30303030
+DATA c30303030AVX512<>+60(SB)/4, $0x30303030
+GLOBL c30303030AVX512<>(SB), RODATA|NOPTR, $64
+
+// func rowQ6_KAVX512(blocks int, a *int8, b *byte, rs int, c *float32, xs *float32, corr *float32)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
+TEXT ·rowQ6_KAVX512(SB), NOSPLIT, $0-56
+	MOVQ      blocks+0(FP), AX
+	MOVQ      a+8(FP), CX
+	MOVQ      b+16(FP), DX
+	MOVQ      rs+24(FP), BX
+	MOVQ      xs+40(FP), SI
+	MOVQ      corr+48(FP), DI
+	VPXORD    Z0, Z0, Z0
+	VPXORD    Z1, Z1, Z1
+	LEAQ      (BX)(BX*2), R8
+	LEAQ      (DX)(BX*4), R9
+	LEAQ      (R9)(BX*4), R10
+	LEAQ      (R10)(BX*4), R11
+	LEAQ      (R11)(BX*4), R12
+	VMOVDQU32 c0f0f0f0fAVX512<>+0(SB), Z2
+	VMOVDQU32 c30303030AVX512<>+0(SB), Z3
+	SUBQ      $0x01, AX
+	JL        rest370
+
+loop369:
+	PREFETCHT0      (R12)
+	PREFETCHT0      64(R12)
+	PREFETCHT0      128(R12)
+	PREFETCHT0      192(R12)
+	PREFETCHT0      256(R12)
+	PREFETCHT0      320(R12)
+	PREFETCHT0      384(R12)
+	PREFETCHT0      448(R12)
+	PREFETCHT0      512(R12)
+	PREFETCHT0      576(R12)
+	PREFETCHT0      640(R12)
+	PREFETCHT0      704(R12)
+	PREFETCHT0      768(R12)
+	PREFETCHT0      832(R12)
+	PREFETCHT0      896(R12)
+	PREFETCHT0      960(R12)
+	PREFETCHT0      1024(R12)
+	PREFETCHT0      1088(R12)
+	PREFETCHT0      1152(R12)
+	PREFETCHT0      1216(R12)
+	PREFETCHT0      1280(R12)
+	PREFETCHT0      1344(R12)
+	PREFETCHT0      1408(R12)
+	PREFETCHT0      1472(R12)
+	PREFETCHT0      1536(R12)
+	PREFETCHT0      1600(R12)
+	PREFETCHT0      1664(R12)
+	PREFETCHT0      1728(R12)
+	PREFETCHT0      1792(R12)
+	PREFETCHT0      1856(R12)
+	PREFETCHT0      1920(R12)
+	PREFETCHT0      1984(R12)
+	PREFETCHT0      2048(R12)
+	PREFETCHT0      2112(R12)
+	PREFETCHT0      2176(R12)
+	PREFETCHT0      2240(R12)
+	PREFETCHT0      2304(R12)
+	PREFETCHT0      2368(R12)
+	PREFETCHT0      2432(R12)
+	PREFETCHT0      2496(R12)
+	PREFETCHT0      2560(R12)
+	PREFETCHT0      2624(R12)
+	PREFETCHT0      2688(R12)
+	PREFETCHT0      2752(R12)
+	PREFETCHT0      2816(R12)
+	PREFETCHT0      2880(R12)
+	PREFETCHT0      2944(R12)
+	PREFETCHT0      3008(R12)
+	PREFETCHT0      3072(R12)
+	PREFETCHT0      3136(R12)
+	PREFETCHT0      3200(R12)
+	PREFETCHT0      3264(R12)
+	PREFETCHT0      3328(R12)
+	ADDQ            $+3360, R12
+	VMOVDQU32       192(DX), X4
+	VINSERTI32X4    $0x01, 192(R9), Y4, Y5
+	VMOVDQU32       192(R10), X7
+	VINSERTI32X4    $0x01, 192(R11), Y7, Y7
+	VINSERTI64X4    $0x01, Y7, Z5, Z6
+	VMOVDQU32       192(DX)(BX*1), X4
+	VINSERTI32X4    $0x01, 192(R9)(BX*1), Y4, Y5
+	VMOVDQU32       192(R10)(BX*1), X9
+	VINSERTI32X4    $0x01, 192(R11)(BX*1), Y9, Y9
+	VINSERTI64X4    $0x01, Y9, Z5, Z8
+	VMOVDQU32       192(DX)(BX*2), X4
+	VINSERTI32X4    $0x01, 192(R9)(BX*2), Y4, Y5
+	VMOVDQU32       192(R10)(BX*2), X11
+	VINSERTI32X4    $0x01, 192(R11)(BX*2), Y11, Y11
+	VINSERTI64X4    $0x01, Y11, Z5, Z10
+	VMOVDQU32       192(DX)(R8*1), X4
+	VINSERTI32X4    $0x01, 192(R9)(R8*1), Y4, Y5
+	VMOVDQU32       192(R10)(R8*1), X13
+	VINSERTI32X4    $0x01, 192(R11)(R8*1), Y13, Y13
+	VINSERTI64X4    $0x01, Y13, Z5, Z12
+	VPUNPCKLDQ      Z8, Z6, Z14
+	VPUNPCKHDQ      Z8, Z6, Z6
+	VPUNPCKLDQ      Z12, Z10, Z8
+	VPUNPCKHDQ      Z12, Z10, Z10
+	VPUNPCKLQDQ     Z8, Z14, Z12
+	VPUNPCKHQDQ     Z8, Z14, Z8
+	VPUNPCKLQDQ     Z10, Z6, Z14
+	VPUNPCKHQDQ     Z10, Z6, Z6
+	VPINSRW         $0x00, 208(DX), X1, X4
+	VPINSRW         $0x01, 208(DX)(BX*1), X4, X4
+	VPINSRW         $0x02, 208(DX)(BX*2), X4, X4
+	VPINSRW         $0x03, 208(DX)(R8*1), X4, X4
+	VPINSRW         $0x04, 208(R9), X4, X4
+	VPINSRW         $0x05, 208(R9)(BX*1), X4, X4
+	VPINSRW         $0x06, 208(R9)(BX*2), X4, X4
+	VPINSRW         $0x07, 208(R9)(R8*1), X4, X4
+	VPINSRW         $0x00, 208(R10), X1, X5
+	VPINSRW         $0x01, 208(R10)(BX*1), X5, X5
+	VPINSRW         $0x02, 208(R10)(BX*2), X5, X5
+	VPINSRW         $0x03, 208(R10)(R8*1), X5, X5
+	VPINSRW         $0x04, 208(R11), X5, X5
+	VPINSRW         $0x05, 208(R11)(BX*1), X5, X5
+	VPINSRW         $0x06, 208(R11)(BX*2), X5, X5
+	VPINSRW         $0x07, 208(R11)(R8*1), X5, X5
+	VINSERTI32X4    $0x01, X5, Y4, Y5
+	VCVTPH2PS       Y5, Z10
+	VBROADCASTI64X4 (CX), Z19
+	VMOVDQU32       (DX), Y5
+	VINSERTI64X4    $0x01, (R9), Z5, Z20
+	VMOVDQU32       128(DX), Y5
+	VINSERTI64X4    $0x01, 128(R9), Z5, Z21
+	VPANDD          Z2, Z20, Z20
+	VPSLLW          $0x04, Z21, Z21
+	VPANDD          Z3, Z21, Z21
+	VPORD           Z21, Z20, Z20
+	VMOVAPS         Z1, Z21
+	VPDPBUSD        Z19, Z20, Z21
+	VMOVDQU32       (DX)(BX*1), Y5
+	VINSERTI64X4    $0x01, (R9)(BX*1), Z5, Z20
+	VMOVDQU32       128(DX)(BX*1), Y5
+	VINSERTI64X4    $0x01, 128(R9)(BX*1), Z5, Z22
+	VPANDD          Z2, Z20, Z20
+	VPSLLW          $0x04, Z22, Z22
+	VPANDD          Z3, Z22, Z22
+	VPORD           Z22, Z20, Z20
+	VMOVAPS         Z1, Z22
+	VPDPBUSD        Z19, Z20, Z22
+	VMOVDQU32       (DX)(BX*2), Y5
+	VINSERTI64X4    $0x01, (R9)(BX*2), Z5, Z20
+	VMOVDQU32       128(DX)(BX*2), Y5
+	VINSERTI64X4    $0x01, 128(R9)(BX*2), Z5, Z23
+	VPANDD          Z2, Z20, Z20
+	VPSLLW          $0x04, Z23, Z23
+	VPANDD          Z3, Z23, Z23
+	VPORD           Z23, Z20, Z20
+	VMOVAPS         Z1, Z23
+	VPDPBUSD        Z19, Z20, Z23
+	VMOVDQU32       (DX)(R8*1), Y5
+	VINSERTI64X4    $0x01, (R9)(R8*1), Z5, Z20
+	VMOVDQU32       128(DX)(R8*1), Y5
+	VINSERTI64X4    $0x01, 128(R9)(R8*1), Z5, Z24
+	VPANDD          Z2, Z20, Z20
+	VPSLLW          $0x04, Z24, Z24
+	VPANDD          Z3, Z24, Z24
+	VPORD           Z24, Z20, Z20
+	VMOVAPS         Z1, Z24
+	VPDPBUSD        Z19, Z20, Z24
+	VPUNPCKLDQ      Z22, Z21, Z20
+	VPUNPCKHDQ      Z22, Z21, Z21
+	VPADDD          Z20, Z21, Z21
+	VPUNPCKLDQ      Z24, Z23, Z20
+	VPUNPCKHDQ      Z24, Z23, Z22
+	VPADDD          Z20, Z22, Z22
+	VPUNPCKLQDQ     Z22, Z21, Z20
+	VPUNPCKHQDQ     Z22, Z21, Z21
+	VPADDD          Z20, Z21, Z21
+	VMOVDQU32       (R10), Y5
+	VINSERTI64X4    $0x01, (R11), Z5, Z20
+	VMOVDQU32       128(R10), Y5
+	VINSERTI64X4    $0x01, 128(R11), Z5, Z22
+	VPANDD          Z2, Z20, Z20
+	VPSLLW          $0x04, Z22, Z22
+	VPANDD          Z3, Z22, Z22
+	VPORD           Z22, Z20, Z20
+	VMOVAPS         Z1, Z22
+	VPDPBUSD        Z19, Z20, Z22
+	VMOVDQU32       (R10)(BX*1), Y5
+	VINSERTI64X4    $0x01, (R11)(BX*1), Z5, Z20
+	VMOVDQU32       128(R10)(BX*1), Y5
+	VINSERTI64X4    $0x01, 128(R11)(BX*1), Z5, Z23
+	VPANDD          Z2, Z20, Z20
+	VPSLLW          $0x04, Z23, Z23
+	VPANDD          Z3, Z23, Z23
+	VPORD           Z23, Z20, Z20
+	VMOVAPS         Z1, Z23
+	VPDPBUSD        Z19, Z20, Z23
+	VMOVDQU32       (R10)(BX*2), Y5
+	VINSERTI64X4    $0x01, (R11)(BX*2), Z5, Z20
+	VMOVDQU32       128(R10)(BX*2), Y5
+	VINSERTI64X4    $0x01, 128(R11)(BX*2), Z5, Z24
+	VPANDD          Z2, Z20, Z20
+	VPSLLW          $0x04, Z24, Z24
+	VPANDD          Z3, Z24, Z24
+	VPORD           Z24, Z20, Z20
+	VMOVAPS         Z1, Z24
+	VPDPBUSD        Z19, Z20, Z24
+	VMOVDQU32       (R10)(R8*1), Y5
+	VINSERTI64X4    $0x01, (R11)(R8*1), Z5, Z20
+	VMOVDQU32       128(R10)(R8*1), Y5
+	VINSERTI64X4    $0x01, 128(R11)(R8*1), Z5, Z25
+	VPANDD          Z2, Z20, Z20
+	VPSLLW          $0x04, Z25, Z25
+	VPANDD          Z3, Z25, Z25
+	VPORD           Z25, Z20, Z20
+	VMOVAPS         Z1, Z25
+	VPDPBUSD        Z19, Z20, Z25
+	VPUNPCKLDQ      Z23, Z22, Z19
+	VPUNPCKHDQ      Z23, Z22, Z20
+	VPADDD          Z19, Z20, Z20
+	VPUNPCKLDQ      Z25, Z24, Z19
+	VPUNPCKHDQ      Z25, Z24, Z22
+	VPADDD          Z19, Z22, Z22
+	VPUNPCKLQDQ     Z22, Z20, Z19
+	VPUNPCKHQDQ     Z22, Z20, Z20
+	VPADDD          Z19, Z20, Z20
+	VSHUFI32X4      $0x88, Z20, Z21, Z19
+	VSHUFI32X4      $0xdd, Z20, Z21, Z20
+	VPSLLD          $0x18, Z12, Z21
+	VPSRAD          $0x18, Z21, Z21
+	VCVTDQ2PS       Z21, Z21
+	VMULPS          Z10, Z21, Z21
+	VPSUBD.BCST     (DI), Z19, Z19
+	VCVTDQ2PS       Z19, Z19
+	VMULPS.BCST     (SI), Z19, Z19
+	VFMADD231PS     Z21, Z19, Z0
+	VPSLLD          $0x10, Z12, Z19
+	VPSRAD          $0x18, Z19, Z19
+	VCVTDQ2PS       Z19, Z19
+	VMULPS          Z10, Z19, Z19
+	VPSUBD.BCST     4(DI), Z20, Z20
+	VCVTDQ2PS       Z20, Z20
+	VMULPS.BCST     4(SI), Z20, Z20
+	VFMADD231PS     Z19, Z20, Z0
+	VBROADCASTI64X4 32(CX), Z19
+	VMOVDQU32       32(DX), Y5
+	VINSERTI64X4    $0x01, 32(R9), Z5, Z20
+	VMOVDQU32       128(DX), Y5
+	VINSERTI64X4    $0x01, 128(R9), Z5, Z21
+	VPANDD          Z2, Z20, Z20
+	VPSLLW          $0x02, Z21, Z21
+	VPANDD          Z3, Z21, Z21
+	VPORD           Z21, Z20, Z20
+	VMOVAPS         Z1, Z21
+	VPDPBUSD        Z19, Z20, Z21
+	VMOVDQU32       32(DX)(BX*1), Y5
+	VINSERTI64X4    $0x01, 32(R9)(BX*1), Z5, Z20
+	VMOVDQU32       128(DX)(BX*1), Y5
+	VINSERTI64X4    $0x01, 128(R9)(BX*1), Z5, Z22
+	VPANDD          Z2, Z20, Z20
+	VPSLLW          $0x02, Z22, Z22
+	VPANDD          Z3, Z22, Z22
+	VPORD           Z22, Z20, Z20
+	VMOVAPS         Z1, Z22
+	VPDPBUSD        Z19, Z20, Z22
+	VMOVDQU32       32(DX)(BX*2), Y5
+	VINSERTI64X4    $0x01, 32(R9)(BX*2), Z5, Z20
+	VMOVDQU32       128(DX)(BX*2), Y5
+	VINSERTI64X4    $0x01, 128(R9)(BX*2), Z5, Z23
+	VPANDD          Z2, Z20, Z20
+	VPSLLW          $0x02, Z23, Z23
+	VPANDD          Z3, Z23, Z23
+	VPORD           Z23, Z20, Z20
+	VMOVAPS         Z1, Z23
+	VPDPBUSD        Z19, Z20, Z23
+	VMOVDQU32       32(DX)(R8*1), Y5
+	VINSERTI64X4    $0x01, 32(R9)(R8*1), Z5, Z20
+	VMOVDQU32       128(DX)(R8*1), Y5
+	VINSERTI64X4    $0x01, 128(R9)(R8*1), Z5, Z24
+	VPANDD          Z2, Z20, Z20
+	VPSLLW          $0x02, Z24, Z24
+	VPANDD          Z3, Z24, Z24
+	VPORD           Z24, Z20, Z20
+	VMOVAPS         Z1, Z24
+	VPDPBUSD        Z19, Z20, Z24
+	VPUNPCKLDQ      Z22, Z21, Z20
+	VPUNPCKHDQ      Z22, Z21, Z21
+	VPADDD          Z20, Z21, Z21
+	VPUNPCKLDQ      Z24, Z23, Z20
+	VPUNPCKHDQ      Z24, Z23, Z22
+	VPADDD          Z20, Z22, Z22
+	VPUNPCKLQDQ     Z22, Z21, Z20
+	VPUNPCKHQDQ     Z22, Z21, Z21
+	VPADDD          Z20, Z21, Z21
+	VMOVDQU32       32(R10), Y5
+	VINSERTI64X4    $0x01, 32(R11), Z5, Z20
+	VMOVDQU32       128(R10), Y5
+	VINSERTI64X4    $0x01, 128(R11), Z5, Z22
+	VPANDD          Z2, Z20, Z20
+	VPSLLW          $0x02, Z22, Z22
+	VPANDD          Z3, Z22, Z22
+	VPORD           Z22, Z20, Z20
+	VMOVAPS         Z1, Z22
+	VPDPBUSD        Z19, Z20, Z22
+	VMOVDQU32       32(R10)(BX*1), Y5
+	VINSERTI64X4    $0x01, 32(R11)(BX*1), Z5, Z20
+	VMOVDQU32       128(R10)(BX*1), Y5
+	VINSERTI64X4    $0x01, 128(R11)(BX*1), Z5, Z23
+	VPANDD          Z2, Z20, Z20
+	VPSLLW          $0x02, Z23, Z23
+	VPANDD          Z3, Z23, Z23
+	VPORD           Z23, Z20, Z20
+	VMOVAPS         Z1, Z23
+	VPDPBUSD        Z19, Z20, Z23
+	VMOVDQU32       32(R10)(BX*2), Y5
+	VINSERTI64X4    $0x01, 32(R11)(BX*2), Z5, Z20
+	VMOVDQU32       128(R10)(BX*2), Y5
+	VINSERTI64X4    $0x01, 128(R11)(BX*2), Z5, Z24
+	VPANDD          Z2, Z20, Z20
+	VPSLLW          $0x02, Z24, Z24
+	VPANDD          Z3, Z24, Z24
+	VPORD           Z24, Z20, Z20
+	VMOVAPS         Z1, Z24
+	VPDPBUSD        Z19, Z20, Z24
+	VMOVDQU32       32(R10)(R8*1), Y5
+	VINSERTI64X4    $0x01, 32(R11)(R8*1), Z5, Z20
+	VMOVDQU32       128(R10)(R8*1), Y5
+	VINSERTI64X4    $0x01, 128(R11)(R8*1), Z5, Z25
+	VPANDD          Z2, Z20, Z20
+	VPSLLW          $0x02, Z25, Z25
+	VPANDD          Z3, Z25, Z25
+	VPORD           Z25, Z20, Z20
+	VMOVAPS         Z1, Z25
+	VPDPBUSD        Z19, Z20, Z25
+	VPUNPCKLDQ      Z23, Z22, Z19
+	VPUNPCKHDQ      Z23, Z22, Z20
+	VPADDD          Z19, Z20, Z20
+	VPUNPCKLDQ      Z25, Z24, Z19
+	VPUNPCKHDQ      Z25, Z24, Z22
+	VPADDD          Z19, Z22, Z22
+	VPUNPCKLQDQ     Z22, Z20, Z19
+	VPUNPCKHQDQ     Z22, Z20, Z20
+	VPADDD          Z19, Z20, Z20
+	VSHUFI32X4      $0x88, Z20, Z21, Z19
+	VSHUFI32X4      $0xdd, Z20, Z21, Z20
+	VPSLLD          $0x08, Z12, Z21
+	VPSRAD          $0x18, Z21, Z21
+	VCVTDQ2PS       Z21, Z21
+	VMULPS          Z10, Z21, Z21
+	VPSUBD.BCST     8(DI), Z19, Z19
+	VCVTDQ2PS       Z19, Z19
+	VMULPS.BCST     8(SI), Z19, Z19
+	VFMADD231PS     Z21, Z19, Z0
+	VPSLLD          $0x00, Z12, Z12
+	VPSRAD          $0x18, Z12, Z12
+	VCVTDQ2PS       Z12, Z12
+	VMULPS          Z10, Z12, Z12
+	VPSUBD.BCST     12(DI), Z20, Z20
+	VCVTDQ2PS       Z20, Z20
+	VMULPS.BCST     12(SI), Z20, Z20
+	VFMADD231PS     Z12, Z20, Z0
+	VBROADCASTI64X4 64(CX), Z12
+	VMOVDQU32       (DX), Y5
+	VINSERTI64X4    $0x01, (R9), Z5, Z19
+	VMOVDQU32       128(DX), Y5
+	VINSERTI64X4    $0x01, 128(R9), Z5, Z20
+	VPSRLW          $0x04, Z19, Z19
+	VPANDD          Z2, Z19, Z19
+	VPANDD          Z3, Z20, Z20
+	VPORD           Z20, Z19, Z19
+	VMOVAPS         Z1, Z20
+	VPDPBUSD        Z12, Z19, Z20
+	VMOVDQU32       (DX)(BX*1), Y5
+	VINSERTI64X4    $0x01, (R9)(BX*1), Z5, Z19
+	VMOVDQU32       128(DX)(BX*1), Y5
+	VINSERTI64X4    $0x01, 128(R9)(BX*1), Z5, Z21
+	VPSRLW          $0x04, Z19, Z19
+	VPANDD          Z2, Z19, Z19
+	VPANDD          Z3, Z21, Z21
+	VPORD           Z21, Z19, Z19
+	VMOVAPS         Z1, Z21
+	VPDPBUSD        Z12, Z19, Z21
+	VMOVDQU32       (DX)(BX*2), Y5
+	VINSERTI64X4    $0x01, (R9)(BX*2), Z5, Z19
+	VMOVDQU32       128(DX)(BX*2), Y5
+	VINSERTI64X4    $0x01, 128(R9)(BX*2), Z5, Z22
+	VPSRLW          $0x04, Z19, Z19
+	VPANDD          Z2, Z19, Z19
+	VPANDD          Z3, Z22, Z22
+	VPORD           Z22, Z19, Z19
+	VMOVAPS         Z1, Z22
+	VPDPBUSD        Z12, Z19, Z22
+	VMOVDQU32       (DX)(R8*1), Y5
+	VINSERTI64X4    $0x01, (R9)(R8*1), Z5, Z19
+	VMOVDQU32       128(DX)(R8*1), Y5
+	VINSERTI64X4    $0x01, 128(R9)(R8*1), Z5, Z23
+	VPSRLW          $0x04, Z19, Z19
+	VPANDD          Z2, Z19, Z19
+	VPANDD          Z3, Z23, Z23
+	VPORD           Z23, Z19, Z19
+	VMOVAPS         Z1, Z23
+	VPDPBUSD        Z12, Z19, Z23
+	VPUNPCKLDQ      Z21, Z20, Z19
+	VPUNPCKHDQ      Z21, Z20, Z20
+	VPADDD          Z19, Z20, Z20
+	VPUNPCKLDQ      Z23, Z22, Z19
+	VPUNPCKHDQ      Z23, Z22, Z21
+	VPADDD          Z19, Z21, Z21
+	VPUNPCKLQDQ     Z21, Z20, Z19
+	VPUNPCKHQDQ     Z21, Z20, Z20
+	VPADDD          Z19, Z20, Z20
+	VMOVDQU32       (R10), Y5
+	VINSERTI64X4    $0x01, (R11), Z5, Z19
+	VMOVDQU32       128(R10), Y5
+	VINSERTI64X4    $0x01, 128(R11), Z5, Z21
+	VPSRLW          $0x04, Z19, Z19
+	VPANDD          Z2, Z19, Z19
+	VPANDD          Z3, Z21, Z21
+	VPORD           Z21, Z19, Z19
+	VMOVAPS         Z1, Z21
+	VPDPBUSD        Z12, Z19, Z21
+	VMOVDQU32       (R10)(BX*1), Y5
+	VINSERTI64X4    $0x01, (R11)(BX*1), Z5, Z19
+	VMOVDQU32       128(R10)(BX*1), Y5
+	VINSERTI64X4    $0x01, 128(R11)(BX*1), Z5, Z22
+	VPSRLW          $0x04, Z19, Z19
+	VPANDD          Z2, Z19, Z19
+	VPANDD          Z3, Z22, Z22
+	VPORD           Z22, Z19, Z19
+	VMOVAPS         Z1, Z22
+	VPDPBUSD        Z12, Z19, Z22
+	VMOVDQU32       (R10)(BX*2), Y5
+	VINSERTI64X4    $0x01, (R11)(BX*2), Z5, Z19
+	VMOVDQU32       128(R10)(BX*2), Y5
+	VINSERTI64X4    $0x01, 128(R11)(BX*2), Z5, Z23
+	VPSRLW          $0x04, Z19, Z19
+	VPANDD          Z2, Z19, Z19
+	VPANDD          Z3, Z23, Z23
+	VPORD           Z23, Z19, Z19
+	VMOVAPS         Z1, Z23
+	VPDPBUSD        Z12, Z19, Z23
+	VMOVDQU32       (R10)(R8*1), Y5
+	VINSERTI64X4    $0x01, (R11)(R8*1), Z5, Z19
+	VMOVDQU32       128(R10)(R8*1), Y5
+	VINSERTI64X4    $0x01, 128(R11)(R8*1), Z5, Z24
+	VPSRLW          $0x04, Z19, Z19
+	VPANDD          Z2, Z19, Z19
+	VPANDD          Z3, Z24, Z24
+	VPORD           Z24, Z19, Z19
+	VMOVAPS         Z1, Z24
+	VPDPBUSD        Z12, Z19, Z24
+	VPUNPCKLDQ      Z22, Z21, Z12
+	VPUNPCKHDQ      Z22, Z21, Z19
+	VPADDD          Z12, Z19, Z19
+	VPUNPCKLDQ      Z24, Z23, Z12
+	VPUNPCKHDQ      Z24, Z23, Z21
+	VPADDD          Z12, Z21, Z21
+	VPUNPCKLQDQ     Z21, Z19, Z12
+	VPUNPCKHQDQ     Z21, Z19, Z19
+	VPADDD          Z12, Z19, Z19
+	VSHUFI32X4      $0x88, Z19, Z20, Z12
+	VSHUFI32X4      $0xdd, Z19, Z20, Z19
+	VPSLLD          $0x18, Z8, Z20
+	VPSRAD          $0x18, Z20, Z20
+	VCVTDQ2PS       Z20, Z20
+	VMULPS          Z10, Z20, Z20
+	VPSUBD.BCST     16(DI), Z12, Z12
+	VCVTDQ2PS       Z12, Z12
+	VMULPS.BCST     16(SI), Z12, Z12
+	VFMADD231PS     Z20, Z12, Z0
+	VPSLLD          $0x10, Z8, Z12
+	VPSRAD          $0x18, Z12, Z12
+	VCVTDQ2PS       Z12, Z12
+	VMULPS          Z10, Z12, Z12
+	VPSUBD.BCST     20(DI), Z19, Z19
+	VCVTDQ2PS       Z19, Z19
+	VMULPS.BCST     20(SI), Z19, Z19
+	VFMADD231PS     Z12, Z19, Z0
+	VBROADCASTI64X4 96(CX), Z12
+	VMOVDQU32       32(DX), Y5
+	VINSERTI64X4    $0x01, 32(R9), Z5, Z19
+	VMOVDQU32       128(DX), Y5
+	VINSERTI64X4    $0x01, 128(R9), Z5, Z20
+	VPSRLW          $0x04, Z19, Z19
+	VPANDD          Z2, Z19, Z19
+	VPSRLW          $0x02, Z20, Z20
+	VPANDD          Z3, Z20, Z20
+	VPORD           Z20, Z19, Z19
+	VMOVAPS         Z1, Z20
+	VPDPBUSD        Z12, Z19, Z20
+	VMOVDQU32       32(DX)(BX*1), Y5
+	VINSERTI64X4    $0x01, 32(R9)(BX*1), Z5, Z19
+	VMOVDQU32       128(DX)(BX*1), Y5
+	VINSERTI64X4    $0x01, 128(R9)(BX*1), Z5, Z21
+	VPSRLW          $0x04, Z19, Z19
+	VPANDD          Z2, Z19, Z19
+	VPSRLW          $0x02, Z21, Z21
+	VPANDD          Z3, Z21, Z21
+	VPORD           Z21, Z19, Z19
+	VMOVAPS         Z1, Z21
+	VPDPBUSD        Z12, Z19, Z21
+	VMOVDQU32       32(DX)(BX*2), Y5
+	VINSERTI64X4    $0x01, 32(R9)(BX*2), Z5, Z19
+	VMOVDQU32       128(DX)(BX*2), Y5
+	VINSERTI64X4    $0x01, 128(R9)(BX*2), Z5, Z22
+	VPSRLW          $0x04, Z19, Z19
+	VPANDD          Z2, Z19, Z19
+	VPSRLW          $0x02, Z22, Z22
+	VPANDD          Z3, Z22, Z22
+	VPORD           Z22, Z19, Z19
+	VMOVAPS         Z1, Z22
+	VPDPBUSD        Z12, Z19, Z22
+	VMOVDQU32       32(DX)(R8*1), Y5
+	VINSERTI64X4    $0x01, 32(R9)(R8*1), Z5, Z19
+	VMOVDQU32       128(DX)(R8*1), Y5
+	VINSERTI64X4    $0x01, 128(R9)(R8*1), Z5, Z23
+	VPSRLW          $0x04, Z19, Z19
+	VPANDD          Z2, Z19, Z19
+	VPSRLW          $0x02, Z23, Z23
+	VPANDD          Z3, Z23, Z23
+	VPORD           Z23, Z19, Z19
+	VMOVAPS         Z1, Z23
+	VPDPBUSD        Z12, Z19, Z23
+	VPUNPCKLDQ      Z21, Z20, Z19
+	VPUNPCKHDQ      Z21, Z20, Z20
+	VPADDD          Z19, Z20, Z20
+	VPUNPCKLDQ      Z23, Z22, Z19
+	VPUNPCKHDQ      Z23, Z22, Z21
+	VPADDD          Z19, Z21, Z21
+	VPUNPCKLQDQ     Z21, Z20, Z19
+	VPUNPCKHQDQ     Z21, Z20, Z20
+	VPADDD          Z19, Z20, Z20
+	VMOVDQU32       32(R10), Y5
+	VINSERTI64X4    $0x01, 32(R11), Z5, Z19
+	VMOVDQU32       128(R10), Y5
+	VINSERTI64X4    $0x01, 128(R11), Z5, Z21
+	VPSRLW          $0x04, Z19, Z19
+	VPANDD          Z2, Z19, Z19
+	VPSRLW          $0x02, Z21, Z21
+	VPANDD          Z3, Z21, Z21
+	VPORD           Z21, Z19, Z19
+	VMOVAPS         Z1, Z21
+	VPDPBUSD        Z12, Z19, Z21
+	VMOVDQU32       32(R10)(BX*1), Y5
+	VINSERTI64X4    $0x01, 32(R11)(BX*1), Z5, Z19
+	VMOVDQU32       128(R10)(BX*1), Y5
+	VINSERTI64X4    $0x01, 128(R11)(BX*1), Z5, Z22
+	VPSRLW          $0x04, Z19, Z19
+	VPANDD          Z2, Z19, Z19
+	VPSRLW          $0x02, Z22, Z22
+	VPANDD          Z3, Z22, Z22
+	VPORD           Z22, Z19, Z19
+	VMOVAPS         Z1, Z22
+	VPDPBUSD        Z12, Z19, Z22
+	VMOVDQU32       32(R10)(BX*2), Y5
+	VINSERTI64X4    $0x01, 32(R11)(BX*2), Z5, Z19
+	VMOVDQU32       128(R10)(BX*2), Y5
+	VINSERTI64X4    $0x01, 128(R11)(BX*2), Z5, Z23
+	VPSRLW          $0x04, Z19, Z19
+	VPANDD          Z2, Z19, Z19
+	VPSRLW          $0x02, Z23, Z23
+	VPANDD          Z3, Z23, Z23
+	VPORD           Z23, Z19, Z19
+	VMOVAPS         Z1, Z23
+	VPDPBUSD        Z12, Z19, Z23
+	VMOVDQU32       32(R10)(R8*1), Y5
+	VINSERTI64X4    $0x01, 32(R11)(R8*1), Z5, Z19
+	VMOVDQU32       128(R10)(R8*1), Y5
+	VINSERTI64X4    $0x01, 128(R11)(R8*1), Z5, Z24
+	VPSRLW          $0x04, Z19, Z19
+	VPANDD          Z2, Z19, Z19
+	VPSRLW          $0x02, Z24, Z24
+	VPANDD          Z3, Z24, Z24
+	VPORD           Z24, Z19, Z19
+	VMOVAPS         Z1, Z24
+	VPDPBUSD        Z12, Z19, Z24
+	VPUNPCKLDQ      Z22, Z21, Z12
+	VPUNPCKHDQ      Z22, Z21, Z19
+	VPADDD          Z12, Z19, Z19
+	VPUNPCKLDQ      Z24, Z23, Z12
+	VPUNPCKHDQ      Z24, Z23, Z21
+	VPADDD          Z12, Z21, Z21
+	VPUNPCKLQDQ     Z21, Z19, Z12
+	VPUNPCKHQDQ     Z21, Z19, Z19
+	VPADDD          Z12, Z19, Z19
+	VSHUFI32X4      $0x88, Z19, Z20, Z12
+	VSHUFI32X4      $0xdd, Z19, Z20, Z19
+	VPSLLD          $0x08, Z8, Z20
+	VPSRAD          $0x18, Z20, Z20
+	VCVTDQ2PS       Z20, Z20
+	VMULPS          Z10, Z20, Z20
+	VPSUBD.BCST     24(DI), Z12, Z12
+	VCVTDQ2PS       Z12, Z12
+	VMULPS.BCST     24(SI), Z12, Z12
+	VFMADD231PS     Z20, Z12, Z0
+	VPSLLD          $0x00, Z8, Z8
+	VPSRAD          $0x18, Z8, Z8
+	VCVTDQ2PS       Z8, Z8
+	VMULPS          Z10, Z8, Z8
+	VPSUBD.BCST     28(DI), Z19, Z19
+	VCVTDQ2PS       Z19, Z19
+	VMULPS.BCST     28(SI), Z19, Z19
+	VFMADD231PS     Z8, Z19, Z0
+	VBROADCASTI64X4 128(CX), Z8
+	VMOVDQU32       64(DX), Y5
+	VINSERTI64X4    $0x01, 64(R9), Z5, Z12
+	VMOVDQU32       160(DX), Y5
+	VINSERTI64X4    $0x01, 160(R9), Z5, Z19
+	VPANDD          Z2, Z12, Z12
+	VPSLLW          $0x04, Z19, Z19
+	VPANDD          Z3, Z19, Z19
+	VPORD           Z19, Z12, Z12
+	VMOVAPS         Z1, Z19
+	VPDPBUSD        Z8, Z12, Z19
+	VMOVDQU32       64(DX)(BX*1), Y5
+	VINSERTI64X4    $0x01, 64(R9)(BX*1), Z5, Z12
+	VMOVDQU32       160(DX)(BX*1), Y5
+	VINSERTI64X4    $0x01, 160(R9)(BX*1), Z5, Z20
+	VPANDD          Z2, Z12, Z12
+	VPSLLW          $0x04, Z20, Z20
+	VPANDD          Z3, Z20, Z20
+	VPORD           Z20, Z12, Z12
+	VMOVAPS         Z1, Z20
+	VPDPBUSD        Z8, Z12, Z20
+	VMOVDQU32       64(DX)(BX*2), Y5
+	VINSERTI64X4    $0x01, 64(R9)(BX*2), Z5, Z12
+	VMOVDQU32       160(DX)(BX*2), Y5
+	VINSERTI64X4    $0x01, 160(R9)(BX*2), Z5, Z21
+	VPANDD          Z2, Z12, Z12
+	VPSLLW          $0x04, Z21, Z21
+	VPANDD          Z3, Z21, Z21
+	VPORD           Z21, Z12, Z12
+	VMOVAPS         Z1, Z21
+	VPDPBUSD        Z8, Z12, Z21
+	VMOVDQU32       64(DX)(R8*1), Y5
+	VINSERTI64X4    $0x01, 64(R9)(R8*1), Z5, Z12
+	VMOVDQU32       160(DX)(R8*1), Y5
+	VINSERTI64X4    $0x01, 160(R9)(R8*1), Z5, Z22
+	VPANDD          Z2, Z12, Z12
+	VPSLLW          $0x04, Z22, Z22
+	VPANDD          Z3, Z22, Z22
+	VPORD           Z22, Z12, Z12
+	VMOVAPS         Z1, Z22
+	VPDPBUSD        Z8, Z12, Z22
+	VPUNPCKLDQ      Z20, Z19, Z12
+	VPUNPCKHDQ      Z20, Z19, Z19
+	VPADDD          Z12, Z19, Z19
+	VPUNPCKLDQ      Z22, Z21, Z12
+	VPUNPCKHDQ      Z22, Z21, Z20
+	VPADDD          Z12, Z20, Z20
+	VPUNPCKLQDQ     Z20, Z19, Z12
+	VPUNPCKHQDQ     Z20, Z19, Z19
+	VPADDD          Z12, Z19, Z19
+	VMOVDQU32       64(R10), Y5
+	VINSERTI64X4    $0x01, 64(R11), Z5, Z12
+	VMOVDQU32       160(R10), Y5
+	VINSERTI64X4    $0x01, 160(R11), Z5, Z20
+	VPANDD          Z2, Z12, Z12
+	VPSLLW          $0x04, Z20, Z20
+	VPANDD          Z3, Z20, Z20
+	VPORD           Z20, Z12, Z12
+	VMOVAPS         Z1, Z20
+	VPDPBUSD        Z8, Z12, Z20
+	VMOVDQU32       64(R10)(BX*1), Y5
+	VINSERTI64X4    $0x01, 64(R11)(BX*1), Z5, Z12
+	VMOVDQU32       160(R10)(BX*1), Y5
+	VINSERTI64X4    $0x01, 160(R11)(BX*1), Z5, Z21
+	VPANDD          Z2, Z12, Z12
+	VPSLLW          $0x04, Z21, Z21
+	VPANDD          Z3, Z21, Z21
+	VPORD           Z21, Z12, Z12
+	VMOVAPS         Z1, Z21
+	VPDPBUSD        Z8, Z12, Z21
+	VMOVDQU32       64(R10)(BX*2), Y5
+	VINSERTI64X4    $0x01, 64(R11)(BX*2), Z5, Z12
+	VMOVDQU32       160(R10)(BX*2), Y5
+	VINSERTI64X4    $0x01, 160(R11)(BX*2), Z5, Z22
+	VPANDD          Z2, Z12, Z12
+	VPSLLW          $0x04, Z22, Z22
+	VPANDD          Z3, Z22, Z22
+	VPORD           Z22, Z12, Z12
+	VMOVAPS         Z1, Z22
+	VPDPBUSD        Z8, Z12, Z22
+	VMOVDQU32       64(R10)(R8*1), Y5
+	VINSERTI64X4    $0x01, 64(R11)(R8*1), Z5, Z12
+	VMOVDQU32       160(R10)(R8*1), Y5
+	VINSERTI64X4    $0x01, 160(R11)(R8*1), Z5, Z23
+	VPANDD          Z2, Z12, Z12
+	VPSLLW          $0x04, Z23, Z23
+	VPANDD          Z3, Z23, Z23
+	VPORD           Z23, Z12, Z12
+	VMOVAPS         Z1, Z23
+	VPDPBUSD        Z8, Z12, Z23
+	VPUNPCKLDQ      Z21, Z20, Z8
+	VPUNPCKHDQ      Z21, Z20, Z12
+	VPADDD          Z8, Z12, Z12
+	VPUNPCKLDQ      Z23, Z22, Z8
+	VPUNPCKHDQ      Z23, Z22, Z20
+	VPADDD          Z8, Z20, Z20
+	VPUNPCKLQDQ     Z20, Z12, Z8
+	VPUNPCKHQDQ     Z20, Z12, Z12
+	VPADDD          Z8, Z12, Z12
+	VSHUFI32X4      $0x88, Z12, Z19, Z8
+	VSHUFI32X4      $0xdd, Z12, Z19, Z12
+	VPSLLD          $0x18, Z14, Z19
+	VPSRAD          $0x18, Z19, Z19
+	VCVTDQ2PS       Z19, Z19
+	VMULPS          Z10, Z19, Z19
+	VPSUBD.BCST     32(DI), Z8, Z8
+	VCVTDQ2PS       Z8, Z8
+	VMULPS.BCST     32(SI), Z8, Z8
+	VFMADD231PS     Z19, Z8, Z0
+	VPSLLD          $0x10, Z14, Z8
+	VPSRAD          $0x18, Z8, Z8
+	VCVTDQ2PS       Z8, Z8
+	VMULPS          Z10, Z8, Z8
+	VPSUBD.BCST     36(DI), Z12, Z12
+	VCVTDQ2PS       Z12, Z12
+	VMULPS.BCST     36(SI), Z12, Z12
+	VFMADD231PS     Z8, Z12, Z0
+	VBROADCASTI64X4 160(CX), Z8
+	VMOVDQU32       96(DX), Y5
+	VINSERTI64X4    $0x01, 96(R9), Z5, Z12
+	VMOVDQU32       160(DX), Y5
+	VINSERTI64X4    $0x01, 160(R9), Z5, Z19
+	VPANDD          Z2, Z12, Z12
+	VPSLLW          $0x02, Z19, Z19
+	VPANDD          Z3, Z19, Z19
+	VPORD           Z19, Z12, Z12
+	VMOVAPS         Z1, Z19
+	VPDPBUSD        Z8, Z12, Z19
+	VMOVDQU32       96(DX)(BX*1), Y5
+	VINSERTI64X4    $0x01, 96(R9)(BX*1), Z5, Z12
+	VMOVDQU32       160(DX)(BX*1), Y5
+	VINSERTI64X4    $0x01, 160(R9)(BX*1), Z5, Z20
+	VPANDD          Z2, Z12, Z12
+	VPSLLW          $0x02, Z20, Z20
+	VPANDD          Z3, Z20, Z20
+	VPORD           Z20, Z12, Z12
+	VMOVAPS         Z1, Z20
+	VPDPBUSD        Z8, Z12, Z20
+	VMOVDQU32       96(DX)(BX*2), Y5
+	VINSERTI64X4    $0x01, 96(R9)(BX*2), Z5, Z12
+	VMOVDQU32       160(DX)(BX*2), Y5
+	VINSERTI64X4    $0x01, 160(R9)(BX*2), Z5, Z21
+	VPANDD          Z2, Z12, Z12
+	VPSLLW          $0x02, Z21, Z21
+	VPANDD          Z3, Z21, Z21
+	VPORD           Z21, Z12, Z12
+	VMOVAPS         Z1, Z21
+	VPDPBUSD        Z8, Z12, Z21
+	VMOVDQU32       96(DX)(R8*1), Y5
+	VINSERTI64X4    $0x01, 96(R9)(R8*1), Z5, Z12
+	VMOVDQU32       160(DX)(R8*1), Y5
+	VINSERTI64X4    $0x01, 160(R9)(R8*1), Z5, Z22
+	VPANDD          Z2, Z12, Z12
+	VPSLLW          $0x02, Z22, Z22
+	VPANDD          Z3, Z22, Z22
+	VPORD           Z22, Z12, Z12
+	VMOVAPS         Z1, Z22
+	VPDPBUSD        Z8, Z12, Z22
+	VPUNPCKLDQ      Z20, Z19, Z12
+	VPUNPCKHDQ      Z20, Z19, Z19
+	VPADDD          Z12, Z19, Z19
+	VPUNPCKLDQ      Z22, Z21, Z12
+	VPUNPCKHDQ      Z22, Z21, Z20
+	VPADDD          Z12, Z20, Z20
+	VPUNPCKLQDQ     Z20, Z19, Z12
+	VPUNPCKHQDQ     Z20, Z19, Z19
+	VPADDD          Z12, Z19, Z19
+	VMOVDQU32       96(R10), Y5
+	VINSERTI64X4    $0x01, 96(R11), Z5, Z12
+	VMOVDQU32       160(R10), Y5
+	VINSERTI64X4    $0x01, 160(R11), Z5, Z20
+	VPANDD          Z2, Z12, Z12
+	VPSLLW          $0x02, Z20, Z20
+	VPANDD          Z3, Z20, Z20
+	VPORD           Z20, Z12, Z12
+	VMOVAPS         Z1, Z20
+	VPDPBUSD        Z8, Z12, Z20
+	VMOVDQU32       96(R10)(BX*1), Y5
+	VINSERTI64X4    $0x01, 96(R11)(BX*1), Z5, Z12
+	VMOVDQU32       160(R10)(BX*1), Y5
+	VINSERTI64X4    $0x01, 160(R11)(BX*1), Z5, Z21
+	VPANDD          Z2, Z12, Z12
+	VPSLLW          $0x02, Z21, Z21
+	VPANDD          Z3, Z21, Z21
+	VPORD           Z21, Z12, Z12
+	VMOVAPS         Z1, Z21
+	VPDPBUSD        Z8, Z12, Z21
+	VMOVDQU32       96(R10)(BX*2), Y5
+	VINSERTI64X4    $0x01, 96(R11)(BX*2), Z5, Z12
+	VMOVDQU32       160(R10)(BX*2), Y5
+	VINSERTI64X4    $0x01, 160(R11)(BX*2), Z5, Z22
+	VPANDD          Z2, Z12, Z12
+	VPSLLW          $0x02, Z22, Z22
+	VPANDD          Z3, Z22, Z22
+	VPORD           Z22, Z12, Z12
+	VMOVAPS         Z1, Z22
+	VPDPBUSD        Z8, Z12, Z22
+	VMOVDQU32       96(R10)(R8*1), Y5
+	VINSERTI64X4    $0x01, 96(R11)(R8*1), Z5, Z12
+	VMOVDQU32       160(R10)(R8*1), Y5
+	VINSERTI64X4    $0x01, 160(R11)(R8*1), Z5, Z23
+	VPANDD          Z2, Z12, Z12
+	VPSLLW          $0x02, Z23, Z23
+	VPANDD          Z3, Z23, Z23
+	VPORD           Z23, Z12, Z12
+	VMOVAPS         Z1, Z23
+	VPDPBUSD        Z8, Z12, Z23
+	VPUNPCKLDQ      Z21, Z20, Z8
+	VPUNPCKHDQ      Z21, Z20, Z12
+	VPADDD          Z8, Z12, Z12
+	VPUNPCKLDQ      Z23, Z22, Z8
+	VPUNPCKHDQ      Z23, Z22, Z20
+	VPADDD          Z8, Z20, Z20
+	VPUNPCKLQDQ     Z20, Z12, Z8
+	VPUNPCKHQDQ     Z20, Z12, Z12
+	VPADDD          Z8, Z12, Z12
+	VSHUFI32X4      $0x88, Z12, Z19, Z8
+	VSHUFI32X4      $0xdd, Z12, Z19, Z12
+	VPSLLD          $0x08, Z14, Z19
+	VPSRAD          $0x18, Z19, Z19
+	VCVTDQ2PS       Z19, Z19
+	VMULPS          Z10, Z19, Z19
+	VPSUBD.BCST     40(DI), Z8, Z8
+	VCVTDQ2PS       Z8, Z8
+	VMULPS.BCST     40(SI), Z8, Z8
+	VFMADD231PS     Z19, Z8, Z0
+	VPSLLD          $0x00, Z14, Z8
+	VPSRAD          $0x18, Z8, Z8
+	VCVTDQ2PS       Z8, Z8
+	VMULPS          Z10, Z8, Z8
+	VPSUBD.BCST     44(DI), Z12, Z12
+	VCVTDQ2PS       Z12, Z12
+	VMULPS.BCST     44(SI), Z12, Z12
+	VFMADD231PS     Z8, Z12, Z0
+	VBROADCASTI64X4 192(CX), Z8
+	VMOVDQU32       64(DX), Y5
+	VINSERTI64X4    $0x01, 64(R9), Z5, Z12
+	VMOVDQU32       160(DX), Y5
+	VINSERTI64X4    $0x01, 160(R9), Z5, Z14
+	VPSRLW          $0x04, Z12, Z12
+	VPANDD          Z2, Z12, Z12
+	VPANDD          Z3, Z14, Z14
+	VPORD           Z14, Z12, Z12
+	VMOVAPS         Z1, Z14
+	VPDPBUSD        Z8, Z12, Z14
+	VMOVDQU32       64(DX)(BX*1), Y5
+	VINSERTI64X4    $0x01, 64(R9)(BX*1), Z5, Z12
+	VMOVDQU32       160(DX)(BX*1), Y5
+	VINSERTI64X4    $0x01, 160(R9)(BX*1), Z5, Z19
+	VPSRLW          $0x04, Z12, Z12
+	VPANDD          Z2, Z12, Z12
+	VPANDD          Z3, Z19, Z19
+	VPORD           Z19, Z12, Z12
+	VMOVAPS         Z1, Z19
+	VPDPBUSD        Z8, Z12, Z19
+	VMOVDQU32       64(DX)(BX*2), Y5
+	VINSERTI64X4    $0x01, 64(R9)(BX*2), Z5, Z12
+	VMOVDQU32       160(DX)(BX*2), Y5
+	VINSERTI64X4    $0x01, 160(R9)(BX*2), Z5, Z20
+	VPSRLW          $0x04, Z12, Z12
+	VPANDD          Z2, Z12, Z12
+	VPANDD          Z3, Z20, Z20
+	VPORD           Z20, Z12, Z12
+	VMOVAPS         Z1, Z20
+	VPDPBUSD        Z8, Z12, Z20
+	VMOVDQU32       64(DX)(R8*1), Y5
+	VINSERTI64X4    $0x01, 64(R9)(R8*1), Z5, Z12
+	VMOVDQU32       160(DX)(R8*1), Y5
+	VINSERTI64X4    $0x01, 160(R9)(R8*1), Z5, Z21
+	VPSRLW          $0x04, Z12, Z12
+	VPANDD          Z2, Z12, Z12
+	VPANDD          Z3, Z21, Z21
+	VPORD           Z21, Z12, Z12
+	VMOVAPS         Z1, Z21
+	VPDPBUSD        Z8, Z12, Z21
+	VPUNPCKLDQ      Z19, Z14, Z12
+	VPUNPCKHDQ      Z19, Z14, Z14
+	VPADDD          Z12, Z14, Z14
+	VPUNPCKLDQ      Z21, Z20, Z12
+	VPUNPCKHDQ      Z21, Z20, Z19
+	VPADDD          Z12, Z19, Z19
+	VPUNPCKLQDQ     Z19, Z14, Z12
+	VPUNPCKHQDQ     Z19, Z14, Z14
+	VPADDD          Z12, Z14, Z14
+	VMOVDQU32       64(R10), Y5
+	VINSERTI64X4    $0x01, 64(R11), Z5, Z12
+	VMOVDQU32       160(R10), Y5
+	VINSERTI64X4    $0x01, 160(R11), Z5, Z19
+	VPSRLW          $0x04, Z12, Z12
+	VPANDD          Z2, Z12, Z12
+	VPANDD          Z3, Z19, Z19
+	VPORD           Z19, Z12, Z12
+	VMOVAPS         Z1, Z19
+	VPDPBUSD        Z8, Z12, Z19
+	VMOVDQU32       64(R10)(BX*1), Y5
+	VINSERTI64X4    $0x01, 64(R11)(BX*1), Z5, Z12
+	VMOVDQU32       160(R10)(BX*1), Y5
+	VINSERTI64X4    $0x01, 160(R11)(BX*1), Z5, Z20
+	VPSRLW          $0x04, Z12, Z12
+	VPANDD          Z2, Z12, Z12
+	VPANDD          Z3, Z20, Z20
+	VPORD           Z20, Z12, Z12
+	VMOVAPS         Z1, Z20
+	VPDPBUSD        Z8, Z12, Z20
+	VMOVDQU32       64(R10)(BX*2), Y5
+	VINSERTI64X4    $0x01, 64(R11)(BX*2), Z5, Z12
+	VMOVDQU32       160(R10)(BX*2), Y5
+	VINSERTI64X4    $0x01, 160(R11)(BX*2), Z5, Z21
+	VPSRLW          $0x04, Z12, Z12
+	VPANDD          Z2, Z12, Z12
+	VPANDD          Z3, Z21, Z21
+	VPORD           Z21, Z12, Z12
+	VMOVAPS         Z1, Z21
+	VPDPBUSD        Z8, Z12, Z21
+	VMOVDQU32       64(R10)(R8*1), Y5
+	VINSERTI64X4    $0x01, 64(R11)(R8*1), Z5, Z12
+	VMOVDQU32       160(R10)(R8*1), Y5
+	VINSERTI64X4    $0x01, 160(R11)(R8*1), Z5, Z22
+	VPSRLW          $0x04, Z12, Z12
+	VPANDD          Z2, Z12, Z12
+	VPANDD          Z3, Z22, Z22
+	VPORD           Z22, Z12, Z12
+	VMOVAPS         Z1, Z22
+	VPDPBUSD        Z8, Z12, Z22
+	VPUNPCKLDQ      Z20, Z19, Z8
+	VPUNPCKHDQ      Z20, Z19, Z12
+	VPADDD          Z8, Z12, Z12
+	VPUNPCKLDQ      Z22, Z21, Z8
+	VPUNPCKHDQ      Z22, Z21, Z19
+	VPADDD          Z8, Z19, Z19
+	VPUNPCKLQDQ     Z19, Z12, Z8
+	VPUNPCKHQDQ     Z19, Z12, Z12
+	VPADDD          Z8, Z12, Z12
+	VSHUFI32X4      $0x88, Z12, Z14, Z8
+	VSHUFI32X4      $0xdd, Z12, Z14, Z12
+	VPSLLD          $0x18, Z6, Z14
+	VPSRAD          $0x18, Z14, Z14
+	VCVTDQ2PS       Z14, Z14
+	VMULPS          Z10, Z14, Z14
+	VPSUBD.BCST     48(DI), Z8, Z8
+	VCVTDQ2PS       Z8, Z8
+	VMULPS.BCST     48(SI), Z8, Z8
+	VFMADD231PS     Z14, Z8, Z0
+	VPSLLD          $0x10, Z6, Z8
+	VPSRAD          $0x18, Z8, Z8
+	VCVTDQ2PS       Z8, Z8
+	VMULPS          Z10, Z8, Z8
+	VPSUBD.BCST     52(DI), Z12, Z12
+	VCVTDQ2PS       Z12, Z12
+	VMULPS.BCST     52(SI), Z12, Z12
+	VFMADD231PS     Z8, Z12, Z0
+	VBROADCASTI64X4 224(CX), Z8
+	VMOVDQU32       96(DX), Y5
+	VINSERTI64X4    $0x01, 96(R9), Z5, Z12
+	VMOVDQU32       160(DX), Y5
+	VINSERTI64X4    $0x01, 160(R9), Z5, Z14
+	VPSRLW          $0x04, Z12, Z12
+	VPANDD          Z2, Z12, Z12
+	VPSRLW          $0x02, Z14, Z14
+	VPANDD          Z3, Z14, Z14
+	VPORD           Z14, Z12, Z12
+	VMOVAPS         Z1, Z14
+	VPDPBUSD        Z8, Z12, Z14
+	VMOVDQU32       96(DX)(BX*1), Y5
+	VINSERTI64X4    $0x01, 96(R9)(BX*1), Z5, Z12
+	VMOVDQU32       160(DX)(BX*1), Y5
+	VINSERTI64X4    $0x01, 160(R9)(BX*1), Z5, Z19
+	VPSRLW          $0x04, Z12, Z12
+	VPANDD          Z2, Z12, Z12
+	VPSRLW          $0x02, Z19, Z19
+	VPANDD          Z3, Z19, Z19
+	VPORD           Z19, Z12, Z12
+	VMOVAPS         Z1, Z19
+	VPDPBUSD        Z8, Z12, Z19
+	VMOVDQU32       96(DX)(BX*2), Y5
+	VINSERTI64X4    $0x01, 96(R9)(BX*2), Z5, Z12
+	VMOVDQU32       160(DX)(BX*2), Y5
+	VINSERTI64X4    $0x01, 160(R9)(BX*2), Z5, Z20
+	VPSRLW          $0x04, Z12, Z12
+	VPANDD          Z2, Z12, Z12
+	VPSRLW          $0x02, Z20, Z20
+	VPANDD          Z3, Z20, Z20
+	VPORD           Z20, Z12, Z12
+	VMOVAPS         Z1, Z20
+	VPDPBUSD        Z8, Z12, Z20
+	VMOVDQU32       96(DX)(R8*1), Y5
+	VINSERTI64X4    $0x01, 96(R9)(R8*1), Z5, Z12
+	VMOVDQU32       160(DX)(R8*1), Y5
+	VINSERTI64X4    $0x01, 160(R9)(R8*1), Z5, Z21
+	VPSRLW          $0x04, Z12, Z12
+	VPANDD          Z2, Z12, Z12
+	VPSRLW          $0x02, Z21, Z21
+	VPANDD          Z3, Z21, Z21
+	VPORD           Z21, Z12, Z12
+	VMOVAPS         Z1, Z21
+	VPDPBUSD        Z8, Z12, Z21
+	VPUNPCKLDQ      Z19, Z14, Z12
+	VPUNPCKHDQ      Z19, Z14, Z14
+	VPADDD          Z12, Z14, Z14
+	VPUNPCKLDQ      Z21, Z20, Z12
+	VPUNPCKHDQ      Z21, Z20, Z19
+	VPADDD          Z12, Z19, Z19
+	VPUNPCKLQDQ     Z19, Z14, Z12
+	VPUNPCKHQDQ     Z19, Z14, Z14
+	VPADDD          Z12, Z14, Z14
+	VMOVDQU32       96(R10), Y5
+	VINSERTI64X4    $0x01, 96(R11), Z5, Z12
+	VMOVDQU32       160(R10), Y5
+	VINSERTI64X4    $0x01, 160(R11), Z5, Z19
+	VPSRLW          $0x04, Z12, Z12
+	VPANDD          Z2, Z12, Z12
+	VPSRLW          $0x02, Z19, Z19
+	VPANDD          Z3, Z19, Z19
+	VPORD           Z19, Z12, Z12
+	VMOVAPS         Z1, Z19
+	VPDPBUSD        Z8, Z12, Z19
+	VMOVDQU32       96(R10)(BX*1), Y5
+	VINSERTI64X4    $0x01, 96(R11)(BX*1), Z5, Z12
+	VMOVDQU32       160(R10)(BX*1), Y5
+	VINSERTI64X4    $0x01, 160(R11)(BX*1), Z5, Z20
+	VPSRLW          $0x04, Z12, Z12
+	VPANDD          Z2, Z12, Z12
+	VPSRLW          $0x02, Z20, Z20
+	VPANDD          Z3, Z20, Z20
+	VPORD           Z20, Z12, Z12
+	VMOVAPS         Z1, Z20
+	VPDPBUSD        Z8, Z12, Z20
+	VMOVDQU32       96(R10)(BX*2), Y5
+	VINSERTI64X4    $0x01, 96(R11)(BX*2), Z5, Z12
+	VMOVDQU32       160(R10)(BX*2), Y5
+	VINSERTI64X4    $0x01, 160(R11)(BX*2), Z5, Z21
+	VPSRLW          $0x04, Z12, Z12
+	VPANDD          Z2, Z12, Z12
+	VPSRLW          $0x02, Z21, Z21
+	VPANDD          Z3, Z21, Z21
+	VPORD           Z21, Z12, Z12
+	VMOVAPS         Z1, Z21
+	VPDPBUSD        Z8, Z12, Z21
+	VMOVDQU32       96(R10)(R8*1), Y5
+	VINSERTI64X4    $0x01, 96(R11)(R8*1), Z5, Z12
+	VMOVDQU32       160(R10)(R8*1), Y5
+	VINSERTI64X4    $0x01, 160(R11)(R8*1), Z5, Z22
+	VPSRLW          $0x04, Z12, Z12
+	VPANDD          Z2, Z12, Z12
+	VPSRLW          $0x02, Z22, Z22
+	VPANDD          Z3, Z22, Z22
+	VPORD           Z22, Z12, Z12
+	VMOVAPS         Z1, Z22
+	VPDPBUSD        Z8, Z12, Z22
+	VPUNPCKLDQ      Z20, Z19, Z8
+	VPUNPCKHDQ      Z20, Z19, Z12
+	VPADDD          Z8, Z12, Z12
+	VPUNPCKLDQ      Z22, Z21, Z8
+	VPUNPCKHDQ      Z22, Z21, Z19
+	VPADDD          Z8, Z19, Z19
+	VPUNPCKLQDQ     Z19, Z12, Z8
+	VPUNPCKHQDQ     Z19, Z12, Z12
+	VPADDD          Z8, Z12, Z12
+	VSHUFI32X4      $0x88, Z12, Z14, Z8
+	VSHUFI32X4      $0xdd, Z12, Z14, Z12
+	VPSLLD          $0x08, Z6, Z14
+	VPSRAD          $0x18, Z14, Z14
+	VCVTDQ2PS       Z14, Z14
+	VMULPS          Z10, Z14, Z14
+	VPSUBD.BCST     56(DI), Z8, Z8
+	VCVTDQ2PS       Z8, Z8
+	VMULPS.BCST     56(SI), Z8, Z8
+	VFMADD231PS     Z14, Z8, Z0
+	VPSLLD          $0x00, Z6, Z6
+	VPSRAD          $0x18, Z6, Z6
+	VCVTDQ2PS       Z6, Z6
+	VMULPS          Z10, Z6, Z6
+	VPSUBD.BCST     60(DI), Z12, Z12
+	VCVTDQ2PS       Z12, Z12
+	VMULPS.BCST     60(SI), Z12, Z12
+	VFMADD231PS     Z6, Z12, Z0
+	ADDQ            $+210, DX
+	ADDQ            $+210, R9
+	ADDQ            $+210, R10
+	ADDQ            $+210, R11
+	ADDQ            $+256, CX
+	ADDQ            $+64, SI
+	ADDQ            $+64, DI
+	SUBQ            $0x01, AX
+	JGE             loop369
+
+rest370:
+	ADDQ $0x01, AX
+	JZ   done372
+
+one371:
+	PREFETCHT0      (R12)
+	PREFETCHT0      64(R12)
+	PREFETCHT0      128(R12)
+	PREFETCHT0      192(R12)
+	PREFETCHT0      256(R12)
+	PREFETCHT0      320(R12)
+	PREFETCHT0      384(R12)
+	PREFETCHT0      448(R12)
+	PREFETCHT0      512(R12)
+	PREFETCHT0      576(R12)
+	PREFETCHT0      640(R12)
+	PREFETCHT0      704(R12)
+	PREFETCHT0      768(R12)
+	PREFETCHT0      832(R12)
+	PREFETCHT0      896(R12)
+	PREFETCHT0      960(R12)
+	PREFETCHT0      1024(R12)
+	PREFETCHT0      1088(R12)
+	PREFETCHT0      1152(R12)
+	PREFETCHT0      1216(R12)
+	PREFETCHT0      1280(R12)
+	PREFETCHT0      1344(R12)
+	PREFETCHT0      1408(R12)
+	PREFETCHT0      1472(R12)
+	PREFETCHT0      1536(R12)
+	PREFETCHT0      1600(R12)
+	PREFETCHT0      1664(R12)
+	PREFETCHT0      1728(R12)
+	PREFETCHT0      1792(R12)
+	PREFETCHT0      1856(R12)
+	PREFETCHT0      1920(R12)
+	PREFETCHT0      1984(R12)
+	PREFETCHT0      2048(R12)
+	PREFETCHT0      2112(R12)
+	PREFETCHT0      2176(R12)
+	PREFETCHT0      2240(R12)
+	PREFETCHT0      2304(R12)
+	PREFETCHT0      2368(R12)
+	PREFETCHT0      2432(R12)
+	PREFETCHT0      2496(R12)
+	PREFETCHT0      2560(R12)
+	PREFETCHT0      2624(R12)
+	PREFETCHT0      2688(R12)
+	PREFETCHT0      2752(R12)
+	PREFETCHT0      2816(R12)
+	PREFETCHT0      2880(R12)
+	PREFETCHT0      2944(R12)
+	PREFETCHT0      3008(R12)
+	PREFETCHT0      3072(R12)
+	PREFETCHT0      3136(R12)
+	PREFETCHT0      3200(R12)
+	PREFETCHT0      3264(R12)
+	PREFETCHT0      3328(R12)
+	ADDQ            $+3360, R12
+	VMOVDQU32       192(DX), X4
+	VINSERTI32X4    $0x01, 192(R9), Y4, Y5
+	VMOVDQU32       192(R10), X15
+	VINSERTI32X4    $0x01, 192(R11), Y15, Y15
+	VINSERTI64X4    $0x01, Y15, Z5, Z6
+	VMOVDQU32       192(DX)(BX*1), X4
+	VINSERTI32X4    $0x01, 192(R9)(BX*1), Y4, Y5
+	VMOVDQU32       192(R10)(BX*1), X16
+	VINSERTI32X4    $0x01, 192(R11)(BX*1), Y16, Y16
+	VINSERTI64X4    $0x01, Y16, Z5, Z7
+	VMOVDQU32       192(DX)(BX*2), X4
+	VINSERTI32X4    $0x01, 192(R9)(BX*2), Y4, Y5
+	VMOVDQU32       192(R10)(BX*2), X17
+	VINSERTI32X4    $0x01, 192(R11)(BX*2), Y17, Y17
+	VINSERTI64X4    $0x01, Y17, Z5, Z8
+	VMOVDQU32       192(DX)(R8*1), X4
+	VINSERTI32X4    $0x01, 192(R9)(R8*1), Y4, Y5
+	VMOVDQU32       192(R10)(R8*1), X18
+	VINSERTI32X4    $0x01, 192(R11)(R8*1), Y18, Y18
+	VINSERTI64X4    $0x01, Y18, Z5, Z9
+	VPUNPCKLDQ      Z7, Z6, Z10
+	VPUNPCKHDQ      Z7, Z6, Z6
+	VPUNPCKLDQ      Z9, Z8, Z7
+	VPUNPCKHDQ      Z9, Z8, Z8
+	VPUNPCKLQDQ     Z7, Z10, Z9
+	VPUNPCKHQDQ     Z7, Z10, Z7
+	VPUNPCKLQDQ     Z8, Z6, Z10
+	VPUNPCKHQDQ     Z8, Z6, Z6
+	VPINSRW         $0x00, 208(DX), X1, X4
+	VPINSRW         $0x01, 208(DX)(BX*1), X4, X4
+	VPINSRW         $0x02, 208(DX)(BX*2), X4, X4
+	VPINSRW         $0x03, 208(DX)(R8*1), X4, X4
+	VPINSRW         $0x04, 208(R9), X4, X4
+	VPINSRW         $0x05, 208(R9)(BX*1), X4, X4
+	VPINSRW         $0x06, 208(R9)(BX*2), X4, X4
+	VPINSRW         $0x07, 208(R9)(R8*1), X4, X4
+	VPINSRW         $0x00, 208(R10), X1, X5
+	VPINSRW         $0x01, 208(R10)(BX*1), X5, X5
+	VPINSRW         $0x02, 208(R10)(BX*2), X5, X5
+	VPINSRW         $0x03, 208(R10)(R8*1), X5, X5
+	VPINSRW         $0x04, 208(R11), X5, X5
+	VPINSRW         $0x05, 208(R11)(BX*1), X5, X5
+	VPINSRW         $0x06, 208(R11)(BX*2), X5, X5
+	VPINSRW         $0x07, 208(R11)(R8*1), X5, X5
+	VINSERTI32X4    $0x01, X5, Y4, Y5
+	VCVTPH2PS       Y5, Z8
+	VBROADCASTI64X4 (CX), Z11
+	VMOVDQU32       (DX), Y5
+	VINSERTI64X4    $0x01, (R9), Z5, Z12
+	VMOVDQU32       128(DX), Y5
+	VINSERTI64X4    $0x01, 128(R9), Z5, Z13
+	VPANDD          Z2, Z12, Z12
+	VPSLLW          $0x04, Z13, Z13
+	VPANDD          Z3, Z13, Z13
+	VPORD           Z13, Z12, Z12
+	VMOVAPS         Z1, Z13
+	VPDPBUSD        Z11, Z12, Z13
+	VMOVDQU32       (DX)(BX*1), Y5
+	VINSERTI64X4    $0x01, (R9)(BX*1), Z5, Z12
+	VMOVDQU32       128(DX)(BX*1), Y5
+	VINSERTI64X4    $0x01, 128(R9)(BX*1), Z5, Z14
+	VPANDD          Z2, Z12, Z12
+	VPSLLW          $0x04, Z14, Z14
+	VPANDD          Z3, Z14, Z14
+	VPORD           Z14, Z12, Z12
+	VMOVAPS         Z1, Z14
+	VPDPBUSD        Z11, Z12, Z14
+	VMOVDQU32       (DX)(BX*2), Y5
+	VINSERTI64X4    $0x01, (R9)(BX*2), Z5, Z12
+	VMOVDQU32       128(DX)(BX*2), Y5
+	VINSERTI64X4    $0x01, 128(R9)(BX*2), Z5, Z19
+	VPANDD          Z2, Z12, Z12
+	VPSLLW          $0x04, Z19, Z19
+	VPANDD          Z3, Z19, Z19
+	VPORD           Z19, Z12, Z12
+	VMOVAPS         Z1, Z19
+	VPDPBUSD        Z11, Z12, Z19
+	VMOVDQU32       (DX)(R8*1), Y5
+	VINSERTI64X4    $0x01, (R9)(R8*1), Z5, Z12
+	VMOVDQU32       128(DX)(R8*1), Y5
+	VINSERTI64X4    $0x01, 128(R9)(R8*1), Z5, Z20
+	VPANDD          Z2, Z12, Z12
+	VPSLLW          $0x04, Z20, Z20
+	VPANDD          Z3, Z20, Z20
+	VPORD           Z20, Z12, Z12
+	VMOVAPS         Z1, Z20
+	VPDPBUSD        Z11, Z12, Z20
+	VPUNPCKLDQ      Z14, Z13, Z12
+	VPUNPCKHDQ      Z14, Z13, Z13
+	VPADDD          Z12, Z13, Z13
+	VPUNPCKLDQ      Z20, Z19, Z12
+	VPUNPCKHDQ      Z20, Z19, Z14
+	VPADDD          Z12, Z14, Z14
+	VPUNPCKLQDQ     Z14, Z13, Z12
+	VPUNPCKHQDQ     Z14, Z13, Z13
+	VPADDD          Z12, Z13, Z13
+	VMOVDQU32       (R10), Y5
+	VINSERTI64X4    $0x01, (R11), Z5, Z12
+	VMOVDQU32       128(R10), Y5
+	VINSERTI64X4    $0x01, 128(R11), Z5, Z14
+	VPANDD          Z2, Z12, Z12
+	VPSLLW          $0x04, Z14, Z14
+	VPANDD          Z3, Z14, Z14
+	VPORD           Z14, Z12, Z12
+	VMOVAPS         Z1, Z14
+	VPDPBUSD        Z11, Z12, Z14
+	VMOVDQU32       (R10)(BX*1), Y5
+	VINSERTI64X4    $0x01, (R11)(BX*1), Z5, Z12
+	VMOVDQU32       128(R10)(BX*1), Y5
+	VINSERTI64X4    $0x01, 128(R11)(BX*1), Z5, Z19
+	VPANDD          Z2, Z12, Z12
+	VPSLLW          $0x04, Z19, Z19
+	VPANDD          Z3, Z19, Z19
+	VPORD           Z19, Z12, Z12
+	VMOVAPS         Z1, Z19
+	VPDPBUSD        Z11, Z12, Z19
+	VMOVDQU32       (R10)(BX*2), Y5
+	VINSERTI64X4    $0x01, (R11)(BX*2), Z5, Z12
+	VMOVDQU32       128(R10)(BX*2), Y5
+	VINSERTI64X4    $0x01, 128(R11)(BX*2), Z5, Z20
+	VPANDD          Z2, Z12, Z12
+	VPSLLW          $0x04, Z20, Z20
+	VPANDD          Z3, Z20, Z20
+	VPORD           Z20, Z12, Z12
+	VMOVAPS         Z1, Z20
+	VPDPBUSD        Z11, Z12, Z20
+	VMOVDQU32       (R10)(R8*1), Y5
+	VINSERTI64X4    $0x01, (R11)(R8*1), Z5, Z12
+	VMOVDQU32       128(R10)(R8*1), Y5
+	VINSERTI64X4    $0x01, 128(R11)(R8*1), Z5, Z21
+	VPANDD          Z2, Z12, Z12
+	VPSLLW          $0x04, Z21, Z21
+	VPANDD          Z3, Z21, Z21
+	VPORD           Z21, Z12, Z12
+	VMOVAPS         Z1, Z21
+	VPDPBUSD        Z11, Z12, Z21
+	VPUNPCKLDQ      Z19, Z14, Z11
+	VPUNPCKHDQ      Z19, Z14, Z12
+	VPADDD          Z11, Z12, Z12
+	VPUNPCKLDQ      Z21, Z20, Z11
+	VPUNPCKHDQ      Z21, Z20, Z14
+	VPADDD          Z11, Z14, Z14
+	VPUNPCKLQDQ     Z14, Z12, Z11
+	VPUNPCKHQDQ     Z14, Z12, Z12
+	VPADDD          Z11, Z12, Z12
+	VSHUFI32X4      $0x88, Z12, Z13, Z11
+	VSHUFI32X4      $0xdd, Z12, Z13, Z12
+	VPSLLD          $0x18, Z9, Z13
+	VPSRAD          $0x18, Z13, Z13
+	VCVTDQ2PS       Z13, Z13
+	VMULPS          Z8, Z13, Z13
+	VPSUBD.BCST     (DI), Z11, Z11
+	VCVTDQ2PS       Z11, Z11
+	VMULPS.BCST     (SI), Z11, Z11
+	VFMADD231PS     Z13, Z11, Z0
+	VPSLLD          $0x10, Z9, Z11
+	VPSRAD          $0x18, Z11, Z11
+	VCVTDQ2PS       Z11, Z11
+	VMULPS          Z8, Z11, Z11
+	VPSUBD.BCST     4(DI), Z12, Z12
+	VCVTDQ2PS       Z12, Z12
+	VMULPS.BCST     4(SI), Z12, Z12
+	VFMADD231PS     Z11, Z12, Z0
+	VBROADCASTI64X4 32(CX), Z11
+	VMOVDQU32       32(DX), Y5
+	VINSERTI64X4    $0x01, 32(R9), Z5, Z12
+	VMOVDQU32       128(DX), Y5
+	VINSERTI64X4    $0x01, 128(R9), Z5, Z13
+	VPANDD          Z2, Z12, Z12
+	VPSLLW          $0x02, Z13, Z13
+	VPANDD          Z3, Z13, Z13
+	VPORD           Z13, Z12, Z12
+	VMOVAPS         Z1, Z13
+	VPDPBUSD        Z11, Z12, Z13
+	VMOVDQU32       32(DX)(BX*1), Y5
+	VINSERTI64X4    $0x01, 32(R9)(BX*1), Z5, Z12
+	VMOVDQU32       128(DX)(BX*1), Y5
+	VINSERTI64X4    $0x01, 128(R9)(BX*1), Z5, Z14
+	VPANDD          Z2, Z12, Z12
+	VPSLLW          $0x02, Z14, Z14
+	VPANDD          Z3, Z14, Z14
+	VPORD           Z14, Z12, Z12
+	VMOVAPS         Z1, Z14
+	VPDPBUSD        Z11, Z12, Z14
+	VMOVDQU32       32(DX)(BX*2), Y5
+	VINSERTI64X4    $0x01, 32(R9)(BX*2), Z5, Z12
+	VMOVDQU32       128(DX)(BX*2), Y5
+	VINSERTI64X4    $0x01, 128(R9)(BX*2), Z5, Z19
+	VPANDD          Z2, Z12, Z12
+	VPSLLW          $0x02, Z19, Z19
+	VPANDD          Z3, Z19, Z19
+	VPORD           Z19, Z12, Z12
+	VMOVAPS         Z1, Z19
+	VPDPBUSD        Z11, Z12, Z19
+	VMOVDQU32       32(DX)(R8*1), Y5
+	VINSERTI64X4    $0x01, 32(R9)(R8*1), Z5, Z12
+	VMOVDQU32       128(DX)(R8*1), Y5
+	VINSERTI64X4    $0x01, 128(R9)(R8*1), Z5, Z20
+	VPANDD          Z2, Z12, Z12
+	VPSLLW          $0x02, Z20, Z20
+	VPANDD          Z3, Z20, Z20
+	VPORD           Z20, Z12, Z12
+	VMOVAPS         Z1, Z20
+	VPDPBUSD        Z11, Z12, Z20
+	VPUNPCKLDQ      Z14, Z13, Z12
+	VPUNPCKHDQ      Z14, Z13, Z13
+	VPADDD          Z12, Z13, Z13
+	VPUNPCKLDQ      Z20, Z19, Z12
+	VPUNPCKHDQ      Z20, Z19, Z14
+	VPADDD          Z12, Z14, Z14
+	VPUNPCKLQDQ     Z14, Z13, Z12
+	VPUNPCKHQDQ     Z14, Z13, Z13
+	VPADDD          Z12, Z13, Z13
+	VMOVDQU32       32(R10), Y5
+	VINSERTI64X4    $0x01, 32(R11), Z5, Z12
+	VMOVDQU32       128(R10), Y5
+	VINSERTI64X4    $0x01, 128(R11), Z5, Z14
+	VPANDD          Z2, Z12, Z12
+	VPSLLW          $0x02, Z14, Z14
+	VPANDD          Z3, Z14, Z14
+	VPORD           Z14, Z12, Z12
+	VMOVAPS         Z1, Z14
+	VPDPBUSD        Z11, Z12, Z14
+	VMOVDQU32       32(R10)(BX*1), Y5
+	VINSERTI64X4    $0x01, 32(R11)(BX*1), Z5, Z12
+	VMOVDQU32       128(R10)(BX*1), Y5
+	VINSERTI64X4    $0x01, 128(R11)(BX*1), Z5, Z19
+	VPANDD          Z2, Z12, Z12
+	VPSLLW          $0x02, Z19, Z19
+	VPANDD          Z3, Z19, Z19
+	VPORD           Z19, Z12, Z12
+	VMOVAPS         Z1, Z19
+	VPDPBUSD        Z11, Z12, Z19
+	VMOVDQU32       32(R10)(BX*2), Y5
+	VINSERTI64X4    $0x01, 32(R11)(BX*2), Z5, Z12
+	VMOVDQU32       128(R10)(BX*2), Y5
+	VINSERTI64X4    $0x01, 128(R11)(BX*2), Z5, Z20
+	VPANDD          Z2, Z12, Z12
+	VPSLLW          $0x02, Z20, Z20
+	VPANDD          Z3, Z20, Z20
+	VPORD           Z20, Z12, Z12
+	VMOVAPS         Z1, Z20
+	VPDPBUSD        Z11, Z12, Z20
+	VMOVDQU32       32(R10)(R8*1), Y5
+	VINSERTI64X4    $0x01, 32(R11)(R8*1), Z5, Z12
+	VMOVDQU32       128(R10)(R8*1), Y5
+	VINSERTI64X4    $0x01, 128(R11)(R8*1), Z5, Z21
+	VPANDD          Z2, Z12, Z12
+	VPSLLW          $0x02, Z21, Z21
+	VPANDD          Z3, Z21, Z21
+	VPORD           Z21, Z12, Z12
+	VMOVAPS         Z1, Z21
+	VPDPBUSD        Z11, Z12, Z21
+	VPUNPCKLDQ      Z19, Z14, Z11
+	VPUNPCKHDQ      Z19, Z14, Z12
+	VPADDD          Z11, Z12, Z12
+	VPUNPCKLDQ      Z21, Z20, Z11
+	VPUNPCKHDQ      Z21, Z20, Z14
+	VPADDD          Z11, Z14, Z14
+	VPUNPCKLQDQ     Z14, Z12, Z11
+	VPUNPCKHQDQ     Z14, Z12, Z12
+	VPADDD          Z11, Z12, Z12
+	VSHUFI32X4      $0x88, Z12, Z13, Z11
+	VSHUFI32X4      $0xdd, Z12, Z13, Z12
+	VPSLLD          $0x08, Z9, Z13
+	VPSRAD          $0x18, Z13, Z13
+	VCVTDQ2PS       Z13, Z13
+	VMULPS          Z8, Z13, Z13
+	VPSUBD.BCST     8(DI), Z11, Z11
+	VCVTDQ2PS       Z11, Z11
+	VMULPS.BCST     8(SI), Z11, Z11
+	VFMADD231PS     Z13, Z11, Z0
+	VPSLLD          $0x00, Z9, Z9
+	VPSRAD          $0x18, Z9, Z9
+	VCVTDQ2PS       Z9, Z9
+	VMULPS          Z8, Z9, Z9
+	VPSUBD.BCST     12(DI), Z12, Z12
+	VCVTDQ2PS       Z12, Z12
+	VMULPS.BCST     12(SI), Z12, Z12
+	VFMADD231PS     Z9, Z12, Z0
+	VBROADCASTI64X4 64(CX), Z9
+	VMOVDQU32       (DX), Y5
+	VINSERTI64X4    $0x01, (R9), Z5, Z11
+	VMOVDQU32       128(DX), Y5
+	VINSERTI64X4    $0x01, 128(R9), Z5, Z12
+	VPSRLW          $0x04, Z11, Z11
+	VPANDD          Z2, Z11, Z11
+	VPANDD          Z3, Z12, Z12
+	VPORD           Z12, Z11, Z11
+	VMOVAPS         Z1, Z12
+	VPDPBUSD        Z9, Z11, Z12
+	VMOVDQU32       (DX)(BX*1), Y5
+	VINSERTI64X4    $0x01, (R9)(BX*1), Z5, Z11
+	VMOVDQU32       128(DX)(BX*1), Y5
+	VINSERTI64X4    $0x01, 128(R9)(BX*1), Z5, Z13
+	VPSRLW          $0x04, Z11, Z11
+	VPANDD          Z2, Z11, Z11
+	VPANDD          Z3, Z13, Z13
+	VPORD           Z13, Z11, Z11
+	VMOVAPS         Z1, Z13
+	VPDPBUSD        Z9, Z11, Z13
+	VMOVDQU32       (DX)(BX*2), Y5
+	VINSERTI64X4    $0x01, (R9)(BX*2), Z5, Z11
+	VMOVDQU32       128(DX)(BX*2), Y5
+	VINSERTI64X4    $0x01, 128(R9)(BX*2), Z5, Z14
+	VPSRLW          $0x04, Z11, Z11
+	VPANDD          Z2, Z11, Z11
+	VPANDD          Z3, Z14, Z14
+	VPORD           Z14, Z11, Z11
+	VMOVAPS         Z1, Z14
+	VPDPBUSD        Z9, Z11, Z14
+	VMOVDQU32       (DX)(R8*1), Y5
+	VINSERTI64X4    $0x01, (R9)(R8*1), Z5, Z11
+	VMOVDQU32       128(DX)(R8*1), Y5
+	VINSERTI64X4    $0x01, 128(R9)(R8*1), Z5, Z19
+	VPSRLW          $0x04, Z11, Z11
+	VPANDD          Z2, Z11, Z11
+	VPANDD          Z3, Z19, Z19
+	VPORD           Z19, Z11, Z11
+	VMOVAPS         Z1, Z19
+	VPDPBUSD        Z9, Z11, Z19
+	VPUNPCKLDQ      Z13, Z12, Z11
+	VPUNPCKHDQ      Z13, Z12, Z12
+	VPADDD          Z11, Z12, Z12
+	VPUNPCKLDQ      Z19, Z14, Z11
+	VPUNPCKHDQ      Z19, Z14, Z13
+	VPADDD          Z11, Z13, Z13
+	VPUNPCKLQDQ     Z13, Z12, Z11
+	VPUNPCKHQDQ     Z13, Z12, Z12
+	VPADDD          Z11, Z12, Z12
+	VMOVDQU32       (R10), Y5
+	VINSERTI64X4    $0x01, (R11), Z5, Z11
+	VMOVDQU32       128(R10), Y5
+	VINSERTI64X4    $0x01, 128(R11), Z5, Z13
+	VPSRLW          $0x04, Z11, Z11
+	VPANDD          Z2, Z11, Z11
+	VPANDD          Z3, Z13, Z13
+	VPORD           Z13, Z11, Z11
+	VMOVAPS         Z1, Z13
+	VPDPBUSD        Z9, Z11, Z13
+	VMOVDQU32       (R10)(BX*1), Y5
+	VINSERTI64X4    $0x01, (R11)(BX*1), Z5, Z11
+	VMOVDQU32       128(R10)(BX*1), Y5
+	VINSERTI64X4    $0x01, 128(R11)(BX*1), Z5, Z14
+	VPSRLW          $0x04, Z11, Z11
+	VPANDD          Z2, Z11, Z11
+	VPANDD          Z3, Z14, Z14
+	VPORD           Z14, Z11, Z11
+	VMOVAPS         Z1, Z14
+	VPDPBUSD        Z9, Z11, Z14
+	VMOVDQU32       (R10)(BX*2), Y5
+	VINSERTI64X4    $0x01, (R11)(BX*2), Z5, Z11
+	VMOVDQU32       128(R10)(BX*2), Y5
+	VINSERTI64X4    $0x01, 128(R11)(BX*2), Z5, Z19
+	VPSRLW          $0x04, Z11, Z11
+	VPANDD          Z2, Z11, Z11
+	VPANDD          Z3, Z19, Z19
+	VPORD           Z19, Z11, Z11
+	VMOVAPS         Z1, Z19
+	VPDPBUSD        Z9, Z11, Z19
+	VMOVDQU32       (R10)(R8*1), Y5
+	VINSERTI64X4    $0x01, (R11)(R8*1), Z5, Z11
+	VMOVDQU32       128(R10)(R8*1), Y5
+	VINSERTI64X4    $0x01, 128(R11)(R8*1), Z5, Z20
+	VPSRLW          $0x04, Z11, Z11
+	VPANDD          Z2, Z11, Z11
+	VPANDD          Z3, Z20, Z20
+	VPORD           Z20, Z11, Z11
+	VMOVAPS         Z1, Z20
+	VPDPBUSD        Z9, Z11, Z20
+	VPUNPCKLDQ      Z14, Z13, Z9
+	VPUNPCKHDQ      Z14, Z13, Z11
+	VPADDD          Z9, Z11, Z11
+	VPUNPCKLDQ      Z20, Z19, Z9
+	VPUNPCKHDQ      Z20, Z19, Z13
+	VPADDD          Z9, Z13, Z13
+	VPUNPCKLQDQ     Z13, Z11, Z9
+	VPUNPCKHQDQ     Z13, Z11, Z11
+	VPADDD          Z9, Z11, Z11
+	VSHUFI32X4      $0x88, Z11, Z12, Z9
+	VSHUFI32X4      $0xdd, Z11, Z12, Z11
+	VPSLLD          $0x18, Z7, Z12
+	VPSRAD          $0x18, Z12, Z12
+	VCVTDQ2PS       Z12, Z12
+	VMULPS          Z8, Z12, Z12
+	VPSUBD.BCST     16(DI), Z9, Z9
+	VCVTDQ2PS       Z9, Z9
+	VMULPS.BCST     16(SI), Z9, Z9
+	VFMADD231PS     Z12, Z9, Z0
+	VPSLLD          $0x10, Z7, Z9
+	VPSRAD          $0x18, Z9, Z9
+	VCVTDQ2PS       Z9, Z9
+	VMULPS          Z8, Z9, Z9
+	VPSUBD.BCST     20(DI), Z11, Z11
+	VCVTDQ2PS       Z11, Z11
+	VMULPS.BCST     20(SI), Z11, Z11
+	VFMADD231PS     Z9, Z11, Z0
+	VBROADCASTI64X4 96(CX), Z9
+	VMOVDQU32       32(DX), Y5
+	VINSERTI64X4    $0x01, 32(R9), Z5, Z11
+	VMOVDQU32       128(DX), Y5
+	VINSERTI64X4    $0x01, 128(R9), Z5, Z12
+	VPSRLW          $0x04, Z11, Z11
+	VPANDD          Z2, Z11, Z11
+	VPSRLW          $0x02, Z12, Z12
+	VPANDD          Z3, Z12, Z12
+	VPORD           Z12, Z11, Z11
+	VMOVAPS         Z1, Z12
+	VPDPBUSD        Z9, Z11, Z12
+	VMOVDQU32       32(DX)(BX*1), Y5
+	VINSERTI64X4    $0x01, 32(R9)(BX*1), Z5, Z11
+	VMOVDQU32       128(DX)(BX*1), Y5
+	VINSERTI64X4    $0x01, 128(R9)(BX*1), Z5, Z13
+	VPSRLW          $0x04, Z11, Z11
+	VPANDD          Z2, Z11, Z11
+	VPSRLW          $0x02, Z13, Z13
+	VPANDD          Z3, Z13, Z13
+	VPORD           Z13, Z11, Z11
+	VMOVAPS         Z1, Z13
+	VPDPBUSD        Z9, Z11, Z13
+	VMOVDQU32       32(DX)(BX*2), Y5
+	VINSERTI64X4    $0x01, 32(R9)(BX*2), Z5, Z11
+	VMOVDQU32       128(DX)(BX*2), Y5
+	VINSERTI64X4    $0x01, 128(R9)(BX*2), Z5, Z14
+	VPSRLW          $0x04, Z11, Z11
+	VPANDD          Z2, Z11, Z11
+	VPSRLW          $0x02, Z14, Z14
+	VPANDD          Z3, Z14, Z14
+	VPORD           Z14, Z11, Z11
+	VMOVAPS         Z1, Z14
+	VPDPBUSD        Z9, Z11, Z14
+	VMOVDQU32       32(DX)(R8*1), Y5
+	VINSERTI64X4    $0x01, 32(R9)(R8*1), Z5, Z11
+	VMOVDQU32       128(DX)(R8*1), Y5
+	VINSERTI64X4    $0x01, 128(R9)(R8*1), Z5, Z19
+	VPSRLW          $0x04, Z11, Z11
+	VPANDD          Z2, Z11, Z11
+	VPSRLW          $0x02, Z19, Z19
+	VPANDD          Z3, Z19, Z19
+	VPORD           Z19, Z11, Z11
+	VMOVAPS         Z1, Z19
+	VPDPBUSD        Z9, Z11, Z19
+	VPUNPCKLDQ      Z13, Z12, Z11
+	VPUNPCKHDQ      Z13, Z12, Z12
+	VPADDD          Z11, Z12, Z12
+	VPUNPCKLDQ      Z19, Z14, Z11
+	VPUNPCKHDQ      Z19, Z14, Z13
+	VPADDD          Z11, Z13, Z13
+	VPUNPCKLQDQ     Z13, Z12, Z11
+	VPUNPCKHQDQ     Z13, Z12, Z12
+	VPADDD          Z11, Z12, Z12
+	VMOVDQU32       32(R10), Y5
+	VINSERTI64X4    $0x01, 32(R11), Z5, Z11
+	VMOVDQU32       128(R10), Y5
+	VINSERTI64X4    $0x01, 128(R11), Z5, Z13
+	VPSRLW          $0x04, Z11, Z11
+	VPANDD          Z2, Z11, Z11
+	VPSRLW          $0x02, Z13, Z13
+	VPANDD          Z3, Z13, Z13
+	VPORD           Z13, Z11, Z11
+	VMOVAPS         Z1, Z13
+	VPDPBUSD        Z9, Z11, Z13
+	VMOVDQU32       32(R10)(BX*1), Y5
+	VINSERTI64X4    $0x01, 32(R11)(BX*1), Z5, Z11
+	VMOVDQU32       128(R10)(BX*1), Y5
+	VINSERTI64X4    $0x01, 128(R11)(BX*1), Z5, Z14
+	VPSRLW          $0x04, Z11, Z11
+	VPANDD          Z2, Z11, Z11
+	VPSRLW          $0x02, Z14, Z14
+	VPANDD          Z3, Z14, Z14
+	VPORD           Z14, Z11, Z11
+	VMOVAPS         Z1, Z14
+	VPDPBUSD        Z9, Z11, Z14
+	VMOVDQU32       32(R10)(BX*2), Y5
+	VINSERTI64X4    $0x01, 32(R11)(BX*2), Z5, Z11
+	VMOVDQU32       128(R10)(BX*2), Y5
+	VINSERTI64X4    $0x01, 128(R11)(BX*2), Z5, Z19
+	VPSRLW          $0x04, Z11, Z11
+	VPANDD          Z2, Z11, Z11
+	VPSRLW          $0x02, Z19, Z19
+	VPANDD          Z3, Z19, Z19
+	VPORD           Z19, Z11, Z11
+	VMOVAPS         Z1, Z19
+	VPDPBUSD        Z9, Z11, Z19
+	VMOVDQU32       32(R10)(R8*1), Y5
+	VINSERTI64X4    $0x01, 32(R11)(R8*1), Z5, Z11
+	VMOVDQU32       128(R10)(R8*1), Y5
+	VINSERTI64X4    $0x01, 128(R11)(R8*1), Z5, Z20
+	VPSRLW          $0x04, Z11, Z11
+	VPANDD          Z2, Z11, Z11
+	VPSRLW          $0x02, Z20, Z20
+	VPANDD          Z3, Z20, Z20
+	VPORD           Z20, Z11, Z11
+	VMOVAPS         Z1, Z20
+	VPDPBUSD        Z9, Z11, Z20
+	VPUNPCKLDQ      Z14, Z13, Z9
+	VPUNPCKHDQ      Z14, Z13, Z11
+	VPADDD          Z9, Z11, Z11
+	VPUNPCKLDQ      Z20, Z19, Z9
+	VPUNPCKHDQ      Z20, Z19, Z13
+	VPADDD          Z9, Z13, Z13
+	VPUNPCKLQDQ     Z13, Z11, Z9
+	VPUNPCKHQDQ     Z13, Z11, Z11
+	VPADDD          Z9, Z11, Z11
+	VSHUFI32X4      $0x88, Z11, Z12, Z9
+	VSHUFI32X4      $0xdd, Z11, Z12, Z11
+	VPSLLD          $0x08, Z7, Z12
+	VPSRAD          $0x18, Z12, Z12
+	VCVTDQ2PS       Z12, Z12
+	VMULPS          Z8, Z12, Z12
+	VPSUBD.BCST     24(DI), Z9, Z9
+	VCVTDQ2PS       Z9, Z9
+	VMULPS.BCST     24(SI), Z9, Z9
+	VFMADD231PS     Z12, Z9, Z0
+	VPSLLD          $0x00, Z7, Z7
+	VPSRAD          $0x18, Z7, Z7
+	VCVTDQ2PS       Z7, Z7
+	VMULPS          Z8, Z7, Z7
+	VPSUBD.BCST     28(DI), Z11, Z11
+	VCVTDQ2PS       Z11, Z11
+	VMULPS.BCST     28(SI), Z11, Z11
+	VFMADD231PS     Z7, Z11, Z0
+	VBROADCASTI64X4 128(CX), Z7
+	VMOVDQU32       64(DX), Y5
+	VINSERTI64X4    $0x01, 64(R9), Z5, Z9
+	VMOVDQU32       160(DX), Y5
+	VINSERTI64X4    $0x01, 160(R9), Z5, Z11
+	VPANDD          Z2, Z9, Z9
+	VPSLLW          $0x04, Z11, Z11
+	VPANDD          Z3, Z11, Z11
+	VPORD           Z11, Z9, Z9
+	VMOVAPS         Z1, Z11
+	VPDPBUSD        Z7, Z9, Z11
+	VMOVDQU32       64(DX)(BX*1), Y5
+	VINSERTI64X4    $0x01, 64(R9)(BX*1), Z5, Z9
+	VMOVDQU32       160(DX)(BX*1), Y5
+	VINSERTI64X4    $0x01, 160(R9)(BX*1), Z5, Z12
+	VPANDD          Z2, Z9, Z9
+	VPSLLW          $0x04, Z12, Z12
+	VPANDD          Z3, Z12, Z12
+	VPORD           Z12, Z9, Z9
+	VMOVAPS         Z1, Z12
+	VPDPBUSD        Z7, Z9, Z12
+	VMOVDQU32       64(DX)(BX*2), Y5
+	VINSERTI64X4    $0x01, 64(R9)(BX*2), Z5, Z9
+	VMOVDQU32       160(DX)(BX*2), Y5
+	VINSERTI64X4    $0x01, 160(R9)(BX*2), Z5, Z13
+	VPANDD          Z2, Z9, Z9
+	VPSLLW          $0x04, Z13, Z13
+	VPANDD          Z3, Z13, Z13
+	VPORD           Z13, Z9, Z9
+	VMOVAPS         Z1, Z13
+	VPDPBUSD        Z7, Z9, Z13
+	VMOVDQU32       64(DX)(R8*1), Y5
+	VINSERTI64X4    $0x01, 64(R9)(R8*1), Z5, Z9
+	VMOVDQU32       160(DX)(R8*1), Y5
+	VINSERTI64X4    $0x01, 160(R9)(R8*1), Z5, Z14
+	VPANDD          Z2, Z9, Z9
+	VPSLLW          $0x04, Z14, Z14
+	VPANDD          Z3, Z14, Z14
+	VPORD           Z14, Z9, Z9
+	VMOVAPS         Z1, Z14
+	VPDPBUSD        Z7, Z9, Z14
+	VPUNPCKLDQ      Z12, Z11, Z9
+	VPUNPCKHDQ      Z12, Z11, Z11
+	VPADDD          Z9, Z11, Z11
+	VPUNPCKLDQ      Z14, Z13, Z9
+	VPUNPCKHDQ      Z14, Z13, Z12
+	VPADDD          Z9, Z12, Z12
+	VPUNPCKLQDQ     Z12, Z11, Z9
+	VPUNPCKHQDQ     Z12, Z11, Z11
+	VPADDD          Z9, Z11, Z11
+	VMOVDQU32       64(R10), Y5
+	VINSERTI64X4    $0x01, 64(R11), Z5, Z9
+	VMOVDQU32       160(R10), Y5
+	VINSERTI64X4    $0x01, 160(R11), Z5, Z12
+	VPANDD          Z2, Z9, Z9
+	VPSLLW          $0x04, Z12, Z12
+	VPANDD          Z3, Z12, Z12
+	VPORD           Z12, Z9, Z9
+	VMOVAPS         Z1, Z12
+	VPDPBUSD        Z7, Z9, Z12
+	VMOVDQU32       64(R10)(BX*1), Y5
+	VINSERTI64X4    $0x01, 64(R11)(BX*1), Z5, Z9
+	VMOVDQU32       160(R10)(BX*1), Y5
+	VINSERTI64X4    $0x01, 160(R11)(BX*1), Z5, Z13
+	VPANDD          Z2, Z9, Z9
+	VPSLLW          $0x04, Z13, Z13
+	VPANDD          Z3, Z13, Z13
+	VPORD           Z13, Z9, Z9
+	VMOVAPS         Z1, Z13
+	VPDPBUSD        Z7, Z9, Z13
+	VMOVDQU32       64(R10)(BX*2), Y5
+	VINSERTI64X4    $0x01, 64(R11)(BX*2), Z5, Z9
+	VMOVDQU32       160(R10)(BX*2), Y5
+	VINSERTI64X4    $0x01, 160(R11)(BX*2), Z5, Z14
+	VPANDD          Z2, Z9, Z9
+	VPSLLW          $0x04, Z14, Z14
+	VPANDD          Z3, Z14, Z14
+	VPORD           Z14, Z9, Z9
+	VMOVAPS         Z1, Z14
+	VPDPBUSD        Z7, Z9, Z14
+	VMOVDQU32       64(R10)(R8*1), Y5
+	VINSERTI64X4    $0x01, 64(R11)(R8*1), Z5, Z9
+	VMOVDQU32       160(R10)(R8*1), Y5
+	VINSERTI64X4    $0x01, 160(R11)(R8*1), Z5, Z19
+	VPANDD          Z2, Z9, Z9
+	VPSLLW          $0x04, Z19, Z19
+	VPANDD          Z3, Z19, Z19
+	VPORD           Z19, Z9, Z9
+	VMOVAPS         Z1, Z19
+	VPDPBUSD        Z7, Z9, Z19
+	VPUNPCKLDQ      Z13, Z12, Z7
+	VPUNPCKHDQ      Z13, Z12, Z9
+	VPADDD          Z7, Z9, Z9
+	VPUNPCKLDQ      Z19, Z14, Z7
+	VPUNPCKHDQ      Z19, Z14, Z12
+	VPADDD          Z7, Z12, Z12
+	VPUNPCKLQDQ     Z12, Z9, Z7
+	VPUNPCKHQDQ     Z12, Z9, Z9
+	VPADDD          Z7, Z9, Z9
+	VSHUFI32X4      $0x88, Z9, Z11, Z7
+	VSHUFI32X4      $0xdd, Z9, Z11, Z9
+	VPSLLD          $0x18, Z10, Z11
+	VPSRAD          $0x18, Z11, Z11
+	VCVTDQ2PS       Z11, Z11
+	VMULPS          Z8, Z11, Z11
+	VPSUBD.BCST     32(DI), Z7, Z7
+	VCVTDQ2PS       Z7, Z7
+	VMULPS.BCST     32(SI), Z7, Z7
+	VFMADD231PS     Z11, Z7, Z0
+	VPSLLD          $0x10, Z10, Z7
+	VPSRAD          $0x18, Z7, Z7
+	VCVTDQ2PS       Z7, Z7
+	VMULPS          Z8, Z7, Z7
+	VPSUBD.BCST     36(DI), Z9, Z9
+	VCVTDQ2PS       Z9, Z9
+	VMULPS.BCST     36(SI), Z9, Z9
+	VFMADD231PS     Z7, Z9, Z0
+	VBROADCASTI64X4 160(CX), Z7
+	VMOVDQU32       96(DX), Y5
+	VINSERTI64X4    $0x01, 96(R9), Z5, Z9
+	VMOVDQU32       160(DX), Y5
+	VINSERTI64X4    $0x01, 160(R9), Z5, Z11
+	VPANDD          Z2, Z9, Z9
+	VPSLLW          $0x02, Z11, Z11
+	VPANDD          Z3, Z11, Z11
+	VPORD           Z11, Z9, Z9
+	VMOVAPS         Z1, Z11
+	VPDPBUSD        Z7, Z9, Z11
+	VMOVDQU32       96(DX)(BX*1), Y5
+	VINSERTI64X4    $0x01, 96(R9)(BX*1), Z5, Z9
+	VMOVDQU32       160(DX)(BX*1), Y5
+	VINSERTI64X4    $0x01, 160(R9)(BX*1), Z5, Z12
+	VPANDD          Z2, Z9, Z9
+	VPSLLW          $0x02, Z12, Z12
+	VPANDD          Z3, Z12, Z12
+	VPORD           Z12, Z9, Z9
+	VMOVAPS         Z1, Z12
+	VPDPBUSD        Z7, Z9, Z12
+	VMOVDQU32       96(DX)(BX*2), Y5
+	VINSERTI64X4    $0x01, 96(R9)(BX*2), Z5, Z9
+	VMOVDQU32       160(DX)(BX*2), Y5
+	VINSERTI64X4    $0x01, 160(R9)(BX*2), Z5, Z13
+	VPANDD          Z2, Z9, Z9
+	VPSLLW          $0x02, Z13, Z13
+	VPANDD          Z3, Z13, Z13
+	VPORD           Z13, Z9, Z9
+	VMOVAPS         Z1, Z13
+	VPDPBUSD        Z7, Z9, Z13
+	VMOVDQU32       96(DX)(R8*1), Y5
+	VINSERTI64X4    $0x01, 96(R9)(R8*1), Z5, Z9
+	VMOVDQU32       160(DX)(R8*1), Y5
+	VINSERTI64X4    $0x01, 160(R9)(R8*1), Z5, Z14
+	VPANDD          Z2, Z9, Z9
+	VPSLLW          $0x02, Z14, Z14
+	VPANDD          Z3, Z14, Z14
+	VPORD           Z14, Z9, Z9
+	VMOVAPS         Z1, Z14
+	VPDPBUSD        Z7, Z9, Z14
+	VPUNPCKLDQ      Z12, Z11, Z9
+	VPUNPCKHDQ      Z12, Z11, Z11
+	VPADDD          Z9, Z11, Z11
+	VPUNPCKLDQ      Z14, Z13, Z9
+	VPUNPCKHDQ      Z14, Z13, Z12
+	VPADDD          Z9, Z12, Z12
+	VPUNPCKLQDQ     Z12, Z11, Z9
+	VPUNPCKHQDQ     Z12, Z11, Z11
+	VPADDD          Z9, Z11, Z11
+	VMOVDQU32       96(R10), Y5
+	VINSERTI64X4    $0x01, 96(R11), Z5, Z9
+	VMOVDQU32       160(R10), Y5
+	VINSERTI64X4    $0x01, 160(R11), Z5, Z12
+	VPANDD          Z2, Z9, Z9
+	VPSLLW          $0x02, Z12, Z12
+	VPANDD          Z3, Z12, Z12
+	VPORD           Z12, Z9, Z9
+	VMOVAPS         Z1, Z12
+	VPDPBUSD        Z7, Z9, Z12
+	VMOVDQU32       96(R10)(BX*1), Y5
+	VINSERTI64X4    $0x01, 96(R11)(BX*1), Z5, Z9
+	VMOVDQU32       160(R10)(BX*1), Y5
+	VINSERTI64X4    $0x01, 160(R11)(BX*1), Z5, Z13
+	VPANDD          Z2, Z9, Z9
+	VPSLLW          $0x02, Z13, Z13
+	VPANDD          Z3, Z13, Z13
+	VPORD           Z13, Z9, Z9
+	VMOVAPS         Z1, Z13
+	VPDPBUSD        Z7, Z9, Z13
+	VMOVDQU32       96(R10)(BX*2), Y5
+	VINSERTI64X4    $0x01, 96(R11)(BX*2), Z5, Z9
+	VMOVDQU32       160(R10)(BX*2), Y5
+	VINSERTI64X4    $0x01, 160(R11)(BX*2), Z5, Z14
+	VPANDD          Z2, Z9, Z9
+	VPSLLW          $0x02, Z14, Z14
+	VPANDD          Z3, Z14, Z14
+	VPORD           Z14, Z9, Z9
+	VMOVAPS         Z1, Z14
+	VPDPBUSD        Z7, Z9, Z14
+	VMOVDQU32       96(R10)(R8*1), Y5
+	VINSERTI64X4    $0x01, 96(R11)(R8*1), Z5, Z9
+	VMOVDQU32       160(R10)(R8*1), Y5
+	VINSERTI64X4    $0x01, 160(R11)(R8*1), Z5, Z19
+	VPANDD          Z2, Z9, Z9
+	VPSLLW          $0x02, Z19, Z19
+	VPANDD          Z3, Z19, Z19
+	VPORD           Z19, Z9, Z9
+	VMOVAPS         Z1, Z19
+	VPDPBUSD        Z7, Z9, Z19
+	VPUNPCKLDQ      Z13, Z12, Z7
+	VPUNPCKHDQ      Z13, Z12, Z9
+	VPADDD          Z7, Z9, Z9
+	VPUNPCKLDQ      Z19, Z14, Z7
+	VPUNPCKHDQ      Z19, Z14, Z12
+	VPADDD          Z7, Z12, Z12
+	VPUNPCKLQDQ     Z12, Z9, Z7
+	VPUNPCKHQDQ     Z12, Z9, Z9
+	VPADDD          Z7, Z9, Z9
+	VSHUFI32X4      $0x88, Z9, Z11, Z7
+	VSHUFI32X4      $0xdd, Z9, Z11, Z9
+	VPSLLD          $0x08, Z10, Z11
+	VPSRAD          $0x18, Z11, Z11
+	VCVTDQ2PS       Z11, Z11
+	VMULPS          Z8, Z11, Z11
+	VPSUBD.BCST     40(DI), Z7, Z7
+	VCVTDQ2PS       Z7, Z7
+	VMULPS.BCST     40(SI), Z7, Z7
+	VFMADD231PS     Z11, Z7, Z0
+	VPSLLD          $0x00, Z10, Z7
+	VPSRAD          $0x18, Z7, Z7
+	VCVTDQ2PS       Z7, Z7
+	VMULPS          Z8, Z7, Z7
+	VPSUBD.BCST     44(DI), Z9, Z9
+	VCVTDQ2PS       Z9, Z9
+	VMULPS.BCST     44(SI), Z9, Z9
+	VFMADD231PS     Z7, Z9, Z0
+	VBROADCASTI64X4 192(CX), Z7
+	VMOVDQU32       64(DX), Y5
+	VINSERTI64X4    $0x01, 64(R9), Z5, Z9
+	VMOVDQU32       160(DX), Y5
+	VINSERTI64X4    $0x01, 160(R9), Z5, Z10
+	VPSRLW          $0x04, Z9, Z9
+	VPANDD          Z2, Z9, Z9
+	VPANDD          Z3, Z10, Z10
+	VPORD           Z10, Z9, Z9
+	VMOVAPS         Z1, Z10
+	VPDPBUSD        Z7, Z9, Z10
+	VMOVDQU32       64(DX)(BX*1), Y5
+	VINSERTI64X4    $0x01, 64(R9)(BX*1), Z5, Z9
+	VMOVDQU32       160(DX)(BX*1), Y5
+	VINSERTI64X4    $0x01, 160(R9)(BX*1), Z5, Z11
+	VPSRLW          $0x04, Z9, Z9
+	VPANDD          Z2, Z9, Z9
+	VPANDD          Z3, Z11, Z11
+	VPORD           Z11, Z9, Z9
+	VMOVAPS         Z1, Z11
+	VPDPBUSD        Z7, Z9, Z11
+	VMOVDQU32       64(DX)(BX*2), Y5
+	VINSERTI64X4    $0x01, 64(R9)(BX*2), Z5, Z9
+	VMOVDQU32       160(DX)(BX*2), Y5
+	VINSERTI64X4    $0x01, 160(R9)(BX*2), Z5, Z12
+	VPSRLW          $0x04, Z9, Z9
+	VPANDD          Z2, Z9, Z9
+	VPANDD          Z3, Z12, Z12
+	VPORD           Z12, Z9, Z9
+	VMOVAPS         Z1, Z12
+	VPDPBUSD        Z7, Z9, Z12
+	VMOVDQU32       64(DX)(R8*1), Y5
+	VINSERTI64X4    $0x01, 64(R9)(R8*1), Z5, Z9
+	VMOVDQU32       160(DX)(R8*1), Y5
+	VINSERTI64X4    $0x01, 160(R9)(R8*1), Z5, Z13
+	VPSRLW          $0x04, Z9, Z9
+	VPANDD          Z2, Z9, Z9
+	VPANDD          Z3, Z13, Z13
+	VPORD           Z13, Z9, Z9
+	VMOVAPS         Z1, Z13
+	VPDPBUSD        Z7, Z9, Z13
+	VPUNPCKLDQ      Z11, Z10, Z9
+	VPUNPCKHDQ      Z11, Z10, Z10
+	VPADDD          Z9, Z10, Z10
+	VPUNPCKLDQ      Z13, Z12, Z9
+	VPUNPCKHDQ      Z13, Z12, Z11
+	VPADDD          Z9, Z11, Z11
+	VPUNPCKLQDQ     Z11, Z10, Z9
+	VPUNPCKHQDQ     Z11, Z10, Z10
+	VPADDD          Z9, Z10, Z10
+	VMOVDQU32       64(R10), Y5
+	VINSERTI64X4    $0x01, 64(R11), Z5, Z9
+	VMOVDQU32       160(R10), Y5
+	VINSERTI64X4    $0x01, 160(R11), Z5, Z11
+	VPSRLW          $0x04, Z9, Z9
+	VPANDD          Z2, Z9, Z9
+	VPANDD          Z3, Z11, Z11
+	VPORD           Z11, Z9, Z9
+	VMOVAPS         Z1, Z11
+	VPDPBUSD        Z7, Z9, Z11
+	VMOVDQU32       64(R10)(BX*1), Y5
+	VINSERTI64X4    $0x01, 64(R11)(BX*1), Z5, Z9
+	VMOVDQU32       160(R10)(BX*1), Y5
+	VINSERTI64X4    $0x01, 160(R11)(BX*1), Z5, Z12
+	VPSRLW          $0x04, Z9, Z9
+	VPANDD          Z2, Z9, Z9
+	VPANDD          Z3, Z12, Z12
+	VPORD           Z12, Z9, Z9
+	VMOVAPS         Z1, Z12
+	VPDPBUSD        Z7, Z9, Z12
+	VMOVDQU32       64(R10)(BX*2), Y5
+	VINSERTI64X4    $0x01, 64(R11)(BX*2), Z5, Z9
+	VMOVDQU32       160(R10)(BX*2), Y5
+	VINSERTI64X4    $0x01, 160(R11)(BX*2), Z5, Z13
+	VPSRLW          $0x04, Z9, Z9
+	VPANDD          Z2, Z9, Z9
+	VPANDD          Z3, Z13, Z13
+	VPORD           Z13, Z9, Z9
+	VMOVAPS         Z1, Z13
+	VPDPBUSD        Z7, Z9, Z13
+	VMOVDQU32       64(R10)(R8*1), Y5
+	VINSERTI64X4    $0x01, 64(R11)(R8*1), Z5, Z9
+	VMOVDQU32       160(R10)(R8*1), Y5
+	VINSERTI64X4    $0x01, 160(R11)(R8*1), Z5, Z14
+	VPSRLW          $0x04, Z9, Z9
+	VPANDD          Z2, Z9, Z9
+	VPANDD          Z3, Z14, Z14
+	VPORD           Z14, Z9, Z9
+	VMOVAPS         Z1, Z14
+	VPDPBUSD        Z7, Z9, Z14
+	VPUNPCKLDQ      Z12, Z11, Z7
+	VPUNPCKHDQ      Z12, Z11, Z9
+	VPADDD          Z7, Z9, Z9
+	VPUNPCKLDQ      Z14, Z13, Z7
+	VPUNPCKHDQ      Z14, Z13, Z11
+	VPADDD          Z7, Z11, Z11
+	VPUNPCKLQDQ     Z11, Z9, Z7
+	VPUNPCKHQDQ     Z11, Z9, Z9
+	VPADDD          Z7, Z9, Z9
+	VSHUFI32X4      $0x88, Z9, Z10, Z7
+	VSHUFI32X4      $0xdd, Z9, Z10, Z9
+	VPSLLD          $0x18, Z6, Z10
+	VPSRAD          $0x18, Z10, Z10
+	VCVTDQ2PS       Z10, Z10
+	VMULPS          Z8, Z10, Z10
+	VPSUBD.BCST     48(DI), Z7, Z7
+	VCVTDQ2PS       Z7, Z7
+	VMULPS.BCST     48(SI), Z7, Z7
+	VFMADD231PS     Z10, Z7, Z0
+	VPSLLD          $0x10, Z6, Z7
+	VPSRAD          $0x18, Z7, Z7
+	VCVTDQ2PS       Z7, Z7
+	VMULPS          Z8, Z7, Z7
+	VPSUBD.BCST     52(DI), Z9, Z9
+	VCVTDQ2PS       Z9, Z9
+	VMULPS.BCST     52(SI), Z9, Z9
+	VFMADD231PS     Z7, Z9, Z0
+	VBROADCASTI64X4 224(CX), Z7
+	VMOVDQU32       96(DX), Y5
+	VINSERTI64X4    $0x01, 96(R9), Z5, Z9
+	VMOVDQU32       160(DX), Y5
+	VINSERTI64X4    $0x01, 160(R9), Z5, Z10
+	VPSRLW          $0x04, Z9, Z9
+	VPANDD          Z2, Z9, Z9
+	VPSRLW          $0x02, Z10, Z10
+	VPANDD          Z3, Z10, Z10
+	VPORD           Z10, Z9, Z9
+	VMOVAPS         Z1, Z10
+	VPDPBUSD        Z7, Z9, Z10
+	VMOVDQU32       96(DX)(BX*1), Y5
+	VINSERTI64X4    $0x01, 96(R9)(BX*1), Z5, Z9
+	VMOVDQU32       160(DX)(BX*1), Y5
+	VINSERTI64X4    $0x01, 160(R9)(BX*1), Z5, Z11
+	VPSRLW          $0x04, Z9, Z9
+	VPANDD          Z2, Z9, Z9
+	VPSRLW          $0x02, Z11, Z11
+	VPANDD          Z3, Z11, Z11
+	VPORD           Z11, Z9, Z9
+	VMOVAPS         Z1, Z11
+	VPDPBUSD        Z7, Z9, Z11
+	VMOVDQU32       96(DX)(BX*2), Y5
+	VINSERTI64X4    $0x01, 96(R9)(BX*2), Z5, Z9
+	VMOVDQU32       160(DX)(BX*2), Y5
+	VINSERTI64X4    $0x01, 160(R9)(BX*2), Z5, Z12
+	VPSRLW          $0x04, Z9, Z9
+	VPANDD          Z2, Z9, Z9
+	VPSRLW          $0x02, Z12, Z12
+	VPANDD          Z3, Z12, Z12
+	VPORD           Z12, Z9, Z9
+	VMOVAPS         Z1, Z12
+	VPDPBUSD        Z7, Z9, Z12
+	VMOVDQU32       96(DX)(R8*1), Y5
+	VINSERTI64X4    $0x01, 96(R9)(R8*1), Z5, Z9
+	VMOVDQU32       160(DX)(R8*1), Y5
+	VINSERTI64X4    $0x01, 160(R9)(R8*1), Z5, Z13
+	VPSRLW          $0x04, Z9, Z9
+	VPANDD          Z2, Z9, Z9
+	VPSRLW          $0x02, Z13, Z13
+	VPANDD          Z3, Z13, Z13
+	VPORD           Z13, Z9, Z9
+	VMOVAPS         Z1, Z13
+	VPDPBUSD        Z7, Z9, Z13
+	VPUNPCKLDQ      Z11, Z10, Z9
+	VPUNPCKHDQ      Z11, Z10, Z10
+	VPADDD          Z9, Z10, Z10
+	VPUNPCKLDQ      Z13, Z12, Z9
+	VPUNPCKHDQ      Z13, Z12, Z11
+	VPADDD          Z9, Z11, Z11
+	VPUNPCKLQDQ     Z11, Z10, Z9
+	VPUNPCKHQDQ     Z11, Z10, Z10
+	VPADDD          Z9, Z10, Z10
+	VMOVDQU32       96(R10), Y5
+	VINSERTI64X4    $0x01, 96(R11), Z5, Z9
+	VMOVDQU32       160(R10), Y5
+	VINSERTI64X4    $0x01, 160(R11), Z5, Z11
+	VPSRLW          $0x04, Z9, Z9
+	VPANDD          Z2, Z9, Z9
+	VPSRLW          $0x02, Z11, Z11
+	VPANDD          Z3, Z11, Z11
+	VPORD           Z11, Z9, Z9
+	VMOVAPS         Z1, Z11
+	VPDPBUSD        Z7, Z9, Z11
+	VMOVDQU32       96(R10)(BX*1), Y5
+	VINSERTI64X4    $0x01, 96(R11)(BX*1), Z5, Z9
+	VMOVDQU32       160(R10)(BX*1), Y5
+	VINSERTI64X4    $0x01, 160(R11)(BX*1), Z5, Z12
+	VPSRLW          $0x04, Z9, Z9
+	VPANDD          Z2, Z9, Z9
+	VPSRLW          $0x02, Z12, Z12
+	VPANDD          Z3, Z12, Z12
+	VPORD           Z12, Z9, Z9
+	VMOVAPS         Z1, Z12
+	VPDPBUSD        Z7, Z9, Z12
+	VMOVDQU32       96(R10)(BX*2), Y5
+	VINSERTI64X4    $0x01, 96(R11)(BX*2), Z5, Z9
+	VMOVDQU32       160(R10)(BX*2), Y5
+	VINSERTI64X4    $0x01, 160(R11)(BX*2), Z5, Z13
+	VPSRLW          $0x04, Z9, Z9
+	VPANDD          Z2, Z9, Z9
+	VPSRLW          $0x02, Z13, Z13
+	VPANDD          Z3, Z13, Z13
+	VPORD           Z13, Z9, Z9
+	VMOVAPS         Z1, Z13
+	VPDPBUSD        Z7, Z9, Z13
+	VMOVDQU32       96(R10)(R8*1), Y5
+	VINSERTI64X4    $0x01, 96(R11)(R8*1), Z5, Z9
+	VMOVDQU32       160(R10)(R8*1), Y5
+	VINSERTI64X4    $0x01, 160(R11)(R8*1), Z5, Z14
+	VPSRLW          $0x04, Z9, Z9
+	VPANDD          Z2, Z9, Z9
+	VPSRLW          $0x02, Z14, Z14
+	VPANDD          Z3, Z14, Z14
+	VPORD           Z14, Z9, Z9
+	VMOVAPS         Z1, Z14
+	VPDPBUSD        Z7, Z9, Z14
+	VPUNPCKLDQ      Z12, Z11, Z7
+	VPUNPCKHDQ      Z12, Z11, Z9
+	VPADDD          Z7, Z9, Z9
+	VPUNPCKLDQ      Z14, Z13, Z7
+	VPUNPCKHDQ      Z14, Z13, Z11
+	VPADDD          Z7, Z11, Z11
+	VPUNPCKLQDQ     Z11, Z9, Z7
+	VPUNPCKHQDQ     Z11, Z9, Z9
+	VPADDD          Z7, Z9, Z9
+	VSHUFI32X4      $0x88, Z9, Z10, Z7
+	VSHUFI32X4      $0xdd, Z9, Z10, Z9
+	VPSLLD          $0x08, Z6, Z10
+	VPSRAD          $0x18, Z10, Z10
+	VCVTDQ2PS       Z10, Z10
+	VMULPS          Z8, Z10, Z10
+	VPSUBD.BCST     56(DI), Z7, Z7
+	VCVTDQ2PS       Z7, Z7
+	VMULPS.BCST     56(SI), Z7, Z7
+	VFMADD231PS     Z10, Z7, Z0
+	VPSLLD          $0x00, Z6, Z6
+	VPSRAD          $0x18, Z6, Z6
+	VCVTDQ2PS       Z6, Z6
+	VMULPS          Z8, Z6, Z6
+	VPSUBD.BCST     60(DI), Z9, Z9
+	VCVTDQ2PS       Z9, Z9
+	VMULPS.BCST     60(SI), Z9, Z9
+	VFMADD231PS     Z6, Z9, Z0
+	ADDQ            $+210, DX
+	ADDQ            $+210, R9
+	ADDQ            $+210, R10
+	ADDQ            $+210, R11
+	ADDQ            $+256, CX
+	ADDQ            $+64, SI
+	ADDQ            $+64, DI
+	DECQ            AX
+	JNZ             one371
+
+done372:
+	MOVQ    c+32(FP), AX
+	VMOVUPS Z0, (AX)
+	VZEROUPPER
+	RET

@@ -109,9 +109,13 @@ func (g *gen) bytes(name string, f func(i int) byte) mem {
 	if m, ok := g.named[name]; ok {
 		return m
 	}
+	return g.constant(name, 32, f)
+}
+
+func (g *gen) constant(name string, n int, f func(i int) byte) mem {
 	m := g.StaticGlobal(name + g.sfx)
 	g.DataAttributes(attr.RODATA | attr.NOPTR)
-	for i := range 32 {
+	for i := range n {
 		g.AddDatum(i, operand.U8(f(i)))
 	}
 	g.named[name] = m

@@ -74,6 +74,7 @@ func emitVNNI(g *gen) {
 	}
 	g.quantize(true)
 	g.allBlocks(6, true)
+	g.emitRowBlocks()
 }
 
 func (g *gen) allBlocks(rows int, vnni bool) {

@@ -1,0 +1,357 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/mmcloughlin/avo/operand"
+)
+
+// rowBlocksSignature: c[0:16] = one row of quantized activations times 16 rows of a block type as they are stored, rs bytes apart. xs and corr: see
+// blockSignature. The arithmetic and its order are those of the tiles.
+const rowBlocksSignature = "func(blocks int, a *int8, b *byte, rs int, c, xs, corr *float32)"
+
+// rowBlocks is the state of such a kernel. A sub-block of 32 weights of 16 rows is 8 vectors, of rows i and i+4 in the two halves; their dot products
+// with the activations leave 8 sums for each row, which a tree of unpacking and adding brings to one vector, a row a lane.
+type rowBlocks struct {
+	*gen
+	row          [16]mem
+	xs, corr     gp
+	acc, none    vec
+	upper        operand.Op // mask of a vector's upper half
+	low, sixteen vec
+}
+
+func (g *gen) emitRowBlocks() {
+	g.rowBlocks32("Q4_0", 4, false)
+	g.rowBlocks32("Q4_1", 4, true)
+	g.rowBlocks32("Q5_0", 5, false)
+	g.rowBlocks32("Q5_1", 5, true)
+	g.rowBlocks32("Q8_0", 8, false)
+	g.rowBlocksQ4K()
+	g.rowBlocksQ6K()
+}
+
+// walk sets up a kernel and runs body for each block of size bytes and n values.
+func (g *gen) walk(typ string, size, n, subs int, prepare func(r *rowBlocks), body func(r *rowBlocks, a gp)) {
+	g.fn("row"+typ, rowBlocksSignature)
+	g.Doc(fmt.Sprintf("row%s%s multiplies a row of activations with 16 rows of %s as they are stored.", typ, g.sfx, typ))
+	blocks, a, b, rs := g.arg("blocks"), g.arg("a"), g.arg("b"), g.arg("rs")
+	r := &rowBlocks{gen: g, xs: g.arg("xs"), corr: g.arg("corr"), acc: g.zero(), none: g.zero()}
+	rs3 := g.GP64()
+	g.LEAQ(mem{Base: rs, Index: rs, Scale: 2}, rs3)
+	var base [4]gp
+	base[0] = b
+	for i := 1; i < 4; i++ {
+		base[i] = g.GP64()
+		g.LEAQ(mem{Base: base[i-1], Index: rs, Scale: 4}, base[i])
+	}
+	for i := range r.row {
+		m := mem{Base: base[i/4]}
+		switch i % 4 {
+		case 1, 2:
+			m.Index, m.Scale = rs, uint8(i%4)
+		case 3:
+			m.Index, m.Scale = rs3, 1
+		}
+		r.row[i] = m
+	}
+	ahead := g.GP64() // the next 16 rows, line by line: the order of reading is too short-lived for the processor to guess
+	g.LEAQ(mem{Base: base[3], Index: rs, Scale: 4}, ahead)
+	prepare(r)
+	g.countdown(blocks, 1, func() {
+		for i := 0; i < 16*size; i += 64 {
+			g.PREFETCHT0(mem{Base: ahead, Disp: i})
+		}
+		g.ADDQ(operand.I32(int32(16*size)), ahead)
+		body(r, a)
+		for _, p := range base {
+			g.ADDQ(operand.I32(int32(size)), p)
+		}
+		g.ADDQ(operand.I32(int32(n)), a)
+		g.ADDQ(operand.I32(int32(4*subs)), r.xs)
+		g.ADDQ(operand.I32(int32(4*subs)), r.corr)
+	})
+	c := g.arg("c")
+	g.VMOVUPS(r.acc, mem{Base: c})
+	g.ret()
+}
+
+func (r *rowBlocks) at(i, disp int) mem { return r.row[i].Offset(disp) }
+
+// halves makes the mask of the upper half.
+func (r *rowBlocks) halves() {
+	bits, k := r.GP32(), r.K()
+	r.MOVL(operand.U32(0xff00), bits)
+	r.KMOVW(bits, k)
+	r.upper = k
+}
+
+func (g *gen) load512(m mem) vec { v := g.ZMM(); g.VMOVDQU32(m, v); return v }
+
+// wideBytes is a constant of 64 bytes.
+func (g *gen) wideBytes(name string, f func(i int) byte) vec {
+	m, ok := g.named[name]
+	if !ok {
+		m = g.constant(name, 64, f)
+	}
+	return g.load512(m)
+}
+
+// dots returns the sums over the lower and the upper halves of 32 values, for pairs of rows that values gives.
+func (r *rowBlocks) dots(q vec, values func(i, j int) vec) (lower, upper vec) {
+	var u [2]vec
+	for h := range u {
+		var s [4]vec
+		for i := range s {
+			w := values(8*h+i, 8*h+i+4)
+			s[i] = r.copy(r.none)
+			r.dpbusd(q, w, s[i])
+		}
+		var t [2]vec
+		for i := range t {
+			lo, hi := r.ZMM(), r.ZMM()
+			r.VPUNPCKLDQ(s[2*i+1], s[2*i], lo)
+			r.VPUNPCKHDQ(s[2*i+1], s[2*i], hi)
+			r.VPADDD(lo, hi, hi)
+			t[i] = hi
+		}
+		lo, hi := r.ZMM(), r.ZMM()
+		r.VPUNPCKLQDQ(t[1], t[0], lo)
+		r.VPUNPCKHQDQ(t[1], t[0], hi)
+		r.VPADDD(lo, hi, hi)
+		u[h] = hi
+	}
+	lower, upper = r.ZMM(), r.ZMM()
+	r.VSHUFI32X4(operand.Imm(0x88), u[1], u[0], lower)
+	r.VSHUFI32X4(operand.Imm(0xdd), u[1], u[0], upper)
+	return lower, upper
+}
+
+// finish adds sub-block sub to the result. minimum is nil for types without.
+func (r *rowBlocks) finish(sum, scale, minimum vec, sub int) {
+	x, k := mem{Base: r.xs, Disp: 4 * sub}, mem{Base: r.corr, Disp: 4 * sub}
+	if minimum == nil {
+		r.VPSUBD_BCST(k, sum, sum)
+	}
+	r.VCVTDQ2PS(sum, sum)
+	r.VMULPS_BCST(x, sum, sum)
+	r.VFMADD231PS(scale, sum, r.acc)
+	if minimum != nil {
+		r.VFNMADD231PS_BCST(k, minimum, r.acc)
+	}
+}
+
+func (r *rowBlocks) activations(a gp, disp int) vec {
+	q := r.ZMM()
+	r.VBROADCASTI64X4(mem{Base: a, Disp: disp}, q)
+	return q
+}
+
+// gatherHalves reads the half-precision number at disp of each row.
+func (r *rowBlocks) gatherHalves(disp int) vec {
+	var x [2]vec
+	for h := range x {
+		x[h] = r.XMM()
+		from := r.none.AsX() // see tileBlocks
+		for i := range 8 {
+			r.VPINSRW(operand.Imm(uint64(i)), r.at(8*h+i, disp), from, x[h])
+			from = x[h]
+		}
+	}
+	y, z := r.YMM(), r.ZMM()
+	r.VINSERTI32X4(operand.Imm(1), x[1], x[0].AsY(), y)
+	r.VCVTPH2PS(y, z)
+	return z
+}
+
+// turn reads 16 bytes at disp of each row: four vectors of dwords, a row a lane.
+func (r *rowBlocks) turn(disp int) [4]vec {
+	var s, t, o [4]vec
+	for i := range s {
+		x, y, z := r.XMM(), r.YMM(), r.ZMM()
+		r.VMOVDQU32(r.at(i, disp), x)
+		r.VINSERTI32X4(operand.Imm(1), r.at(i+4, disp), x.AsY(), y)
+		u := r.YMM()
+		r.VMOVDQU32(r.at(i+8, disp), u.AsX())
+		r.VINSERTI32X4(operand.Imm(1), r.at(i+12, disp), u, u)
+		r.VINSERTI64X4(operand.Imm(1), u, y.AsZ(), z)
+		s[i] = z
+	}
+	for i := range 2 {
+		t[2*i], t[2*i+1] = r.ZMM(), r.ZMM()
+		r.VPUNPCKLDQ(s[2*i+1], s[2*i], t[2*i])
+		r.VPUNPCKHDQ(s[2*i+1], s[2*i], t[2*i+1])
+	}
+	for i := range 2 {
+		o[2*i], o[2*i+1] = r.ZMM(), r.ZMM()
+		r.VPUNPCKLQDQ(t[i+2], t[i], o[2*i])
+		r.VPUNPCKHQDQ(t[i+2], t[i], o[2*i+1])
+	}
+	return o
+}
+
+// pair reads 32 bytes at disp of rows i and j.
+func (r *rowBlocks) pair(i, j, disp int) vec {
+	y, z := r.YMM(), r.ZMM()
+	r.VMOVDQU32(r.at(i, disp), y)
+	r.VINSERTI64X4(operand.Imm(1), r.at(j, disp), y.AsZ(), z)
+	return z
+}
+
+func (g *gen) rowBlocks32(typ string, bits int, minimum bool) {
+	head := 2
+	if minimum {
+		head = 4
+	}
+	quants := head
+	if bits == 5 {
+		quants += 4
+	}
+	size := quants + 16
+	if bits == 8 {
+		size = quants + 32
+	}
+	var sign, shift, bit, pick vec
+	g.walk(typ, size, 32, 1, func(r *rowBlocks) {
+		r.halves()
+		if bits == 8 {
+			sign = r.load512(r.bits(0x80808080))
+			return
+		}
+		r.low = r.load512(r.bits(0x0f0f0f0f))
+		shift = r.wideBytes("nibble", func(i int) byte { return byte(i / 16 % 2 * 4 * (1 - i%2)) })
+		if bits == 5 {
+			r.sixteen = r.load512(r.bits(0x10101010))
+			bit = r.wideBytes("bits", func(i int) byte { return 1 << (i % 8) })
+			pick = r.wideBytes("picks", func(i int) byte { return byte(i % 32 / 8) })
+		}
+	}, func(r *rowBlocks, a gp) {
+		q := r.activations(a, 0)
+		sum, other := r.dots(q, func(i, j int) vec {
+			if bits == 8 {
+				v := r.pair(i, j, quants)
+				r.VPXORD(sign, v, v)
+				return v
+			}
+			v := r.ZMM()
+			r.VBROADCASTI32X4(r.at(i, quants), v)
+			r.VBROADCASTI32X4(r.at(j, quants), r.upper, v)
+			r.VPSRLVW(shift, v, v)
+			r.VPANDD(r.low, v, v)
+			if bits == 5 {
+				h, k := r.ZMM(), r.K()
+				r.VPBROADCASTD(r.at(i, head), h)
+				r.VPBROADCASTD(r.at(j, head), r.upper, h)
+				r.VPSHUFB(pick, h, h)
+				r.VPTESTMB(bit, h, k)
+				r.VPADDB(r.sixteen, v, k, v)
+			}
+			return v
+		})
+		r.VPADDD(other, sum, sum)
+		if !minimum {
+			r.finish(sum, r.gatherHalves(0), nil, 0)
+			return
+		}
+		scale, m := r.gatherHalves(0), r.gatherHalves(2)
+		flipped := r.ZMM()
+		r.VPXORD(r.bits(0x80000000), m, flipped) // stored negated
+		r.finish(sum, scale, flipped, 0)
+	})
+}
+
+func (g *gen) rowBlocksQ4K() {
+	var six, pairBits, byteBits vec
+	g.walk("Q4_K", 144, 256, 8, func(r *rowBlocks) {
+		r.low = r.load512(r.bits(0x0f0f0f0f))
+		six, pairBits, byteBits = r.load512(r.bits(0x3f3f3f3f)), r.load512(r.bits(0x30303030)), r.load512(r.bits(0xff))
+	}, func(r *rowBlocks, a gp) {
+		head := r.turn(0)
+		half := func(shift bool) vec {
+			t, y, z := r.ZMM(), r.YMM(), r.ZMM()
+			if shift {
+				r.VPSRLD(operand.Imm(16), head[0], t)
+			} else {
+				r.VMOVDQA32(head[0], t)
+			}
+			r.VPMOVDW(t, y)
+			r.VCVTPH2PS(y, z)
+			return z
+		}
+		d := [2]vec{half(false), half(true)}
+		// Bytes of sub-blocks 0 to 3 and 4 to 7, of scales and of minima; see expandK.
+		var words [2][2]vec
+		for m := range 2 {
+			w, n, t := r.ZMM(), r.ZMM(), r.ZMM()
+			r.VPANDD(six, head[1+m], w)
+			if m == 0 {
+				r.VPANDD(r.low, head[3], n)
+			} else {
+				r.VPSRLD(operand.Imm(4), head[3], n)
+				r.VPANDD(r.low, n, n)
+			}
+			r.VPSRLD(operand.Imm(2), head[1+m], t)
+			r.VPANDD(pairBits, t, t)
+			r.VPORD(t, n, n)
+			words[m] = [2]vec{w, n}
+		}
+		for s := range 8 {
+			sum, other := r.dots(r.activations(a, 32*s), func(i, j int) vec {
+				v := r.pair(i, j, 16+s/2*32)
+				if s%2 == 1 {
+					r.VPSRLW(operand.Imm(4), v, v)
+				}
+				r.VPANDD(r.low, v, v)
+				return v
+			})
+			r.VPADDD(other, sum, sum)
+			var f [2]vec
+			for m := range f {
+				f[m] = r.ZMM()
+				r.VPSRLD(operand.Imm(uint64(s%4*8)), words[m][s/4], f[m])
+				r.VPANDD(byteBits, f[m], f[m])
+				r.VCVTDQ2PS(f[m], f[m])
+				r.VMULPS(d[m], f[m], f[m])
+			}
+			r.finish(sum, f[0], f[1], s)
+		}
+	})
+}
+
+func (g *gen) rowBlocksQ6K() {
+	var pairBits vec
+	g.walk("Q6_K", 210, 256, 16, func(r *rowBlocks) {
+		r.low, pairBits = r.load512(r.bits(0x0f0f0f0f)), r.load512(r.bits(0x30303030))
+	}, func(r *rowBlocks, a gp) {
+		scales, d := r.turn(192), r.gatherHalves(208)
+		for run := range 8 {
+			h, k := run/4, run%4
+			var sums [2]vec
+			sums[0], sums[1] = r.dots(r.activations(a, 32*run), func(i, j int) vec {
+				v, t := r.pair(i, j, h*64+k%2*32), r.pair(i, j, 128+h*32)
+				if k >= 2 {
+					r.VPSRLW(operand.Imm(4), v, v)
+				}
+				r.VPANDD(r.low, v, v)
+				switch k {
+				case 0, 1:
+					r.VPSLLW(operand.Imm(uint64(4-2*k)), t, t)
+				case 3:
+					r.VPSRLW(operand.Imm(2), t, t)
+				}
+				r.VPANDD(pairBits, t, t)
+				r.VPORD(t, v, v)
+				return v
+			})
+			for half, sum := range sums {
+				s := 2*run + half
+				f := r.ZMM()
+				r.VPSLLD(operand.Imm(uint64(24-s%4*8)), scales[s/4], f)
+				r.VPSRAD(operand.Imm(24), f, f)
+				r.VCVTDQ2PS(f, f)
+				r.VMULPS(d, f, f)
+				r.finish(sum, f, nil, s)
+			}
+		}
+	})
+}
