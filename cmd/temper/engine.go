@@ -21,6 +21,7 @@ import (
 	"github.com/temper-ml/temper/core/peft"
 	"github.com/temper-ml/temper/core/pipeline"
 	"github.com/temper-ml/temper/core/serve"
+	"github.com/temper-ml/temper/core/zeroshot"
 )
 
 // engine does the server's work: decoders and encoders over one set of kernels, which they use in turn.
@@ -36,6 +37,7 @@ type served struct {
 	gen     *generate.Generator
 	adapter string
 	pipe    *pipeline.Pipeline
+	own     bool // a tuned classifier: it has classes of its own
 }
 
 // encodeBatch is the number of texts that an encoder runs before others get their turn.
@@ -125,7 +127,7 @@ func (e *engine) add(a *app, cmd *cobra.Command, k backend.Kernels, ref string) 
 			if s.dec, err = generate.Open(path, generate.OpenOptions{}); err != nil {
 				return err
 			}
-			s.Kinds = []string{serve.KindGenerate}
+			s.Kinds = []string{serve.KindGenerate, serve.KindClassify}
 			e.entries = append(e.entries, s)
 			return nil
 		}
@@ -134,10 +136,8 @@ func (e *engine) add(a *app, cmd *cobra.Command, k backend.Kernels, ref string) 
 		}
 	}
 	s.Context = s.pipe.Bundle().MaxTokens
-	s.Kinds = []string{serve.KindEmbed}
-	if s.pipe.Config().Head == model.HeadSequence && len(s.pipe.Bundle().Fresh) == 0 {
-		s.Kinds = append(s.Kinds, serve.KindClassify)
-	}
+	s.own = s.pipe.Config().Head == model.HeadSequence && len(s.pipe.Bundle().Fresh) == 0
+	s.Kinds = []string{serve.KindEmbed, serve.KindClassify}
 	e.entries = append(e.entries, s)
 	return nil
 }
@@ -347,7 +347,7 @@ func (e *engine) encoder(name string) (*served, error) {
 	case s == nil:
 		return nil, fmt.Errorf("%w: %q", serve.ErrNoModel, name)
 	case s.pipe == nil:
-		return nil, fmt.Errorf("%w: model %q writes text: it has no embeddings and no classes", serve.ErrBadRequest, name)
+		return nil, fmt.Errorf("%w: model %q writes text: it has no embeddings, and classifies only given labels", serve.ErrBadRequest, name)
 	}
 	return s, nil
 }
@@ -393,16 +393,16 @@ func (e *engine) Embed(ctx context.Context, name string, texts []string) ([][]fl
 	return out, tokens, err
 }
 
-// Classify implements serve.Engine.
+// Classify implements serve.Engine: a tuned classifier's own labels, or labels to choose from without training.
 func (e *engine) Classify(ctx context.Context, name string, texts, labels []string) ([]serve.Class, int, error) {
+	if len(labels) > 0 {
+		return e.zeroShot(ctx, name, texts, labels)
+	}
 	s, err := e.encoder(name)
 	if err != nil {
 		return nil, 0, err
 	}
-	if len(labels) > 0 {
-		return nil, 0, fmt.Errorf("%w: labels: not for model %q", serve.ErrBadRequest, name)
-	}
-	if !slices.Contains(s.Kinds, serve.KindClassify) {
+	if !s.own {
 		return nil, 0, fmt.Errorf("%w: model %q has no classes of its own: give labels", serve.ErrBadRequest, name)
 	}
 	var out []serve.Class
@@ -418,4 +418,67 @@ func (e *engine) Classify(ctx context.Context, name string, texts, labels []stri
 		return err
 	})
 	return out, tokens, err
+}
+
+func (e *engine) zeroShot(ctx context.Context, name string, texts, labels []string) ([]serve.Class, int, error) {
+	s := e.find(name)
+	if s == nil {
+		return nil, 0, fmt.Errorf("%w: %q", serve.ErrNoModel, name)
+	}
+	t, err := zeroshot.FromNames(labels)
+	if err != nil {
+		return nil, 0, fmt.Errorf("%w: labels: %w", serve.ErrBadRequest, err)
+	}
+	var out []serve.Class
+	run := func(c zeroshot.Classifier, texts []string) error {
+		scores, err := c.Classify(ctx, texts)
+		for _, p := range scores {
+			one := serve.Class{Scores: map[string]float64{}}
+			for l, v := range p {
+				if one.Scores[t.Labels[l].Name] = v; l == 0 || v > one.Score {
+					one.Label, one.Score = t.Labels[l].Name, v
+				}
+			}
+			out = append(out, one)
+		}
+		return err
+	}
+	var c zeroshot.Classifier
+	if s.dec == nil {
+		tokens, err := e.batches(ctx, s, texts, func(texts []string) error {
+			var err error
+			switch {
+			case c != nil:
+			case s.pipe.Config().Head == model.HeadSequence && zeroshot.Entails(s.pipe.Labels()) >= 0:
+				c, err = zeroshot.NewEntailment(s.pipe, t)
+			default:
+				c, err = zeroshot.NewEmbedding(ctx, s.pipe, t, nil)
+			}
+			if err != nil {
+				return err
+			}
+			return run(c, texts)
+		})
+		return out, tokens, err
+	}
+	tokens := 0
+	for i := range texts { // one at a time: answers that are being written go on between
+		err := s.gen.Borrow(s.adapter, func(m model.Model, k backend.Kernels) error {
+			if c == nil {
+				scorer, err := generate.NewScorer(m, k)
+				if err != nil {
+					return err
+				}
+				if c, err = zeroshot.NewPrompted(ctx, scorer, codec(s.dec), t, nil, limitPrompt(zeroshot.PromptOptions{}, s.dec)); err != nil {
+					return err
+				}
+			}
+			return run(c, texts[i:i+1])
+		})
+		if err != nil {
+			return nil, tokens, err
+		}
+		tokens += len(s.dec.Tokenizer.AppendPlainIDs(nil, texts[i]))
+	}
+	return out, tokens, nil
 }

@@ -43,7 +43,8 @@ type Generator struct {
 	eos   []int32
 	arena grad.Arena
 	cache *slots
-	on    int // the adapter that is switched on; -1 for none
+	on    int        // the adapter that is switched on; -1 for none
+	use   sync.Mutex // held while the model is in use
 
 	mu      sync.Mutex
 	queue   []*job
@@ -355,9 +356,6 @@ func (g *Generator) switchTo(adapter int) error {
 
 // run is a step for sequences that share an adapter. It returns those that go on.
 func (g *Generator) run(live []*job) []*job {
-	if err := g.switchTo(live[0].adapter); err != nil {
-		return g.fail(live, err)
-	}
 	b := &model.Batch{Offsets: make([]int32, 1, len(live)+1), Want: model.WantLogits, Rows: []int32{}}
 	v := &view{s: g.cache}
 	room := g.opt.Chunk
@@ -389,7 +387,7 @@ func (g *Generator) run(live []*job) []*job {
 	g.cache.reserve(need)
 	b.Cache = v
 	g.arena.Reset()
-	out, err := g.forward(b)
+	out, err := g.forward(b, live[0].adapter)
 	if err != nil {
 		return g.fail(live, err)
 	}
@@ -413,12 +411,35 @@ func (g *Generator) run(live []*job) []*job {
 	return kept
 }
 
-func (g *Generator) forward(b *model.Batch) (model.Output, error) {
+func (g *Generator) forward(b *model.Batch, adapter int) (out model.Output, err error) {
+	err = g.exclusive(adapter, func() error {
+		out, err = g.m.Forward(grad.Infer(g.k, &g.arena), b)
+		return err
+	})
+	return out, err
+}
+
+// exclusive runs f with one adapter on and nobody else at the model or the kernels.
+func (g *Generator) exclusive(adapter int, f func() error) error {
+	g.use.Lock()
+	defer g.use.Unlock()
 	if g.opt.Turn != nil {
 		g.opt.Turn.Lock()
 		defer g.opt.Turn.Unlock()
 	}
-	return g.m.Forward(grad.Infer(g.k, &g.arena), b)
+	if err := g.switchTo(adapter); err != nil {
+		return err
+	}
+	return f()
+}
+
+// Borrow runs f, which may use the model and the kernels, between two steps of the generator; the named adapter is on ("" for none).
+func (g *Generator) Borrow(adapter string, f func(m model.Model, k backend.Kernels) error) error {
+	at := slices.IndexFunc(g.opt.Adapters, func(a Adapter) bool { return a.Name == adapter })
+	if at < 0 && adapter != "" {
+		return wrong("no adapter is called %q", adapter)
+	}
+	return g.exclusive(at, func() error { return f(g.m, g.k) })
 }
 
 // fail ends sequences with an error. What their slots hold is not to be trusted.

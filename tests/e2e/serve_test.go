@@ -153,6 +153,13 @@ func TestServe(t *testing.T) {
 	require.Equal(t, http.StatusOK, status, e)
 	require.Len(t, e["data"].([]any)[0].(map[string]any)["scores"], 3)
 
+	for _, m := range []string{"embed", "llama", "lora"} { // labels to choose from without training
+		status, e = post(t, url+"/v1/classify", "k1", map[string]any{"model": m, "input": []string{"some text", "more"}, "labels": []string{"good", "bad", "odd"}})
+		require.Equal(t, http.StatusOK, status, e)
+		require.Len(t, e["data"], 2)
+		require.Len(t, e["data"].([]any)[1].(map[string]any)["scores"], 3)
+	}
+
 	for _, c := range []struct {
 		route  string
 		body   any
@@ -163,6 +170,7 @@ func TestServe(t *testing.T) {
 		{"completions", ask("embed", nil), 400, "does not write"},
 		{"embeddings", map[string]any{"model": "llama", "input": "x"}, 400, "no embeddings"},
 		{"classify", map[string]any{"model": "embed", "input": "x"}, 400, "labels"},
+		{"classify", map[string]any{"model": "llama", "input": "x", "labels": []string{"one"}}, 400, "2 to"},
 		{"completions", ask("llama", map[string]any{"prompt": strings.Repeat("word ", 4000)}), 400, "context"},
 		{"completions", ask("llama", map[string]any{"grammar": `root ::= "a`}), 400, "grammar"},
 		{"completions", ask("llama", map[string]any{"grammar": `root ::= "a" missing`}), 400, "missing"},
