@@ -57,14 +57,11 @@ func (a *app) chatCmd() *cobra.Command {
 				return err
 			}
 			defer d.Close()
-			k, err := a.backend()
+			gen, err := g.start(a, cmd, d)
 			if err != nil {
 				return err
 			}
-			gen, err := d.Start(k, generate.Options{Parallel: 1, Context: g.context, Draft: g.draft})
-			if err != nil {
-				return err
-			}
+			defer g.close()
 			defer gen.Close()
 			t := &dialogue{a: a, d: d, gen: gen, flags: &g, system: system}
 			if d.Plain {

@@ -26,6 +26,8 @@ type genFlags struct {
 	maxTokens int
 	context   int
 	draft     int
+	drafter   string
+	small     *generate.Decoder
 	stop      []string
 	schema    string
 	grammar   string
@@ -39,6 +41,7 @@ func (g *genFlags) add(cmd *cobra.Command) {
 	f.StringArrayVar(&g.adapters, "adapter", nil, "PEFT folder over the model")
 	f.StringVar(&g.base, "base", "", "base model of a PEFT folder, where it names none or another")
 	f.IntVar(&g.draft, "draft", 0, "tokens to guess ahead by look-up in the text; the output stays the same")
+	f.StringVar(&g.drafter, "draft-model", "", "smaller decoder with the same vocabulary that guesses ahead; the output stays the same")
 	f.StringArrayVar(&g.stop, "stop", nil, "end where this text would come (repeatable)")
 	f.StringVar(&g.schema, "json-schema", "", "file with a JSON schema that the output must meet")
 	f.StringVar(&g.grammar, "grammar", "", "file with a GBNF grammar that the output must follow")
@@ -92,6 +95,38 @@ func (g *genFlags) open(a *app, cmd *cobra.Command, ref string) (*generate.Decod
 		return nil, errors.Join(err, d.Close())
 	}
 	return d, nil
+}
+
+// start makes the generator, with its draft model if one is named; close gives that back.
+func (g *genFlags) start(a *app, cmd *cobra.Command, d *generate.Decoder) (*generate.Generator, error) {
+	k, err := a.backend()
+	if err != nil {
+		return nil, err
+	}
+	o := generate.Options{Parallel: 1, Context: g.context, Draft: g.draft}
+	if g.drafter != "" {
+		path, err := a.modelPath(cmd, g.drafter)
+		if err != nil {
+			return nil, err
+		}
+		if g.small, err = generate.Open(path, generate.OpenOptions{}); err != nil {
+			return nil, fmt.Errorf("--draft-model: %w", err)
+		}
+		o.DraftModel = g.small.Model
+	}
+	gen, err := d.Start(k, o)
+	if err != nil {
+		g.close()
+	}
+	return gen, err
+}
+
+// close gives back the draft model, after its generator has ended.
+func (g *genFlags) close() {
+	if g.small != nil {
+		_ = g.small.Close()
+		g.small = nil
+	}
 }
 
 // resolve fills in what needs the vocabulary.
@@ -241,14 +276,11 @@ func (a *app) generateCmd() *cobra.Command {
 				return err
 			}
 			defer d.Close()
-			k, err := a.backend()
+			gen, err := g.start(a, cmd, d)
 			if err != nil {
 				return err
 			}
-			gen, err := d.Start(k, generate.Options{Parallel: 1, Context: g.context, Draft: g.draft})
-			if err != nil {
-				return err
-			}
+			defer g.close()
 			defer gen.Close()
 			req := generate.Request{MaxTokens: g.maxTokens, Sample: g.sample, Stop: g.stop, LogProbs: logProbs, Adapter: adapterName(d)}
 			if req.Prompt = d.Encode(text, false); noBOS {

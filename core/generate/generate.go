@@ -28,6 +28,8 @@ type Options struct {
 	Chunk int
 	// Draft is the number of tokens guessed ahead by look-up in the text [0: none]. The output does not change.
 	Draft int
+	// DraftModel, when not nil, guesses instead of the look-up: a smaller decoder with the same vocabulary. Draft is then [4] tokens.
+	DraftModel model.Model
 	// Adapters can be chosen by name in a request; all are switched off.
 	Adapters []Adapter
 	// Turn, when not nil, is held while the kernels are in use: for several models over the same ones.
@@ -43,6 +45,7 @@ type Generator struct {
 	eos   []int32
 	arena grad.Arena
 	cache *slots
+	draft *drafter
 	on    int        // the adapter that is switched on; -1 for none
 	use   sync.Mutex // held while the model is in use
 
@@ -89,7 +92,17 @@ func New(m model.Model, tok *token.Tokenizer, k backend.Kernels, eos []int32, o 
 	if o.Chunk <= 0 {
 		o.Chunk = 512
 	}
-	g := &Generator{m: m, tok: tok, k: k, opt: o, eos: eos, cache: newSlots(cfg, o.Parallel, 256, o.Context), on: -1,
+	var d *drafter
+	if small := o.DraftModel; small != nil {
+		if c := small.Config(); c.Head != model.HeadCausal || c.Vocab != cfg.Vocab {
+			return nil, fmt.Errorf("generate: the draft model has the head %q and a vocabulary of %d: expected a causal language model with the %d tokens of the model", c.Head, c.Vocab, cfg.Vocab)
+		}
+		if o.Draft == 0 {
+			o.Draft = 4
+		}
+		d = newDrafter(small, k, o.Parallel)
+	}
+	g := &Generator{m: m, tok: tok, k: k, opt: o, eos: eos, cache: newSlots(cfg, o.Parallel, 256, o.Context), on: -1, draft: d,
 		wake: make(chan struct{}, 1), done: make(chan struct{})}
 	go g.loop()
 	return g, nil
@@ -368,8 +381,13 @@ func (g *Generator) run(live []*job) []*job {
 		if len(ids) > 1 {
 			ids = ids[:min(len(ids), max(room, 1))]
 			room -= len(ids)
-		} else if n := g.guesses(j); n > 0 {
+		} else if n := g.guesses(j); n > 0 && g.draft == nil {
 			j.guess = draft(j.guess, j.text, n)
+		} else if n > 0 {
+			var err error
+			if j.guess, err = g.ahead(j.guess, j, n); err != nil {
+				return g.fail(live, err)
+			}
 		}
 		b.IDs = append(b.IDs, ids...)
 		b.IDs = append(b.IDs, j.guess...)
@@ -505,6 +523,15 @@ func (g *Generator) choose(j *job, logits *grad.Value, row int) (over bool, err 
 		j.pending--
 	}
 	return false, nil
+}
+
+// ahead lets the draft model guess.
+func (g *Generator) ahead(dst []int32, j *job, n int) ([]int32, error) {
+	err := g.exclusive(j.adapter, func() (err error) {
+		dst, err = g.draft.guess(dst, j.slot, j.text, n)
+		return err
+	})
+	return dst, err
 }
 
 // bounded is a constraint that can see to it that a text is complete before its tokens run out.
