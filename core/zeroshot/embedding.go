@@ -15,11 +15,13 @@ type Embedder interface {
 // embedding labels a text by the cosine of its embedding with one prototype per label: the mean of the embeddings of the label's word and
 // descriptions (Yin et al., 2019 call this label-fully-unseen classification by similarity), moved towards the mean of its examples, which
 // is a prototypical network (Snell et al., 2017) without training. What share the examples get, which words stand for a label, and how sharp
-// the probabilities are is chosen on the examples, each left out of its own prototype in turn.
+// the probabilities are is chosen on the examples, each left out of its own prototype in turn; so is whether a linear classifier (see ridge) over
+// words and examples takes their place.
 type embedding struct {
 	e     Embedder
 	proto [][]float32
 	sharp float64
+	fit   *ridge // instead of prototypes, when it does better on the examples
 	about string
 }
 
@@ -109,6 +111,40 @@ func NewEmbedding(ctx context.Context, e Embedder, t *Task, examples []Example) 
 	}
 	c.about = fmt.Sprintf("sentence embeddings: %s for %.0f %%, %d examples for %.0f %%; %d of them right when left out", names[bestWay], 100*(1-bestShare), len(examples),
 		100*bestShare, bestRight)
+	if len(examples)+n > maxRidge {
+		return c, nil
+	}
+	x, y := append(append([][]float32{}, shots...), ways[0]...), make([]int, len(examples)+n)
+	for i, e := range examples {
+		y[i] = e.Label
+	}
+	for l := range n {
+		y[len(examples)+l] = l
+	}
+	penalties := []float64{0.1, 0.3, 1, 3}
+	if len(x) > maxRidge/3 {
+		penalties = []float64{0.3}
+	}
+	for _, penalty := range penalties {
+		fit := fitRidge(x, y, n, len(examples), penalty)
+		if fit == nil {
+			continue
+		}
+		for _, sharp := range []float64{1, 2, 5, 10, 20} {
+			loss, right := 0.0, 0
+			for i, e := range examples {
+				p := softmax(scaled(fit.left[i], sharp))
+				loss -= math.Log(max(p[e.Label], 1e-12))
+				if argMax(p) == e.Label {
+					right++
+				}
+			}
+			if right > bestRight || right == bestRight && loss < bestLoss {
+				bestLoss, bestRight, c.sharp, c.fit = loss, right, sharp, fit
+				c.about = fmt.Sprintf("sentence embeddings: least squares over words and %d examples, penalty %g; %d of them right when left out", len(examples), penalty, right)
+			}
+		}
+	}
 	return c, nil
 }
 
@@ -143,6 +179,10 @@ func (c *embedding) Classify(ctx context.Context, texts []string) ([][]float64, 
 	}
 	out := make([][]float64, len(texts))
 	for i, v := range vs {
+		if c.fit != nil {
+			out[i] = softmax(scaled(c.fit.scores(v), c.sharp))
+			continue
+		}
 		cos := make([]float64, len(c.proto))
 		for l, p := range c.proto {
 			cos[l] = dot(v, p)
