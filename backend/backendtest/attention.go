@@ -30,6 +30,8 @@ var attentionCases = []attentionCase{
 	{name: "grouped", heads: 8, kvHeads: 2, dim: 48, seqs: [][2]int{{11, 11}, {35, 35}}, causal: true, fused: true},
 	{name: "one key head", heads: 4, kvHeads: 1, dim: 128, seqs: [][2]int{{18, 18}}, causal: true, window: 5},
 	{name: "gemma", heads: 4, kvHeads: 1, dim: 256, seqs: [][2]int{{9, 9}, {1, 33}}, causal: true, window: 20},
+	{name: "long cache", heads: 4, kvHeads: 1, dim: 64, seqs: [][2]int{{1, 700}}, causal: true, window: 650},
+	{name: "long cache of two heads", heads: 4, kvHeads: 2, dim: 96, seqs: [][2]int{{1, 1100}}, causal: true, softcap: 5},
 	{name: "two-sided window", heads: 2, kvHeads: 2, dim: 32, seqs: [][2]int{{50, 50}, {3, 3}}, window: 4},
 	{name: "softcap", heads: 2, kvHeads: 1, dim: 24, seqs: [][2]int{{20, 20}}, causal: true, softcap: 2},
 	{name: "bias", heads: 3, kvHeads: 3, dim: 16, seqs: [][2]int{{12, 12}, {21, 21}}, bias: true},

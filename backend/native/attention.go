@@ -18,6 +18,12 @@ type attentionJob struct {
 	backend.AttentionArgs
 	group int
 	cut   int // query rows in a piece; 0 is all of them
+	// The sequence, key head and scores [group, ld] that attendSplit is at.
+	n, kh  int
+	split  []float32
+	ld     int
+	width  int // values in a piece
+	lo, hi int // keys
 	// byHead: pieces are key heads, since sequences share keys or bias gradients; otherwise sequences and key heads.
 	byHead bool
 }
@@ -45,6 +51,14 @@ func (k *kernels) Attention(a backend.AttentionArgs) {
 		work += s.QLen * s.KLen
 		longest = max(longest, s.QLen)
 	}
+	if k.pool.threads > 1 && pieces < 2*k.pool.threads && longest == 1 && a.HeadDim%k.o.w == 0 && k.worthSplitting() {
+		for n := range a.Seqs {
+			for kh := range a.KVHeads {
+				k.attendSplit(n, kh)
+			}
+		}
+		return
+	}
 	// Few pieces: cut the queries as well, although each cut packs the keys anew.
 	k.attn.cut = max(longest, 1)
 	if t := k.pool.threads; t > 1 && pieces < 3*t {
@@ -56,6 +70,17 @@ func (k *kernels) Attention(a backend.AttentionArgs) {
 		return
 	}
 	k.pool.run(pieces*cuts, 1, k.loops.attention)
+}
+
+// worthSplitting reports whether each of the sequences, of one query, sees enough keys for the meetings of attendSplit to pay.
+func (k *kernels) worthSplitting() bool {
+	a := &k.attn
+	for _, s := range a.Seqs {
+		if lo, hi := a.KeyRange(s, 0); s.QLen != 1 || (hi-lo)*a.HeadDim*a.group < 1<<17 {
+			return false
+		}
+	}
+	return true
 }
 
 func (k *kernels) attentionLoop(w, lo, hi int) {
@@ -230,43 +255,94 @@ func (k *kernels) attend(ws *scratch, n, kh, from, to int) {
 // attendOne is attend for a sequence of one query, as in generation: nothing is packed, keys and values stream through once. The heads of a
 // group are the rows of the product with the values.
 func (k *kernels) attendOne(ws *scratch, n, kh int) {
-	a, s, d := &k.attn, k.attn.Seqs[n], k.attn.HeadDim
+	a, s := &k.attn, k.attn.Seqs[n]
 	ld := k.scoreStride(s.KLen)
-	w := grow(&ws.s, a.group*ld)
-	sums := grow(&ws.t, a.group)
+	w, sums := grow(&ws.s, a.group*ld), grow(&ws.t, a.group)
 	lo, hi := a.KeyRange(s, 0)
-	row := s.QStart
+	k.scoreOne(w, ld, n, kh, lo, hi)
 	for g := range a.group {
-		h := kh*a.group + g
-		x := w[g*ld : (g+1)*ld]
-		if lo < hi {
-			k.o.dots(p(x[lo:]), p(a.Q[row*a.QStride+h*d:]), p(a.K[(s.KStart+lo)*a.KStride+kh*d:]), 4*a.KStride, d, hi-lo, a.Scale)
-		}
-		k.shape(x, nil, n, h, 0, lo, hi)
-		var lse float32
-		sums[g], lse = k.softmaxRow(x, lo, hi, lo, hi)
-		if a.LSE != nil {
-			a.LSE[row*a.Heads+h] = lse
-		}
-		if a.DropoutP > 0 {
-			k.drop(x[lo:hi], row, h, lo)
+		sums[g] = k.weighOne(w, ld, n, kh, g, lo, hi)
+	}
+	k.sumOne(w, sums, ld, n, kh, lo, hi, 0, a.HeadDim)
+}
+
+// scoreChunk is how many keys stay in cache from one head of a group to the next.
+const scoreChunk = 64
+
+// attendSplit is attendOne on all workers, for long caches where there are fewer sequences and key heads than workers: scores by keys, softmax by
+// heads, values by columns. No sum is cut, so the bits are attendOne's.
+func (k *kernels) attendSplit(n, kh int) {
+	a, s := &k.attn, k.attn.Seqs[n]
+	a.n, a.kh, a.ld = n, kh, k.scoreStride(s.KLen)
+	a.lo, a.hi = a.KeyRange(s, 0)
+	a.split = grow(&k.work[0].s, a.group*(a.ld+1))
+	a.width = max(4*k.o.w, roundUp((a.HeadDim+k.pool.threads-1)/k.pool.threads, 2*k.o.w))
+	k.pool.run((a.hi-a.lo+scoreChunk-1)/scoreChunk, 1, k.loops.attendScores)
+	k.pool.run(a.group, 1, k.loops.attendWeights)
+	k.pool.run((a.HeadDim+a.width-1)/a.width, 1, k.loops.attendValues)
+}
+
+func (k *kernels) attendScoresLoop(_, lo, hi int) {
+	a := &k.attn
+	k.scoreOne(a.split, a.ld, a.n, a.kh, a.lo+lo*scoreChunk, min(a.lo+hi*scoreChunk, a.hi))
+}
+
+func (k *kernels) attendWeightsLoop(_, lo, hi int) {
+	a := &k.attn
+	for g := lo; g < hi; g++ {
+		a.split[a.group*a.ld+g] = k.weighOne(a.split, a.ld, a.n, a.kh, g, a.lo, a.hi)
+	}
+}
+
+func (k *kernels) attendValuesLoop(_, lo, hi int) {
+	a := &k.attn
+	k.sumOne(a.split, a.split[a.group*a.ld:], a.ld, a.n, a.kh, a.lo, a.hi, lo*a.width, min(hi*a.width, a.HeadDim))
+}
+
+// scoreOne writes the scaled scores of keys [lo, hi) for the heads of a group.
+func (k *kernels) scoreOne(w []float32, ld, n, kh, lo, hi int) {
+	a, s, d := &k.attn, k.attn.Seqs[n], k.attn.HeadDim
+	for k0 := lo; k0 < hi; k0 += scoreChunk {
+		count := min(scoreChunk, hi-k0)
+		for g := range a.group {
+			k.o.dots(p(w[g*ld+k0:]), p(a.Q[s.QStart*a.QStride+(kh*a.group+g)*d:]), p(a.K[(s.KStart+k0)*a.KStride+kh*d:]), 4*a.KStride, d, count, a.Scale)
 		}
 	}
+}
+
+// weighOne turns the scores of head g of a group into weights and returns their sum.
+func (k *kernels) weighOne(w []float32, ld, n, kh, g, lo, hi int) float32 {
+	a, row, h := &k.attn, k.attn.Seqs[n].QStart, kh*k.attn.group+g
+	x := w[g*ld : (g+1)*ld]
+	k.shape(x, nil, n, h, 0, lo, hi)
+	sum, lse := k.softmaxRow(x, lo, hi, lo, hi)
+	if a.LSE != nil {
+		a.LSE[row*a.Heads+h] = lse
+	}
+	if a.DropoutP > 0 {
+		k.drop(x[lo:hi], row, h, lo)
+	}
+	return sum
+}
+
+// sumOne adds the weighted values up, in columns [d0, d1) of each head of a group.
+func (k *kernels) sumOne(w, sums []float32, ld, n, kh, lo, hi, d0, d1 int) {
+	a, s, d := &k.attn, k.attn.Seqs[n], k.attn.HeadDim
 	for g0 := 0; g0 < a.group; g0 += k.o.rows {
 		rows := min(k.o.rows, a.group-g0)
-		out := a.Out[row*a.OStride+(kh*a.group+g0)*d:]
+		out := a.Out[s.QStart*a.OStride+(kh*a.group+g0)*d:]
 		acc := 0
 		for k0 := lo; acc == 0 || k0 < hi; {
 			k1 := min(roundUp(k0+1, keyBlock), max(hi, k0))
 			v := p(a.V)
 			if k0 < k1 {
-				v = p(a.V[(s.KStart+k0)*a.VStride+kh*d:])
+				v = p(a.V[(s.KStart+k0)*a.VStride+kh*d+d0:])
 			}
-			k.columns(rows, k1-k0, p(w[g0*ld+min(k0, ld):]), ld, 1, v, a.VStride, p(out), d, d, 1, acc)
+			k.columns(rows, k1-k0, p(w[g0*ld+min(k0, ld):]), ld, 1, v, a.VStride, p(out[d0:]), d, d1-d0, 1, acc)
 			k0, acc = k1, 1
 		}
 		for g := range rows {
-			k.normalise(out[g*d:(g+1)*d], sums[g0+g])
+			k.normalise(out[g*d+d0:g*d+d1], sums[g0+g])
 		}
 	}
 }

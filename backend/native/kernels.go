@@ -38,9 +38,9 @@ type job struct {
 }
 
 type loops struct {
-	add, mul, axpy, scale, act, actBack, addRow, sumRows, dot, squares, gather, scatter                                                  func(w, lo, hi int)
-	dropout, rope, adamW, softmax, layerNorm, rmsNorm, normBackDX, normBackParams, crossEntropy                                          func(w, lo, hi int)
-	packPanels, packWeight, packInt8, quantize, packBlocks, quantizeBlocks, pairRows, pairTransposed, multiply, attention, attentionBack func(w, lo, hi int)
+	add, mul, axpy, scale, act, actBack, addRow, sumRows, dot, squares, gather, scatter                                                                                             func(w, lo, hi int)
+	dropout, rope, adamW, softmax, layerNorm, rmsNorm, normBackDX, normBackParams, crossEntropy                                                                                     func(w, lo, hi int)
+	packPanels, packWeight, packInt8, quantize, packBlocks, quantizeBlocks, pairRows, pairTransposed, multiply, attention, attentionBack, attendScores, attendWeights, attendValues func(w, lo, hi int)
 }
 
 func newKernels(o *ops, threads int, exact, bf16 bool) *kernels {
@@ -54,6 +54,7 @@ func newKernels(o *ops, threads int, exact, bf16 bool) *kernels {
 		dropout: k.dropoutLoop, rope: k.ropeLoop, adamW: k.adamWLoop, softmax: k.softmaxLoop, layerNorm: k.layerNormLoop, rmsNorm: k.rmsNormLoop,
 		normBackDX: k.normBackDXLoop, normBackParams: k.normBackParamsLoop, crossEntropy: k.crossEntropyLoop,
 		packPanels: k.packPanelsLoop, packWeight: k.packWeightLoop, packInt8: k.packInt8Loop, quantize: k.quantizeLoop, packBlocks: k.packBlocksLoop, quantizeBlocks: k.quantizeBlocksLoop, pairRows: k.pairRowsLoop, pairTransposed: k.pairTransposedLoop, multiply: k.multiplyLoop, attention: k.attentionLoop, attentionBack: k.attentionBackLoop,
+		attendScores: k.attendScoresLoop, attendWeights: k.attendWeightsLoop, attendValues: k.attendValuesLoop,
 	}
 	return k
 }
