@@ -164,7 +164,7 @@ func (k *kernels) pieceBlocks(ws *scratch, t0, t1, p0, p1 int) {
 			if g.ep != nil {
 				c = p(grow(&ws.tile, nr))
 			}
-			for i := 0; i < nr; i += o.w {
+			for i := 0; i < nr; i += o.rowWidth {
 				w.row(blocks, (*int8)(unsafe.Pointer(&g.q[0])), &w.source.Data[(c0+i)*size], size, off(c, i), &g.scale[0], &g.corr[0])
 			}
 			if g.ep != nil {

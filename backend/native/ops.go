@@ -33,8 +33,9 @@ type ops struct {
 	quantizeBlocks func(dst *int8, x *float32, blocks int, scale *float32, sums *int32)
 	// expand reads block types as they are stored; weights of types that are missing here are repacked.
 	expand map[tensor.DType]expandFunc
-	// blockRow multiplies one row with a vector's width of columns as they are stored, for some of the same types.
+	// blockRow multiplies one row with rowWidth columns as they are stored, for some of the same types.
 	blockRow map[tensor.DType]blockRowFunc
+	rowWidth int
 
 	transpose8 func(dst *float32, ds int, src *float32, ss int, blocks int)
 

@@ -354,6 +354,41 @@ func expandQ5_KAVX2(dst *byte, src *byte, blocks int)
 //go:noescape
 func expandQ6_KAVX2(dst *byte, src *byte, blocks int)
 
+// rowQ4_0AVX2 multiplies a row of activations with 8 rows of Q4_0 as they are stored.
+//
+//go:noescape
+func rowQ4_0AVX2(blocks int, a *int8, b *byte, rs int, c *float32, xs *float32, corr *float32)
+
+// rowQ4_1AVX2 multiplies a row of activations with 8 rows of Q4_1 as they are stored.
+//
+//go:noescape
+func rowQ4_1AVX2(blocks int, a *int8, b *byte, rs int, c *float32, xs *float32, corr *float32)
+
+// rowQ5_0AVX2 multiplies a row of activations with 8 rows of Q5_0 as they are stored.
+//
+//go:noescape
+func rowQ5_0AVX2(blocks int, a *int8, b *byte, rs int, c *float32, xs *float32, corr *float32)
+
+// rowQ5_1AVX2 multiplies a row of activations with 8 rows of Q5_1 as they are stored.
+//
+//go:noescape
+func rowQ5_1AVX2(blocks int, a *int8, b *byte, rs int, c *float32, xs *float32, corr *float32)
+
+// rowQ8_0AVX2 multiplies a row of activations with 8 rows of Q8_0 as they are stored.
+//
+//go:noescape
+func rowQ8_0AVX2(blocks int, a *int8, b *byte, rs int, c *float32, xs *float32, corr *float32)
+
+// rowQ4_KAVX2 multiplies a row of activations with 8 rows of Q4_K as they are stored.
+//
+//go:noescape
+func rowQ4_KAVX2(blocks int, a *int8, b *byte, rs int, c *float32, xs *float32, corr *float32)
+
+// rowQ6_KAVX2 multiplies a row of activations with 8 rows of Q6_K as they are stored.
+//
+//go:noescape
+func rowQ6_KAVX2(blocks int, a *int8, b *byte, rs int, c *float32, xs *float32, corr *float32)
+
 // quantizeBlocksAVX2 quantizes blocks of 32 values to int8, with a scale and the sums of both halves for each.
 //
 //go:noescape

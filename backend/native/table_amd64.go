@@ -45,7 +45,7 @@ var avx512VNNI = func() ops {
 	o := avx512
 	o.level, o.group, o.quantizeBytes = "avx512vnni", 4, quantizeBytesAVX512
 	o.int8Tile = [15]int8Func{nil, int8VNNI1AVX512, int8VNNI2AVX512, int8VNNI3AVX512, int8VNNI4AVX512, int8VNNI5AVX512, int8VNNI6AVX512, int8VNNI7AVX512, int8VNNI8AVX512, int8VNNI9AVX512, int8VNNI10AVX512, int8VNNI11AVX512, int8VNNI12AVX512, int8VNNI13AVX512, int8VNNI14AVX512}
-	o.blockRow = map[tensor.DType]blockRowFunc{
+	o.rowWidth, o.blockRow = 16, map[tensor.DType]blockRowFunc{
 		tensor.Q4_0: rowQ4_0AVX512, tensor.Q4_1: rowQ4_1AVX512, tensor.Q5_0: rowQ5_0AVX512, tensor.Q5_1: rowQ5_1AVX512, tensor.Q8_0: rowQ8_0AVX512,
 		tensor.Q4_K: rowQ4_KAVX512, tensor.Q6_K: rowQ6_KAVX512,
 	}
@@ -68,6 +68,11 @@ var avx512BF16 = func() ops {
 var expandAVX2 = map[tensor.DType]expandFunc{
 	tensor.Q4_0: expandQ4_0AVX2, tensor.Q4_1: expandQ4_1AVX2, tensor.Q5_0: expandQ5_0AVX2, tensor.Q5_1: expandQ5_1AVX2, tensor.Q8_0: expandQ8_0AVX2,
 	tensor.Q4_K: expandQ4_KAVX2, tensor.Q5_K: expandQ5_KAVX2, tensor.Q6_K: expandQ6_KAVX2,
+}
+
+var blockRowAVX2 = map[tensor.DType]blockRowFunc{
+	tensor.Q4_0: rowQ4_0AVX2, tensor.Q4_1: rowQ4_1AVX2, tensor.Q5_0: rowQ5_0AVX2, tensor.Q5_1: rowQ5_1AVX2, tensor.Q8_0: rowQ8_0AVX2,
+	tensor.Q4_K: rowQ4_KAVX2, tensor.Q6_K: rowQ6_KAVX2,
 }
 
 var avx2 = ops{
@@ -102,6 +107,8 @@ var avx2 = ops{
 	quantizeWords:   quantizeWordsAVX2,
 	quantizeBlocks:  quantizeBlocksAVX2,
 	expand:          expandAVX2,
+	blockRow:        blockRowAVX2,
+	rowWidth:        8,
 	group:           2,
 	int8Tile:        [15]int8Func{nil, int8Words1AVX2, int8Words2AVX2, int8Words3AVX2, int8Words4AVX2, int8Words5AVX2, int8Words6AVX2},
 	blockRows:       2,
@@ -143,6 +150,8 @@ var avx512 = ops{
 	quantizeBlocks:  quantizeBlocksAVX512,
 	dropRow:         dropRowAVX512,
 	expand:          expandAVX2,
+	blockRow:        blockRowAVX2,
+	rowWidth:        8,
 	group:           2,
 	int8Tile:        [15]int8Func{nil, int8Words1AVX512, int8Words2AVX512, int8Words3AVX512, int8Words4AVX512, int8Words5AVX512, int8Words6AVX512, int8Words7AVX512, int8Words8AVX512, int8Words9AVX512, int8Words10AVX512, int8Words11AVX512, int8Words12AVX512, int8Words13AVX512, int8Words14AVX512},
 	blockRows:       5,

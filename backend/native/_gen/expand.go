@@ -21,6 +21,7 @@ func emitExpand(g *gen) {
 	g.expandK("Q4_K", false)
 	g.expandK("Q5_K", true)
 	g.expandQ6K()
+	g.emitRowBlocks()
 }
 
 func (g *gen) expandFn(typ, what string) (dst, src, blocks gp) {

@@ -6,17 +6,19 @@ import (
 	"github.com/mmcloughlin/avo/operand"
 )
 
-// rowBlocksSignature: c[0:16] = one row of quantized activations times 16 rows of a block type as they are stored, rs bytes apart. xs and corr: see
-// blockSignature. The arithmetic and its order are those of the tiles.
+// rowBlocksSignature: c[0:w] = one row of quantized activations times w rows of a block type as they are stored, rs bytes apart, where w is the
+// width of a vector. xs and corr: see blockSignature. The arithmetic and its order are those of the tiles.
 const rowBlocksSignature = "func(blocks int, a *int8, b *byte, rs int, c, xs, corr *float32)"
 
-// rowBlocks is the state of such a kernel. A sub-block of 32 weights of 16 rows is 8 vectors, of rows i and i+4 in the two halves; their dot products
-// with the activations leave 8 sums for each row, which a tree of unpacking and adding brings to one vector, a row a lane.
+// rowBlocks is the state of such a kernel. A sub-block of 32 weights of all rows is 8 vectors: AVX-512 has rows i and i+4 in the two halves. Their
+// dot products with the activations leave 8 sums for each row, which a tree of unpacking and adding brings to one vector, a row a lane.
 type rowBlocks struct {
 	*gen
-	row          [16]mem
+	row          []mem
 	xs, corr     gp
 	acc, none    vec
+	ones         mem        // AVX2: a 1 in each word
+	signed       bool       // AVX2: the values are signed bytes
 	upper        operand.Op // mask of a vector's upper half
 	low, sixteen vec
 }
@@ -34,14 +36,19 @@ func (g *gen) emitRowBlocks() {
 // walk sets up a kernel and runs body for each block of size bytes and n values.
 func (g *gen) walk(typ string, size, n, subs int, prepare func(r *rowBlocks), body func(r *rowBlocks, a gp)) {
 	g.fn("row"+typ, rowBlocksSignature)
-	g.Doc(fmt.Sprintf("row%s%s multiplies a row of activations with 16 rows of %s as they are stored.", typ, g.sfx, typ))
+	g.Doc(fmt.Sprintf("row%s%s multiplies a row of activations with %d rows of %s as they are stored.", typ, g.sfx, g.w, typ))
 	blocks, a, b, rs := g.arg("blocks"), g.arg("a"), g.arg("b"), g.arg("rs")
-	r := &rowBlocks{gen: g, xs: g.arg("xs"), corr: g.arg("corr"), acc: g.zero(), none: g.zero()}
+	r := &rowBlocks{gen: g, xs: g.arg("xs"), corr: g.arg("corr"), acc: g.zero(), row: make([]mem, g.w)}
+	if g.wide() {
+		r.none = g.zero()
+	} else {
+		r.ones = g.bits(0x00010001)
+	}
 	rs3 := g.GP64()
 	g.LEAQ(mem{Base: rs, Index: rs, Scale: 2}, rs3)
-	var base [4]gp
+	base := make([]gp, g.w/4)
 	base[0] = b
-	for i := 1; i < 4; i++ {
+	for i := 1; i < len(base); i++ {
 		base[i] = g.GP64()
 		g.LEAQ(mem{Base: base[i-1], Index: rs, Scale: 4}, base[i])
 	}
@@ -55,14 +62,14 @@ func (g *gen) walk(typ string, size, n, subs int, prepare func(r *rowBlocks), bo
 		}
 		r.row[i] = m
 	}
-	ahead := g.GP64() // the next 16 rows, line by line: the order of reading is too short-lived for the processor to guess
-	g.LEAQ(mem{Base: base[3], Index: rs, Scale: 4}, ahead)
+	ahead := g.GP64() // the next rows, line by line: the order of reading is too short-lived for the processor to guess
+	g.LEAQ(mem{Base: base[len(base)-1], Index: rs, Scale: 4}, ahead)
 	prepare(r)
 	g.countdown(blocks, 1, func() {
-		for i := 0; i < 16*size; i += 64 {
+		for i := 0; i < g.w*size; i += 64 {
 			g.PREFETCHT0(mem{Base: ahead, Disp: i})
 		}
-		g.ADDQ(operand.I32(int32(16*size)), ahead)
+		g.ADDQ(operand.I32(int32(g.w*size)), ahead)
 		body(r, a)
 		for _, p := range base {
 			g.ADDQ(operand.I32(int32(size)), p)
@@ -99,6 +106,9 @@ func (g *gen) wideBytes(name string, f func(i int) byte) vec {
 
 // dots returns the sums over the lower and the upper halves of 32 values, for pairs of rows that values gives.
 func (r *rowBlocks) dots(q vec, values func(i, j int) vec) (lower, upper vec) {
+	if !r.wide() {
+		return r.narrowDots(q, values)
+	}
 	var u [2]vec
 	for h := range u {
 		var s [4]vec
@@ -127,9 +137,65 @@ func (r *rowBlocks) dots(q vec, values func(i, j int) vec) (lower, upper vec) {
 	return lower, upper
 }
 
+// narrowDots is dots for AVX2. Products of two pairs of bytes do not overflow a word: values are below 64, or signed bytes that hand their sign to
+// the activations, of which none is -128.
+func (r *rowBlocks) narrowDots(q vec, values func(i, j int) vec) (lower, upper vec) {
+	var u [2]vec
+	for h := range u {
+		var t [2]vec
+		for i := range t {
+			var s [2]vec
+			for j := range s {
+				w := values(4*h+2*i+j, 0)
+				s[j] = r.YMM()
+				if r.signed {
+					r.VPSIGNB(w, q, s[j])
+					r.VPABSB(w, w)
+					r.VPMADDUBSW(s[j], w, s[j])
+				} else {
+					r.VPMADDUBSW(q, w, s[j])
+				}
+				r.VPMADDWD(r.ones, s[j], s[j])
+			}
+			t[i] = r.YMM()
+			hi := r.YMM()
+			r.VPUNPCKLDQ(s[1], s[0], t[i])
+			r.VPUNPCKHDQ(s[1], s[0], hi)
+			r.VPADDD(hi, t[i], t[i])
+		}
+		u[h] = r.YMM()
+		hi := r.YMM()
+		r.VPUNPCKLQDQ(t[1], t[0], u[h])
+		r.VPUNPCKHQDQ(t[1], t[0], hi)
+		r.VPADDD(hi, u[h], u[h])
+	}
+	lower, upper = r.YMM(), r.YMM()
+	r.VPERM2I128(operand.Imm(0x20), u[1], u[0], lower)
+	r.VPERM2I128(operand.Imm(0x31), u[1], u[0], upper)
+	return lower, upper
+}
+
 // finish adds sub-block sub to the result. minimum is nil for types without.
 func (r *rowBlocks) finish(sum, scale, minimum vec, sub int) {
 	x, k := mem{Base: r.xs, Disp: 4 * sub}, mem{Base: r.corr, Disp: 4 * sub}
+	if !r.wide() {
+		t := r.YMM()
+		if minimum == nil && !r.signed {
+			r.VPBROADCASTD(k, t)
+			r.VPSUBD(t, sum, sum)
+		}
+		r.VCVTDQ2PS(sum, sum)
+		f := r.YMM()
+		r.VBROADCASTSS(x, f)
+		r.VMULPS(f, sum, sum)
+		r.VFMADD231PS(scale, sum, r.acc)
+		if minimum != nil {
+			b := r.YMM()
+			r.VBROADCASTSS(k, b)
+			r.VFNMADD231PS(b, minimum, r.acc)
+		}
+		return
+	}
 	if minimum == nil {
 		r.VPSUBD_BCST(k, sum, sum)
 	}
@@ -142,6 +208,9 @@ func (r *rowBlocks) finish(sum, scale, minimum vec, sub int) {
 }
 
 func (r *rowBlocks) activations(a gp, disp int) vec {
+	if !r.wide() {
+		return r.load(mem{Base: a, Disp: disp}, false)
+	}
 	q := r.ZMM()
 	r.VBROADCASTI64X4(mem{Base: a, Disp: disp}, q)
 	return q
@@ -149,6 +218,16 @@ func (r *rowBlocks) activations(a gp, disp int) vec {
 
 // gatherHalves reads the half-precision number at disp of each row.
 func (r *rowBlocks) gatherHalves(disp int) vec {
+	if !r.wide() {
+		x, y, first := r.XMM(), r.YMM(), r.GP32()
+		r.MOVWLZX(r.at(0, disp), first)
+		r.VMOVD(first, x)
+		for i := 1; i < 8; i++ {
+			r.VPINSRW(operand.Imm(uint64(i)), r.at(i, disp), x, x)
+		}
+		r.VCVTPH2PS(x, y)
+		return y
+	}
 	var x [2]vec
 	for h := range x {
 		x[h] = r.XMM()
@@ -168,6 +247,13 @@ func (r *rowBlocks) gatherHalves(disp int) vec {
 func (r *rowBlocks) turn(disp int) [4]vec {
 	var s, t, o [4]vec
 	for i := range s {
+		if !r.wide() {
+			x, y := r.XMM(), r.YMM()
+			r.VMOVDQU(r.at(i, disp), x)
+			r.VINSERTI128(operand.Imm(1), r.at(i+4, disp), x.AsY(), y)
+			s[i] = y
+			continue
+		}
 		x, y, z := r.XMM(), r.YMM(), r.ZMM()
 		r.VMOVDQU32(r.at(i, disp), x)
 		r.VINSERTI32X4(operand.Imm(1), r.at(i+4, disp), x.AsY(), y)
@@ -178,20 +264,23 @@ func (r *rowBlocks) turn(disp int) [4]vec {
 		s[i] = z
 	}
 	for i := range 2 {
-		t[2*i], t[2*i+1] = r.ZMM(), r.ZMM()
+		t[2*i], t[2*i+1] = r.v(), r.v()
 		r.VPUNPCKLDQ(s[2*i+1], s[2*i], t[2*i])
 		r.VPUNPCKHDQ(s[2*i+1], s[2*i], t[2*i+1])
 	}
 	for i := range 2 {
-		o[2*i], o[2*i+1] = r.ZMM(), r.ZMM()
+		o[2*i], o[2*i+1] = r.v(), r.v()
 		r.VPUNPCKLQDQ(t[i+2], t[i], o[2*i])
 		r.VPUNPCKHQDQ(t[i+2], t[i], o[2*i+1])
 	}
 	return o
 }
 
-// pair reads 32 bytes at disp of rows i and j.
+// pair reads 32 bytes at disp of rows i and j, or of row i alone.
 func (r *rowBlocks) pair(i, j, disp int) vec {
+	if !r.wide() {
+		return r.load(r.at(i, disp), false)
+	}
 	y, z := r.YMM(), r.ZMM()
 	r.VMOVDQU32(r.at(i, disp), y)
 	r.VINSERTI64X4(operand.Imm(1), r.at(j, disp), y.AsZ(), z)
@@ -213,6 +302,10 @@ func (g *gen) rowBlocks32(typ string, bits int, minimum bool) {
 	}
 	var sign, shift, bit, pick vec
 	g.walk(typ, size, 32, 1, func(r *rowBlocks) {
+		if !r.wide() {
+			r.signed = bits == 8
+			return
+		}
 		r.halves()
 		if bits == 8 {
 			sign = r.load512(r.bits(0x80808080))
@@ -230,7 +323,26 @@ func (g *gen) rowBlocks32(typ string, bits int, minimum bool) {
 		sum, other := r.dots(q, func(i, j int) vec {
 			if bits == 8 {
 				v := r.pair(i, j, quants)
-				r.VPXORD(sign, v, v)
+				if r.wide() {
+					r.VPXORD(sign, v, v)
+				}
+				return v
+			}
+			if !r.wide() {
+				x, y, v := r.XMM(), r.XMM(), r.YMM()
+				r.VMOVDQU(r.at(i, quants), x)
+				r.VPSRLW(operand.Imm(4), x, y)
+				r.VINSERTI128(operand.Imm(1), y, x.AsY(), v)
+				r.VPAND(r.bits(0x0f0f0f0f), v, v)
+				if bits == 5 {
+					h := r.YMM()
+					r.VPBROADCASTD(r.at(i, head), h)
+					r.VPSHUFB(r.named["pick"], h, h)
+					r.VPAND(r.named["bit"], h, h)
+					r.VPCMPEQB(r.named["bit"], h, h)
+					r.VPAND(r.bits(0x10101010), h, h)
+					r.VPOR(h, v, v)
+				}
 				return v
 			}
 			v := r.ZMM()
@@ -254,46 +366,87 @@ func (g *gen) rowBlocks32(typ string, bits int, minimum bool) {
 			return
 		}
 		scale, m := r.gatherHalves(0), r.gatherHalves(2)
-		flipped := r.ZMM()
-		r.VPXORD(r.bits(0x80000000), m, flipped) // stored negated
+		flipped := r.v()
+		if r.wide() {
+			r.VPXORD(r.bits(0x80000000), m, flipped) // stored negated
+		} else {
+			r.VXORPS(r.bits(0x80000000), m, flipped)
+		}
 		r.finish(sum, scale, flipped, 0)
 	})
 }
 
+// both writes a & m to d.
+func (r *rowBlocks) both(a vec, m mem, d vec) {
+	if r.wide() {
+		r.VPANDD(m, a, d)
+	} else {
+		r.VPAND(m, a, d)
+	}
+}
+
+// either adds the bits of a to d.
+func (r *rowBlocks) either(a, d vec) {
+	if r.wide() {
+		r.VPORD(a, d, d)
+	} else {
+		r.VPOR(a, d, d)
+	}
+}
+
 func (g *gen) rowBlocksQ4K() {
-	var six, pairBits, byteBits vec
-	g.walk("Q4_K", 144, 256, 8, func(r *rowBlocks) {
-		r.low = r.load512(r.bits(0x0f0f0f0f))
-		six, pairBits, byteBits = r.load512(r.bits(0x3f3f3f3f)), r.load512(r.bits(0x30303030)), r.load512(r.bits(0xff))
+	low, six, pairBits, byteBits := g.bits(0x0f0f0f0f), g.bits(0x3f3f3f3f), g.bits(0x30303030), g.bits(0xff)
+	var local mem
+	// kept returns v from where there is room for it: AVX2 has too few registers.
+	kept := func(v vec, i int) operand.Op {
+		if g.wide() {
+			return v
+		}
+		m := local.Offset(32 * i)
+		g.VMOVUPS(v, m)
+		return m
+	}
+	g.walk("Q4_K", 144, 256, 8, func(*rowBlocks) {
+		if !g.wide() {
+			local = g.AllocLocal(6 * 32)
+		}
 	}, func(r *rowBlocks, a gp) {
 		head := r.turn(0)
 		half := func(shift bool) vec {
-			t, y, z := r.ZMM(), r.YMM(), r.ZMM()
+			t, z := r.v(), r.v()
 			if shift {
 				r.VPSRLD(operand.Imm(16), head[0], t)
 			} else {
-				r.VMOVDQA32(head[0], t)
+				r.both(head[0], r.bits(0xffff), t)
 			}
-			r.VPMOVDW(t, y)
-			r.VCVTPH2PS(y, z)
+			if r.wide() {
+				y := r.YMM()
+				r.VPMOVDW(t, y)
+				r.VCVTPH2PS(y, z)
+				return z
+			}
+			y := r.YMM()
+			r.VPACKUSDW(t, t, y)
+			r.VPERMQ(operand.Imm(8), y, y)
+			r.VCVTPH2PS(y.AsX(), z)
 			return z
 		}
-		d := [2]vec{half(false), half(true)}
+		d := [2]operand.Op{kept(half(false), 0), kept(half(true), 1)}
 		// Bytes of sub-blocks 0 to 3 and 4 to 7, of scales and of minima; see expandK.
-		var words [2][2]vec
+		var words [2][2]operand.Op
 		for m := range 2 {
-			w, n, t := r.ZMM(), r.ZMM(), r.ZMM()
-			r.VPANDD(six, head[1+m], w)
+			w, n, t := r.v(), r.v(), r.v()
+			r.both(head[1+m], six, w)
 			if m == 0 {
-				r.VPANDD(r.low, head[3], n)
+				r.both(head[3], low, n)
 			} else {
 				r.VPSRLD(operand.Imm(4), head[3], n)
-				r.VPANDD(r.low, n, n)
+				r.both(n, low, n)
 			}
 			r.VPSRLD(operand.Imm(2), head[1+m], t)
-			r.VPANDD(pairBits, t, t)
-			r.VPORD(t, n, n)
-			words[m] = [2]vec{w, n}
+			r.both(t, pairBits, t)
+			r.either(t, n)
+			words[m] = [2]operand.Op{kept(w, 2+2*m), kept(n, 3+2*m)}
 		}
 		for s := range 8 {
 			sum, other := r.dots(r.activations(a, 32*s), func(i, j int) vec {
@@ -301,15 +454,20 @@ func (g *gen) rowBlocksQ4K() {
 				if s%2 == 1 {
 					r.VPSRLW(operand.Imm(4), v, v)
 				}
-				r.VPANDD(r.low, v, v)
+				r.both(v, low, v)
 				return v
 			})
 			r.VPADDD(other, sum, sum)
 			var f [2]vec
 			for m := range f {
-				f[m] = r.ZMM()
-				r.VPSRLD(operand.Imm(uint64(s%4*8)), words[m][s/4], f[m])
-				r.VPANDD(byteBits, f[m], f[m])
+				f[m] = r.v()
+				from := words[m][s/4]
+				if !r.wide() {
+					r.VMOVUPS(from, f[m])
+					from = f[m]
+				}
+				r.VPSRLD(operand.Imm(uint64(s%4*8)), from, f[m])
+				r.both(f[m], byteBits, f[m])
 				r.VCVTDQ2PS(f[m], f[m])
 				r.VMULPS(d[m], f[m], f[m])
 			}
@@ -319,10 +477,8 @@ func (g *gen) rowBlocksQ4K() {
 }
 
 func (g *gen) rowBlocksQ6K() {
-	var pairBits vec
-	g.walk("Q6_K", 210, 256, 16, func(r *rowBlocks) {
-		r.low, pairBits = r.load512(r.bits(0x0f0f0f0f)), r.load512(r.bits(0x30303030))
-	}, func(r *rowBlocks, a gp) {
+	low, pairBits := g.bits(0x0f0f0f0f), g.bits(0x30303030)
+	g.walk("Q6_K", 210, 256, 16, func(*rowBlocks) {}, func(r *rowBlocks, a gp) {
 		scales, d := r.turn(192), r.gatherHalves(208)
 		for run := range 8 {
 			h, k := run/4, run%4
@@ -332,20 +488,20 @@ func (g *gen) rowBlocksQ6K() {
 				if k >= 2 {
 					r.VPSRLW(operand.Imm(4), v, v)
 				}
-				r.VPANDD(r.low, v, v)
+				r.both(v, low, v)
 				switch k {
 				case 0, 1:
 					r.VPSLLW(operand.Imm(uint64(4-2*k)), t, t)
 				case 3:
 					r.VPSRLW(operand.Imm(2), t, t)
 				}
-				r.VPANDD(pairBits, t, t)
-				r.VPORD(t, v, v)
+				r.both(t, pairBits, t)
+				r.either(t, v)
 				return v
 			})
 			for half, sum := range sums {
 				s := 2*run + half
-				f := r.ZMM()
+				f := r.v()
 				r.VPSLLD(operand.Imm(uint64(24-s%4*8)), scales[s/4], f)
 				r.VPSRAD(operand.Imm(24), f, f)
 				r.VCVTDQ2PS(f, f)
