@@ -19,6 +19,8 @@ type peers struct {
 	cmd *exec.Cmd
 	in  io.WriteCloser
 	out *bufio.Reader
+
+	python, cache string
 }
 
 func startPeers(python, model, cache string, threads int, cpu bool) (*peers, error) {
@@ -42,7 +44,7 @@ func startPeers(python, model, cache string, threads int, cpu bool) (*peers, err
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	p := &peers{cmd, in, bufio.NewReaderSize(out, 1<<20)}
+	p := &peers{cmd: cmd, in: in, out: bufio.NewReaderSize(out, 1<<20), python: python, cache: cache}
 	var v struct{ Versions map[string]string }
 	if err := p.call(map[string]any{"op": "load", "model": model, "cache": cache, "threads": threads, "cpu": cpu}, &v); err != nil {
 		p.close()

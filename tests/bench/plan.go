@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/temper-ml/temper/backend"
@@ -12,6 +13,7 @@ import (
 	"github.com/temper-ml/temper/core/harden"
 	"github.com/temper-ml/temper/core/model"
 	"github.com/temper-ml/temper/core/peft"
+	"github.com/temper-ml/temper/core/quant"
 	"github.com/temper-ml/temper/core/train"
 )
 
@@ -23,14 +25,20 @@ type engine struct {
 	b     *peft.Bundle
 }
 
-func open(dir string, threads int, head model.Head) (*engine, error) {
-	k, err := kernels(threads)
+// open loads a model for products of type f32, bf16 or int8.
+func open(dir string, threads int, head model.Head, kind string) (*engine, error) {
+	k, err := kernels(threads, kind == "bf16")
 	if err != nil {
 		return nil, err
 	}
 	b, err := peft.Open(dir, peft.OpenOptions{Head: head, Labels: []string{"a", "b"}})
 	if err != nil {
 		return nil, err
+	}
+	if kind == "int8" {
+		if err := quant.Int8Model(b.Model, quant.Options{Threads: threads}); err != nil {
+			return nil, err
+		}
 	}
 	return &engine{k: k, m: b.Model, b: b}, nil
 }
@@ -71,7 +79,12 @@ type trainer struct {
 }
 
 func newTrainer(dir string, threads int, mode string) (*trainer, error) {
-	e, err := open(dir, threads, model.HeadSequence)
+	mode, half := strings.CutSuffix(mode, "_bf16")
+	kind := "f32"
+	if half {
+		kind = "bf16"
+	}
+	e, err := open(dir, threads, model.HeadSequence, kind)
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +146,7 @@ func (t *trainer) step(batches ...[][]int32) func() (time.Duration, error) {
 
 // plan lists the rows for one thread count. Each row makes its engine when it first runs.
 func plan(p *peers, dir, dataDir string, threads int) ([]row, error) {
-	probe, err := open(dir, threads, model.HeadNone)
+	probe, err := open(dir, threads, model.HeadNone, "f32")
 	if err != nil {
 		return nil, err
 	}
@@ -141,35 +154,23 @@ func plan(p *peers, dir, dataDir string, threads int) ([]row, error) {
 	if err := check(probe, p, vocab); err != nil {
 		return nil, err
 	}
-	peer := func(engine string, ids [][]int32) func() (time.Duration, error) {
-		return p.time1(map[string]any{"op": "infer", "engine": engine, "ids": ids, "repeat": 1})
+	rows, err := inferRows(p, probe, dir, dataDir, threads)
+	if err != nil {
+		return nil, err
 	}
-	var rows []row
-	for _, s := range []struct {
-		n, length int
-		target    float64
-	}{{1, 16, 1.15}, {1, 128, 1.05}, {8, 64, 1.05}, {32, 128, 1.05}} {
-		ids := randomIDs(s.n, s.length, vocab, uint64(s.n*s.length))
-		rows = append(rows, row{Name: fmt.Sprintf("infer f32 %dx%d", s.n, s.length), Threads: threads, Target: s.target, Slow: s.n == 32,
-			Temper: probe.timeForward(ids), Peers: map[string]func() (time.Duration, error){"ort_f32": peer("ort_f32", ids), "torch_f32": peer("torch_f32", ids)}})
+	modes := []trainMode{{"full", [2]float64{1.2, 1.2}}, {"lora", [2]float64{1.3, 1.5}}, {"fgm", [2]float64{1.2, 1.2}}}
+	if offersBF16() {
+		modes = append(modes, trainMode{"full_bf16", [2]float64{1.1, 1.1}}, trainMode{"lora_bf16", [2]float64{1.3, 1.5}})
 	}
-	if arrival, sorted, err := realTexts(probe, dataDir); err == nil {
-		ask := func(engine string, batches [][][]int32) func() (time.Duration, error) {
-			return p.time1(map[string]any{"op": "texts", "engine": engine, "batches": batches})
+	for _, mode := range modes {
+		name, half := strings.CutSuffix(mode.name, "_bf16")
+		kind := "f32"
+		if half {
+			kind = "bf16"
 		}
-		rows = append(rows,
-			row{Name: "infer f32 sst2 test, padded", Threads: threads, Target: 1.6, Slow: true, Temper: probe.timeForward(arrival...),
-				Peers: map[string]func() (time.Duration, error){"ort_f32": ask("ort_f32", arrival)}},
-			row{Name: "infer f32 sst2 test, sorted", Threads: threads, Target: 1.15, Slow: true, Temper: probe.timeForward(arrival...),
-				Peers: map[string]func() (time.Duration, error){"ort_f32": ask("ort_f32", sorted)}})
-	}
-	for _, mode := range []struct {
-		name   string
-		target [2]float64
-	}{{"full", [2]float64{1.2, 1.2}}, {"lora", [2]float64{1.3, 1.5}}, {"fgm", [2]float64{1.2, 1.2}}} {
 		for i, s := range [][2]int{{16, 64}, {32, 128}} {
 			ids := randomIDs(s[0], s[1], vocab, 7)
-			rows = append(rows, trainRow(fmt.Sprintf("train %s f32 %dx%d", mode.name, s[0], s[1]), mode.name, dir, threads, mode.target[i], p, ids))
+			rows = append(rows, trainRow(fmt.Sprintf("train %s %s %dx%d", name, kind, s[0], s[1]), mode.name, dir, threads, mode.target[i], p, ids))
 		}
 	}
 	if mixed, err := mixedBatches(probe, dataDir); err == nil {
@@ -177,7 +178,15 @@ func plan(p *peers, dir, dataDir string, threads int) ([]row, error) {
 			rows = append(rows, trainRow("train "+mode+" f32 mr, mixed lengths", mode, dir, threads, 2, p, mixed...))
 		}
 	}
-	return rows, nil
+	if r, err := headRow(p, probe, dir, dataDir, threads); err == nil {
+		rows = append(rows, r)
+	}
+	return append(rows, processRows(dir, p, threads)...), nil
+}
+
+type trainMode struct {
+	name   string
+	target [2]float64 // of 16x64 and 32x128
 }
 
 func trainRow(name, mode, dir string, threads int, target float64, p *peers, batches ...[][]int32) row {

@@ -15,7 +15,7 @@ import (
 func BenchmarkStart(b *testing.B) {
 	dir := fixture.MiniLM(b)
 	for b.Loop() {
-		k, err := kernels(1)
+		k, err := kernels(1, false)
 		require.NoError(b, err)
 		p, err := pipeline.Open(dir, k, pipeline.Options{Head: model.HeadNone})
 		require.NoError(b, err)
