@@ -210,33 +210,33 @@ func (t *dialogue) line(ctx context.Context, line string, interrupts, quit <-cha
 	return false, nil
 }
 
-func (t *dialogue) messages() []chat.Message {
+func (t *dialogue) messages(turns []chat.Message) []chat.Message {
 	if t.system == "" {
-		return t.turns
+		return turns
 	}
-	return append([]chat.Message{{Role: "system", Content: t.system}}, t.turns...)
+	return append([]chat.Message{{Role: "system", Content: t.system}}, turns...)
 }
 
-// prompt renders the talk. The oldest turns go when the context would not leave a quarter of itself, or the answer's length, for the answer.
+// prompt renders the talk. The oldest turns are left out when the context would not leave a quarter of itself, or the answer's length, for the answer.
 func (t *dialogue) prompt() ([]int32, error) {
 	room := t.gen.Context() / 4
 	if n := t.flags.maxTokens; n > 0 {
 		room = min(room, n)
 	}
-	dropped := 0
+	dropped, turns := 0, t.turns
 	for {
-		text, err := t.d.Render(chat.Messages(t.messages()...), nil, nil)
+		text, err := t.d.Render(chat.Messages(t.messages(turns)...), nil, nil)
 		if err != nil {
 			return nil, err
 		}
 		ids := t.d.Encode(text, true)
-		if len(ids)+room <= t.gen.Context() || len(t.turns) < 3 {
+		if len(ids)+room <= t.gen.Context() || len(turns) < 3 {
 			if dropped > 0 {
-				t.a.logf("(the talk is longer than the context of %d tokens: %d old messages were dropped)", t.gen.Context(), dropped)
+				t.a.logf("(the talk is longer than the context of %d tokens: %d old messages are left out)", t.gen.Context(), dropped)
 			}
 			return ids, nil
 		}
-		t.turns = t.turns[2:]
+		turns = turns[2:]
 		dropped += 2
 	}
 }
@@ -326,7 +326,7 @@ func (t *dialogue) stats() {
 
 // save appends the talk to a file of dialogues.
 func (t *dialogue) save(file string) error {
-	raw, err := json.Marshal(map[string]any{"messages": t.messages()})
+	raw, err := json.Marshal(map[string]any{"messages": t.messages(t.turns)})
 	if err != nil {
 		return err
 	}
@@ -340,6 +340,6 @@ func (t *dialogue) save(file string) error {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	t.a.logf("saved %d messages to %s", len(t.messages()), file)
+	t.a.logf("saved %d messages to %s", len(t.messages(t.turns)), file)
 	return nil
 }
