@@ -2,7 +2,6 @@ package grad
 
 import (
 	"fmt"
-	"slices"
 	"sync"
 
 	"github.com/temper-ml/temper/backend"
@@ -25,7 +24,7 @@ type Stack struct {
 // NewStack makes a stack of weights [Out_i, In] with their biases (nil for none).
 func NewStack(ws, bs []*Param) *Stack { return &Stack{ws: ws, bs: bs} }
 
-// version is the number of changes of p, and whether it is a constant that may be joined with others of type t.
+// constant returns the storage of p, how often it has changed, and whether it is frozen.
 func (p *Param) constant() (tensor.Tensor, int, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -116,6 +115,3 @@ func (c *Ctx) Stacked(x *Value, s *Stack) *Value {
 	}
 	return y
 }
-
-// Joins reports whether w is one of the layers' weights.
-func (s *Stack) Joins(w *Param) bool { return slices.Contains(s.ws, w) }

@@ -68,7 +68,7 @@ func inferRows(p *peers, probe *engine, dir, dataDir string, threads int) ([]row
 }
 
 // headSentences bounds the head-only row, whose peer takes minutes on all of them.
-const headSentences = 512
+const headSentences = 256
 
 // headRow tunes the head alone: temper computes features once, tokenization included; the peer runs the frozen encoder in each epoch on ids.
 func headRow(p *peers, probe *engine, dir, dataDir string, threads int) (row, error) {
