@@ -117,7 +117,7 @@ func (k *kernels) quantizeBlocksLoop(_, lo, hi int) {
 			if w.form.Min {
 				corr[b] = scale[b] * float32(sum)
 			} else {
-				*(*int32)(unsafe.Pointer(&corr[b])) = w.form.Centre * sum
+				*(*int32)(unsafe.Pointer(&corr[b])) = -w.form.Centre * sum
 			}
 		}
 	}
@@ -146,6 +146,9 @@ func (k *kernels) blockPanel(ws *scratch, w *packedBlocks, q int) *byte {
 	return (*byte)(unsafe.Pointer(&panel[0]))
 }
 
+// fewRows is how many rows meet a weight as it is stored, one after the other, where more are worth a panel.
+const fewRows = 3
+
 // pieceBlocks computes tiles [t0, t1) of rows by panels [p0, p1).
 func (k *kernels) pieceBlocks(ws *scratch, t0, t1, p0, p1 int) {
 	g, o, w := &k.prod, k.o, k.prod.blocks
@@ -159,16 +162,18 @@ func (k *kernels) pieceBlocks(ws *scratch, t0, t1, p0, p1 int) {
 	size, blocks := w.source.DType.RowBytes(g.k), g.k/w.source.DType.BlockLen()
 	for q := p0; q < p1; q++ {
 		c0, n := q*nr, min(nr, g.n-q*nr)
-		if g.m == 1 && w.row != nil && n == nr {
-			c := p(g.c[c0:])
-			if g.ep != nil {
-				c = p(grow(&ws.tile, nr))
-			}
-			for i := 0; i < nr; i += o.rowWidth {
-				w.row(blocks, (*int8)(unsafe.Pointer(&g.q[0])), &w.source.Data[(c0+i)*size], size, off(c, i), &g.scale[0], &g.corr[0])
-			}
-			if g.ep != nil {
-				k.finish(ws.tile[:nr], 0, c0)
+		if g.m <= fewRows && w.row != nil && n == nr {
+			for r := t0 * g.m / g.tiles; r < t1*g.m/g.tiles; r++ {
+				c := p(g.c[r*g.ldc+c0:])
+				if g.ep != nil {
+					c = p(grow(&ws.tile, nr))
+				}
+				for i := 0; i < nr; i += o.rowWidth {
+					w.row(blocks, (*int8)(unsafe.Pointer(&g.q[r*g.qs])), &w.source.Data[(c0+i)*size], size, off(c, i), &g.scale[r*subs], &g.corr[r*subs])
+				}
+				if g.ep != nil {
+					k.finish(ws.tile[:nr], r, c0)
+				}
 			}
 			continue
 		}

@@ -275,7 +275,7 @@ func blocksGo(rows, nr, size int, minima bool, blocks int, a *int8, rs int, b *b
 					acc += *off(scales, j) * (scale * float32(dot))
 					acc -= *off(scales, nr+j) * *cor
 				} else {
-					acc += *off(scales, j) * (scale * float32(dot-*(*int32)(unsafe.Pointer(cor))))
+					acc += *off(scales, j) * (scale * float32(dot+*(*int32)(unsafe.Pointer(cor))))
 				}
 			}
 			out[j] = acc

@@ -313,6 +313,9 @@ func (k *kernels) packPanel(dst []float32, q int) {
 
 // packTransposed writes dst[i·nr+r] = src[r·ld+i] for rows r < rows <= nr and i < n, with zeros for the other r.
 func (k *kernels) packTransposed(dst, src []float32, ld, rows, n, nr int) {
+	if n == 0 {
+		return
+	}
 	r, blocks := 0, n/8
 	for ; r+8 <= rows; r += 8 {
 		k.o.transpose8(p(dst[r:]), 4*nr, p(src[r*ld:]), 4*ld, blocks)

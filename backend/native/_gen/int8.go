@@ -196,7 +196,7 @@ func (g *gen) quantize(bytes bool) {
 	g.ret()
 }
 
-// blockSignature: C [rows, n] = Σ over blocks of s·xs·(Σ v·q - corr), or with minima s·xs·(Σ v·q) - m·corr. A holds int8 activations, rows rs
+// blockSignature: C [rows, n] = Σ over blocks of s·xs·(Σ v·q + corr), or with minima s·xs·(Σ v·q) - m·corr. A holds int8 activations, rows rs
 // bytes apart; B holds for each block the unsigned weights in groups of 4 along k for each column of a panel, then the columns' scales, then
 // their minima. xs (scales of activations) and corr have a value a block, rows ss bytes apart; corr is int32, with minima float32.
 const blockSignature = "func(blocks int, a *int8, rs int, b *byte, c *float32, cs, n int, xs, corr *float32, ss int)"
@@ -238,10 +238,20 @@ func (g *gen) tileBlocks(rows, size int, minima, vnni bool) {
 		}
 		return side(p, r)
 	}
-	none := g.zero()
+	var none vec
+	if minima {
+		none = g.zero()
+	}
 	g.countdown(blocks, 1, func() {
 		sum := make([][2]vec, rows)
-		for r := range sum { // a register cleared by itself would count as read, and stay occupied around the loop
+		for r := range sum {
+			if !minima {
+				k := g.v()
+				g.VPBROADCASTD(pick(corr, corr3, r), k)
+				sum[r] = [2]vec{k, g.copy(k)}
+				continue
+			}
+			// A register cleared by itself would count as read, and stay occupied around the loop.
 			sum[r] = [2]vec{g.copy(none), g.copy(none)}
 		}
 		for group := range size / 4 {
@@ -265,11 +275,10 @@ func (g *gen) tileBlocks(rows, size int, minima, vnni bool) {
 		for r := range sum {
 			x, k := g.v(), g.v()
 			g.VBROADCASTSS(pick(xs, xs3, r), x)
-			g.VBROADCASTSS(pick(corr, corr3, r), k)
+			if minima {
+				g.VBROADCASTSS(pick(corr, corr3, r), k)
+			}
 			for v := range sum[r] {
-				if !minima {
-					g.VPSUBD(k, sum[r][v], sum[r][v])
-				}
 				g.VCVTDQ2PS(sum[r][v], sum[r][v])
 				g.VMULPS(x, sum[r][v], sum[r][v])
 				g.VFMADD231PS(mem{Base: b, Disp: scales + 4*g.w*v}, sum[r][v], acc[r][v])

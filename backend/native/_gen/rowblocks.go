@@ -182,7 +182,7 @@ func (r *rowBlocks) finish(sum, scale, minimum vec, sub int) {
 		t := r.YMM()
 		if minimum == nil && !r.signed {
 			r.VPBROADCASTD(k, t)
-			r.VPSUBD(t, sum, sum)
+			r.VPADDD(t, sum, sum)
 		}
 		r.VCVTDQ2PS(sum, sum)
 		f := r.YMM()
@@ -197,7 +197,7 @@ func (r *rowBlocks) finish(sum, scale, minimum vec, sub int) {
 		return
 	}
 	if minimum == nil {
-		r.VPSUBD_BCST(k, sum, sum)
+		r.VPADDD_BCST(k, sum, sum)
 	}
 	r.VCVTDQ2PS(sum, sum)
 	r.VMULPS_BCST(x, sum, sum)
