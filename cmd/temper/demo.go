@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/temper-ml/temper/core/attack"
+	"github.com/temper-ml/temper/core/attack/canon"
 	"github.com/temper-ml/temper/core/builtin"
 	"github.com/temper-ml/temper/core/checkpoint"
 	"github.com/temper-ml/temper/core/data"
@@ -104,16 +105,16 @@ func (a *app) demo(ctx context.Context, dir string, examples int) (*demoResult, 
 	if err != nil {
 		return nil, err
 	}
-	base, folder, recipe, err := demoBase(trainSet.Texts)
+	folder, recipe, err := a.demoBase()
 	if err != nil {
 		return nil, err
 	}
-	a.logf("base %s; %d messages to learn from, %d to test on", base, trainSet.Len(), test.Len())
+	a.logf("base %s; %d messages to learn from, %d to test on", builtinBase, trainSet.Len(), test.Len())
 	attacked, err := pick(test, examples, a.seed)
 	if err != nil {
 		return nil, err
 	}
-	recipe.Folder, recipe.Base, recipe.Kernels, recipe.Train, recipe.Dev, recipe.Seed = folder, base, k, trainSet, test, a.seed
+	recipe.Folder, recipe.Base, recipe.Kernels, recipe.Train, recipe.Dev, recipe.Seed = folder, builtinBase, k, trainSet, test, a.seed
 	phase := "tuning"
 	a.logf("%s …", phase)
 	bar := a.progress(phase, -1)
@@ -128,11 +129,11 @@ func (a *app) demo(ctx context.Context, dir string, examples int) (*demoResult, 
 		return nil, err
 	}
 	// The first run has closed the folder that it was given.
-	if _, recipe.Folder, _, err = demoBase(trainSet.Texts); err != nil {
+	if recipe.Folder, _, err = a.demoBase(); err != nil {
 		return nil, err
 	}
 	recipe.Out, recipe.SaveEvery = filepath.Join(dir, demoHardened), -1
-	o := harden.Options{Tune: recipe, Method: "augment+fgm", Before: ordinary.Out, Recipes: demoRecipes, Examples: attackExamples(attacked),
+	o := harden.Options{Tune: recipe, Method: "augment+fgm", Guard: 3000, Canon: canon.Latin(), Before: ordinary.Out, Recipes: demoRecipes, Examples: attackExamples(attacked),
 		Attack: attack.Options{Seed: a.seed, Budget: 400, Progress: func(p attack.Progress) {
 			bar.set(p.Done, p.Total, fmt.Sprintf("fooled %d, held %d", p.Won, p.Held))
 		}},
@@ -151,7 +152,7 @@ func (a *app) demo(ctx context.Context, dir string, examples int) (*demoResult, 
 		return nil, err
 	}
 	defer res.Bundle.Close()
-	r := &demoResult{Before: res.Before, After: res.After, Base: base, Train: trainSet.Len(), Test: test.Len(), Attacked: attacked.Len(), Cost: plain.Cost.Add(res.Cost)}
+	r := &demoResult{Before: res.Before, After: res.After, Base: builtinBase, Train: trainSet.Len(), Test: test.Len(), Attacked: attacked.Len(), Cost: plain.Cost.Add(res.Cost)}
 	nb := trainBayes(trainSet.Texts, labelNames(trainSet))
 	seen := map[string]bool{}
 	for _, e := range slices.Concat(set.Train, set.Dev) {
@@ -298,7 +299,7 @@ func invisible(r rune) bool {
 }
 
 // demoBase is the model that the demo starts from and how it is tuned.
-func demoBase(texts []string) (name string, f *checkpoint.Folder, o train.Options, err error) {
-	f, err = scratch(texts)
-	return "a small encoder from random weights", f, train.Options{Method: "full", Epochs: 8, LR: 5e-4, Batch: 16, MaxTokens: 64}, err
+func (a *app) demoBase() (f *checkpoint.Folder, o train.Options, err error) {
+	f, err = a.builtin(builtinBase)
+	return f, train.Options{Method: "full", Epochs: 4, LR: 3e-4, Batch: 16, MaxTokens: 64}, err
 }

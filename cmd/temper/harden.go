@@ -10,14 +10,15 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/temper-ml/temper/core/attack"
+	"github.com/temper-ml/temper/core/attack/canon"
 	"github.com/temper-ml/temper/core/harden"
 )
 
 func (a *app) hardenCmd() *cobra.Command {
 	var t tuneFlags
-	var method, against, before string
+	var method, against, before, clean string
 	var plugins, recipes []string
-	var examples, budget int
+	var examples, budget, guard int
 	cmd := &cobra.Command{
 		Use:   "harden BASE --data FILE -o DIR",
 		Short: "Train a classifier to resist being fooled",
@@ -35,7 +36,14 @@ func (a *app) hardenCmd() *cobra.Command {
 					return usagef("--recipe %q: expected one of %s", r, strings.Join(attack.RecipeNames(), ", "))
 				}
 			}
-			o := harden.Options{Method: method, Before: before, Recipes: recipes}
+			canonical, err := canon.ParseOptions(clean)
+			if err != nil {
+				return usageError{err}
+			}
+			if guard < 0 {
+				return usagef("--guard %d: want 0 (none) or more", guard)
+			}
+			o := harden.Options{Method: method, Before: before, Recipes: recipes, Guard: guard, Canon: canonical}
 			tune, err := t.prepare(a, cmd, args[0])
 			if err != nil {
 				return err
@@ -97,6 +105,8 @@ func (a *app) hardenCmd() *cobra.Command {
 	t.add(cmd, "tune")
 	f := cmd.Flags()
 	f.StringVar(&method, "method", "augment+fgm", "defence, see above")
+	f.StringVar(&clean, "canonical", "invisible,compatibility,confusables", "disguises that the tokenizer undoes: invisible, compatibility, confusables, accents,\nspacing, leetspeak, all or none")
+	f.IntVar(&guard, "guard", 5000, "words whose misspellings the tokenizer reads as the word (0: none; some 7 MB a thousand)")
 	f.StringArrayVar(&plugins, "plugin", nil, "a plugin's .wasm to draw perturbations from (may be repeated)")
 	f.StringSliceVar(&recipes, "recipe", []string{"deepwordbug"}, "attacks to measure with")
 	f.IntVar(&examples, "attack-examples", 100, "examples to attack before and after (0: none)")

@@ -26,6 +26,10 @@ type Embedding struct {
 	Steps            int
 	StepSize, Radius float64
 	InitMagnitude    float64
+	// Relative takes Epsilon, StepSize, Radius and InitMagnitude as multiples of the size of the word embeddings of the batch: their mean
+	// norm, or their root mean square where a change is measured per element (fgsm, pgd-linf). A fixed length that is right for one model
+	// drowns another whose table is smaller.
+	Relative bool
 	// Start, when not nil, gives the random start of pgd-linf and freelb: rows [tokens, cols] of draws, uniform on [-1, 1] before scaling
 	// (freelb) or within Radius (pgd-linf). Tests inject it; nil draws from the step's seed.
 	Start func(tokens, cols int) []float32
@@ -33,25 +37,35 @@ type Embedding struct {
 	Observe func(pass string, loss float64, delta []float32)
 }
 
-// NewEmbedding returns the method with settings that suit sentence encoders of MiniLM's size.
+// NewEmbedding returns the method with settings relative to the model's own embeddings.
 func NewEmbedding(kind string) (*Embedding, error) {
 	switch kind {
 	case "fgm", "fgm-matrix":
-		return &Embedding{Kind: kind, Epsilon: 1}, nil
+		return &Embedding{Kind: kind, Epsilon: 0.1, Relative: true}, nil
 	case "fgsm":
-		return &Embedding{Kind: kind, Epsilon: 0.01}, nil
+		return &Embedding{Kind: kind, Epsilon: 0.1, Relative: true}, nil
 	case "pgd":
-		return &Embedding{Kind: kind, Steps: 3, StepSize: 0.4, Radius: 1}, nil
+		return &Embedding{Kind: kind, Steps: 3, StepSize: 0.05, Radius: 0.1, Relative: true}, nil
 	case "pgd-linf":
-		return &Embedding{Kind: kind, Steps: 3, StepSize: 0.005, Radius: 0.01}, nil
+		return &Embedding{Kind: kind, Steps: 3, StepSize: 0.05, Radius: 0.1, Relative: true}, nil
 	case "freelb":
-		return &Embedding{Kind: kind, Steps: 3, StepSize: 0.3, Radius: 1, InitMagnitude: 0.3}, nil
+		return &Embedding{Kind: kind, Steps: 3, StepSize: 0.05, Radius: 0.15, InitMagnitude: 0.05, Relative: true}, nil
 	}
 	return nil, fmt.Errorf("method %q: expected fgm, fgm-matrix, fgsm, pgd, pgd-linf or freelb", kind)
 }
 
 // Micro implements train.Objective.
-func (m *Embedding) Micro(_ context.Context, s *train.Step) (float64, error) {
+func (m *Embedding) Micro(ctx context.Context, s *train.Step) (float64, error) {
+	if m.Relative {
+		f := embeddingNorm(s)
+		if m.Kind == "fgsm" || m.Kind == "pgd-linf" {
+			f /= math.Sqrt(float64(max(1, width(s.Model))))
+		}
+		own := *m
+		own.Relative = false
+		own.Epsilon, own.StepSize, own.Radius, own.InitMagnitude = f*m.Epsilon, f*m.StepSize, f*m.Radius, f*m.InitMagnitude
+		return own.Micro(ctx, s)
+	}
 	p := newPasses(s, s.Examples)
 	if p.cols == 0 {
 		return 0, fmt.Errorf("%s: the model has no word-embedding table", m.Kind)
@@ -138,6 +152,29 @@ func (m *Embedding) observe(pass string, loss float64, delta []float32) {
 	if m.Observe != nil {
 		m.Observe(pass, loss, delta)
 	}
+}
+
+// embeddingNorm is the mean norm of the word embeddings of a step's tokens: a function of the weights and the batch alone, so that a resumed
+// run goes on as an unbroken one.
+func embeddingNorm(s *train.Step) float64 {
+	table := wordTable(s.Model)
+	if table == nil {
+		return 1
+	}
+	v, cols := table.Values(), table.T.Cols()
+	sum, n := 0.0, 0
+	for _, e := range s.Examples {
+		for _, id := range e.IDs {
+			if at := int(id) * cols; id >= 0 && at+cols <= len(v) {
+				sum += math.Sqrt(s.K.SumSquares(v[at : at+cols]))
+				n++
+			}
+		}
+	}
+	if n == 0 || sum == 0 {
+		return 1
+	}
+	return sum / float64(n)
 }
 
 // matrix is fgm on the embedding table itself: the parameter is moved for the second pass and put back, bit for bit.

@@ -6,12 +6,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/temper-ml/temper/backend"
 	"github.com/temper-ml/temper/core/attack"
+	"github.com/temper-ml/temper/core/attack/canon"
 	"github.com/temper-ml/temper/core/checkpoint"
 	"github.com/temper-ml/temper/core/model"
 	"github.com/temper-ml/temper/core/peft"
@@ -86,6 +89,11 @@ type Options struct {
 	// Perturbers are the sources of "augment" beside character noise, or in place of it when OnlyThese is set.
 	Perturbers []attack.Perturber
 	OnlyThese  bool
+	// Guard is the number of words, those that tell most of the label, whose misspellings the written tokenizer reads as the word itself (see
+	// canon.Typos); 0 is none. Training runs without it, so that the weights resist what it does not catch.
+	Guard int
+	// Canon is the canonicalisation that the written tokenizer's normalizer begins with: zero-width and look-alike letters, spacing, leetspeak.
+	Canon canon.Options
 	// Augment, when not nil, changes the settings of augmentation before the run.
 	Augment func(*Augment)
 
@@ -148,6 +156,10 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	o.phase("harden")
 	t := o.Tune
 	t.Objective = objective
+	guarded, err := o.guard()
+	if err != nil {
+		return nil, fmt.Errorf("harden: %w", err)
+	}
 	t.Extra = fmt.Sprintf("%s %s %v", t.Extra, o.Method, describe(objective))
 	r, err := train.Run(ctx, t)
 	if r != nil {
@@ -157,6 +169,20 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 		return out, err
 	}
 	out.Cost = out.Cost.Add(spent)
+	if guarded != nil {
+		if err := r.Bundle.SetTokenizer(guarded); err != nil {
+			return out, fmt.Errorf("harden: guard: %w", err)
+		}
+		if o.Tune.Out != "" {
+			if err := checkpoint.WriteFile(filepath.Join(o.Tune.Out, checkpoint.TokenizerFile), func(w io.Writer) error {
+				_, err := w.Write(guarded)
+				return err
+			}); err != nil {
+				return out, fmt.Errorf("harden: guard: %w", err)
+			}
+		}
+		r.Dev = nil // measured without it
+	}
 	o.phase("attack after")
 	p, err := pipeline.New(r.Bundle, o.Tune.Kernels, pipeline.Options{MaxTokens: o.Tune.MaxTokens})
 	if err != nil {
@@ -175,6 +201,37 @@ func (o *Options) phase(name string) {
 	}
 }
 
+// guard is the tokenizer.json of the base with canonicalisation and the guard against typos, nil for neither.
+func (o *Options) guard() ([]byte, error) {
+	typos := o.Guard > 0 && o.Tune.Train.Labels != nil
+	if !typos && o.Canon == (canon.Options{}) {
+		return nil, nil
+	}
+	f := o.Tune.Folder
+	if f == nil {
+		var err error
+		if f, err = checkpoint.OpenFolder(o.Tune.Base); err != nil {
+			return nil, err
+		}
+		defer f.Close()
+	}
+	raw, err := f.File(checkpoint.TokenizerFile)
+	if err != nil {
+		return nil, fmt.Errorf("guard: %w", err)
+	}
+	if typos {
+		if raw, _, err = canon.Typos(raw, canon.Telling(o.Tune.Train.Texts, o.Tune.Train.Labels, o.Guard)); err != nil {
+			return nil, fmt.Errorf("%s: guard: %w (run without the guard)", f.Path(), err)
+		}
+	}
+	if o.Canon != (canon.Options{}) {
+		if raw, err = canon.Prepend(raw, o.Canon); err != nil {
+			return nil, fmt.Errorf("%s: canonicalisation: %w", f.Path(), err)
+		}
+	}
+	return raw, nil
+}
+
 // describe renders the settings of an objective, for the fingerprint of its checkpoints.
 func describe(x train.Objective) string {
 	switch m := x.(type) {
@@ -188,7 +245,7 @@ func describe(x train.Objective) string {
 		}
 		return fmt.Sprint("augment ", names, m.Share, m.Copies, m.Consistency, m.Likeness, m.Words, m.Worst, m.Rounds, describe(m.Inner))
 	case *Embedding:
-		return fmt.Sprint(m.Kind, m.Epsilon, m.Steps, m.StepSize, m.Radius, m.InitMagnitude)
+		return fmt.Sprint(m.Kind, m.Epsilon, m.Steps, m.StepSize, m.Radius, m.InitMagnitude, m.Relative)
 	case *Smooth:
 		return fmt.Sprint(m.Kind, m.Weight, m.NoiseStd, m.StepSize, m.Radius)
 	}

@@ -231,6 +231,28 @@ func loadTokenizer(f *checkpoint.Folder) (*token.Tokenizer, error) {
 	return t, nil
 }
 
+// SetTokenizer replaces the tokenizer by another tokenizer.json over the same vocabulary of ids.
+func (b *Bundle) SetTokenizer(raw []byte) error {
+	t, err := token.Load(raw)
+	if err != nil {
+		return err
+	}
+	if b.Folder.Has(checkpoint.TokenizerConfig) {
+		cfg, err := b.Folder.File(checkpoint.TokenizerConfig)
+		if err != nil {
+			return err
+		}
+		if err := t.ApplyConfig(cfg); err != nil {
+			return err
+		}
+	}
+	if int(t.MaxID()) >= b.Model.Config().Vocab {
+		return fmt.Errorf("tokenizer has ids up to %d, the model %d", t.MaxID(), b.Model.Config().Vocab)
+	}
+	b.Tokenizer = t
+	return nil
+}
+
 // Close unmaps the weights.
 func (b *Bundle) Close() error { return b.Folder.Close() }
 
