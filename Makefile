@@ -32,13 +32,26 @@ cross:
 generate-check:
 	cd backend/native/_gen && $(GO) run . -check
 
-js:
+.PHONY: js-build verify-ecosystem
+js-build:
+	cd js && npm run build
+
+js: js-build
 	cd js && npm test
 
 browser:
 	cd tests/browser && $(GO) test ./...
 
 bench:
-	@echo 'see tests/bench/README.md'
+	$(GO) run ./tests/bench
+
+# What temper writes, loaded by transformers and peft themselves. PYTHON needs torch, transformers and peft.
+PYTHON ?= python3
+verify-ecosystem: build
+	$(PYTHON) tests/ecosystem/verify.py dist/temper $${TEMPER_PARITY:-../shared/parity}
+
+# The arm64 kernels under emulation.
+neon:
+	GOARCH=arm64 $(GO) test -exec qemu-aarch64-static -run 'Conformance/neon|Pool' ./backend/native
 
 check: fmt vet cross generate-check test race

@@ -65,22 +65,22 @@ func TestUTF8Ranges(t *testing.T) {
 
 func TestErrors(t *testing.T) {
 	for text, want := range map[string]string{
-		``:                                     "root",
-		`root = "a"`:                           "::=",
-		`root ::= a`:                           "not defined",
-		`root ::= root "a" | "b"`:              "left-recursive",
-		"root ::= a \"x\" | \"q\"\na ::= \"\" root":    "left-recursive",
-		`root ::= "a" root`:                    "no finite text",
-		`root ::= "a`:                          "not closed",
-		`root ::= [a`:                          "not closed",
-		`root ::= [z-a]`:                       "reversed",
-		`root ::= ("a"`:                        "expected )",
-		`root ::= "a"{3,2}`:                    "below",
-		`root ::= "a"{999999}`:                 "at most",
-		`root ::= "\q"`:                        "escape",
-		"root ::= \"a\"\nroot ::= \"b\"":       "twice",
-		strings.Repeat("(", 300):               "rule name",
-		"root ::= " + strings.Repeat("(", 300): "nested",
+		``:                        "root",
+		`root = "a"`:              "::=",
+		`root ::= a`:              "not defined",
+		`root ::= root "a" | "b"`: "left-recursive",
+		"root ::= a \"x\" | \"q\"\na ::= \"\" root": "left-recursive",
+		`root ::= "a" root`:                         "no finite text",
+		`root ::= "a`:                               "not closed",
+		`root ::= [a`:                               "not closed",
+		`root ::= [z-a]`:                            "reversed",
+		`root ::= ("a"`:                             "expected )",
+		`root ::= "a"{3,2}`:                         "below",
+		`root ::= "a"{999999}`:                      "at most",
+		`root ::= "\q"`:                             "escape",
+		"root ::= \"a\"\nroot ::= \"b\"":            "twice",
+		strings.Repeat("(", 300):                    "rule name",
+		"root ::= " + strings.Repeat("(", 300):      "nested",
 	} {
 		_, err := Parse(text)
 		require.ErrorContains(t, err, want, "%q", text)
