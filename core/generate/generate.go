@@ -273,7 +273,7 @@ func (g *Generator) loop() {
 				g.end(j, ErrClosed)
 			}
 			g.active = nil
-			_ = g.switchTo(-1) // an adapter that was enabled can be disabled
+			_ = g.exclusive(-1, func() error { return nil }) // switching an adapter off cannot fail once it was on
 			return
 		}
 		if len(g.active) == 0 {
