@@ -87,6 +87,7 @@ func runAlgorithm(t *testing.T, k backend.Kernels, dir, base, name string, h map
 	} else {
 		o, err := harden.NewEmbedding(name)
 		require.NoError(t, err)
+		o.Relative = false // the fixtures' lengths are absolute
 		set := func(p *float64, key string) {
 			if v, ok := h[key]; ok {
 				*p = v
