@@ -106,7 +106,7 @@ func (a *app) hardenCmd() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&method, "method", "augment+fgm", "defence, see above")
 	f.StringVar(&clean, "canonical", "invisible,compatibility,confusables", "disguises that the tokenizer undoes: invisible, compatibility, confusables, accents,\nspacing, leetspeak, all or none")
-	f.IntVar(&guard, "guard", 5000, "words whose misspellings the tokenizer reads as the word (0: none; some 7 MB a thousand)")
+	f.IntVar(&guard, "guard", 8000, "words whose misspellings the tokenizer reads as the word (0: none; some 7 MB a thousand)")
 	f.StringArrayVar(&plugins, "plugin", nil, "a plugin's .wasm to draw perturbations from (may be repeated)")
 	f.StringSliceVar(&recipes, "recipe", []string{"deepwordbug"}, "attacks to measure with")
 	f.IntVar(&examples, "attack-examples", 100, "examples to attack before and after (0: none)")

@@ -42,7 +42,7 @@ func NewAugment(sources ...attack.Perturber) *Augment {
 	if len(sources) == 0 {
 		sources = []attack.Perturber{NewCharNoise()}
 	}
-	return &Augment{Sources: sources, Share: 1, Copies: 1, Rounds: 0.4, Inner: train.Plain{}}
+	return &Augment{Sources: sources, Share: 0.2, Copies: 1, Rounds: 0.4, Inner: train.Plain{}}
 }
 
 // Micro implements train.Objective.

@@ -128,6 +128,13 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	if o.Method == "" {
 		o.Method = "augment+fgm"
 	}
+	// Seeing through disguises takes longer to learn than the task: twice the passes of tuning, and adapters at twice its rate.
+	if o.Tune.Epochs == 0 {
+		o.Tune.Epochs = 6
+	}
+	if o.Tune.LR == 0 && o.Tune.Method != "full" && o.Tune.Method != "" {
+		o.Tune.LR = 2 * peft.LearningRate(o.Tune.Method)
+	}
 	if o.Tune.Method == "head" {
 		return nil, errors.New("harden: a head over a frozen encoder cannot learn to see through disguises; tune full, lora or another adapter")
 	}
