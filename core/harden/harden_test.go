@@ -174,6 +174,7 @@ func TestAugmentGradient(t *testing.T) {
 	b := open(t)
 	require.NoError(t, model.TrainAll(b.Model))
 	a := harden.NewAugment()
+	a.Share = 1
 	loss := func(grads bool) float64 {
 		for _, p := range b.Model.Params() {
 			clear(p.Grad)
@@ -218,6 +219,7 @@ func TestAugmentSources(t *testing.T) {
 	require.NoError(t, err)
 	run := func(worst int) float64 {
 		a := harden.NewAugment(p)
+		a.Share = 1
 		a.Worst, a.Consistency, a.Likeness, a.Rounds = worst, 0, 0, 0.8
 		var total float64
 		for seed := range uint64(8) {
