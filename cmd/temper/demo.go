@@ -72,7 +72,7 @@ func (a *app) demoCmd() *cobra.Command {
 	f := cmd.Flags()
 	f.BoolVar(&noServe, "no-serve", false, "do not serve the page afterwards")
 	f.StringVar(&addr, "addr", "127.0.0.1:8765", "address of the page")
-	f.IntVar(&examples, "attack-examples", 60, "test messages to attack")
+	f.IntVar(&examples, "attack-examples", 100, "test messages to attack")
 	return cmd
 }
 
@@ -134,7 +134,7 @@ func (a *app) demo(ctx context.Context, dir string, examples int) (*demoResult, 
 	}
 	recipe.Out, recipe.SaveEvery = filepath.Join(dir, demoHardened), -1
 	o := harden.Options{Tune: recipe, Method: "augment+fgm", Guard: 3000, Canon: canon.Latin(), Before: ordinary.Out, Recipes: demoRecipes, Examples: attackExamples(attacked),
-		Attack: attack.Options{Seed: a.seed, Budget: 400, Progress: func(p attack.Progress) {
+		Attack: attack.Options{Seed: a.seed, Progress: func(p attack.Progress) {
 			bar.set(p.Done, p.Total, fmt.Sprintf("fooled %d, held %d", p.Won, p.Held))
 		}},
 		Phase: func(name string) {
@@ -301,5 +301,5 @@ func invisible(r rune) bool {
 // demoBase is the model that the demo starts from and how it is tuned.
 func (a *app) demoBase() (f *checkpoint.Folder, o train.Options, err error) {
 	f, err = a.builtin(builtinBase)
-	return f, train.Options{Method: "full", Epochs: 4, LR: 3e-4, Batch: 16, MaxTokens: 64}, err
+	return f, train.Options{Method: "full", Epochs: 6, LR: 3e-4, Batch: 16, MaxTokens: 64}, err
 }
