@@ -186,10 +186,27 @@ func (p plain) WriteHeader(code int) {
 	p.ResponseWriter.WriteHeader(code)
 }
 
+// profile is a folder for one browser. The browser's helper processes may write to it for a moment after the browser
+// itself has gone, so that it is removed with patience, and what stays is no fault of temper.
+func profile(t testing.TB) string {
+	dir, err := os.MkdirTemp("", "temper-browser-")
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		for range 50 {
+			if os.RemoveAll(dir) == nil {
+				return
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		t.Logf("a browser's profile stays in %s", dir)
+	})
+	return dir
+}
+
 // tab opens a fresh browser.
 func tab(t testing.TB) context.Context {
 	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(chromium(t)), chromedp.NoSandbox, chromedp.DisableGPU,
-		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.UserDataDir(t.TempDir()), chromedp.WindowSize(1200, 1400))
+		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.UserDataDir(profile(t)), chromedp.WindowSize(1200, 1400))
 	alloc, stop := chromedp.NewExecAllocator(context.Background(), opts...)
 	ctx, end := chromedp.NewContext(alloc, chromedp.WithErrorf(func(string, ...any) {}))
 	ctx, cancel := context.WithTimeout(ctx, 4*time.Minute)
