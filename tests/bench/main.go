@@ -75,7 +75,7 @@ func run(ctx context.Context, args []string) error {
 	dataDir := fs.String("data", envOr("TEMPER_DATA", filepath.Join("..", "shared", "data")), "folder of data sets (for rows on real texts)")
 	python := fs.String("python", filepath.Join(cacheDir, "peers", "bin", "python"), "Python with torch, transformers, peft, onnxruntime, onnx")
 	threads := fs.String("threads", "1,2", "thread counts")
-	match := fs.String("rows", "", "only rows whose name contains this")
+	match := fs.String("rows", "", "only rows whose name contains one of these, separated by commas")
 	rounds := fs.Int("rounds", 9, "rounds per row (slow rows: a third)")
 	cpu := fs.Bool("cpu", false, "count processor time, not wall time: for a shared machine, with one thread only")
 	out := fs.String("json", "", "also write the table as JSON to this file")
@@ -102,7 +102,7 @@ func run(ctx context.Context, args []string) error {
 			return err
 		}
 		for _, r := range rows {
-			if !strings.Contains(r.Name, *match) {
+			if !wanted(r.Name, *match) {
 				continue
 			}
 			k := *rounds
@@ -148,6 +148,16 @@ func envOr(name, def string) string {
 		return v
 	}
 	return def
+}
+
+// wanted reports whether a row's name contains one of the texts in match, which commas separate.
+func wanted(name, match string) bool {
+	for m := range strings.SplitSeq(match, ",") {
+		if strings.Contains(name, strings.TrimSpace(m)) {
+			return true
+		}
+	}
+	return false
 }
 
 // measure alternates temper and peers, after one warm-up of each, so that drifts of the machine hit all alike.
