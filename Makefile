@@ -45,10 +45,13 @@ browser:
 bench:
 	$(GO) run ./tests/bench
 
-# What temper writes, loaded by transformers and peft themselves. PYTHON needs torch, transformers and peft.
+# What temper writes, loaded by transformers, peft and llama.cpp themselves. PYTHON needs torch, transformers and peft; NODE_PEERS is a folder
+# with node_modules/node-llama-cpp; TEMPER_GEMMA is a decoder to quantize.
 PYTHON ?= python3
+NODE_PEERS ?= $(HOME)/.cache/temper-test/node
+TEMPER_GEMMA ?= $(HOME)/.cache/temper-test/gemma-3-270m-q4_k_m.gguf
 verify-ecosystem: build
-	$(PYTHON) tests/ecosystem/verify.py dist/temper $${TEMPER_PARITY:-../shared/parity}
+	$(PYTHON) tests/ecosystem/verify.py dist/temper $${TEMPER_PARITY:-../shared/parity} "$(NODE_PEERS)" "$(TEMPER_GEMMA)"
 
 # The arm64 kernels under emulation.
 neon:

@@ -312,6 +312,9 @@ func (a *app) classifyCmd() *cobra.Command {
 				return err
 			}
 			defer p.Close()
+			if p.Config().Head == model.HeadToken {
+				return a.printTags(cmd, p, texts)
+			}
 			preds, err := p.Classify(cmd.Context(), texts)
 			if err != nil {
 				return err
@@ -323,6 +326,35 @@ func (a *app) classifyCmd() *cobra.Command {
 	zero.add(cmd)
 	cmd.Flags().IntVar(&maxTokens, "max-tokens", 0, "cut texts at this many tokens (default: what the model takes)")
 	return cmd
+}
+
+// printTags is classify for a model that labels tokens.
+func (a *app) printTags(cmd *cobra.Command, p *pipeline.Pipeline, texts []string) error {
+	tags, err := p.Tag(cmd.Context(), texts)
+	if err != nil {
+		return err
+	}
+	type result struct {
+		Text   string          `json:"text"`
+		Spans  []pipeline.Span `json:"spans"`
+		Tokens []pipeline.Tag  `json:"tokens"`
+	}
+	var out struct {
+		Results []result `json:"results"`
+	}
+	for i, t := range tags {
+		out.Results = append(out.Results, result{texts[i], pipeline.Spans(texts[i], t), t})
+	}
+	return a.result(out, func(w io.Writer) error {
+		t := newTable(w, "label", "share", "part of the text", "bytes")
+		for _, r := range out.Results {
+			for _, s := range r.Spans {
+				t.AppendRow([]any{s.Label, percent(float64(s.Score)), clip(s.Text, 90), fmt.Sprintf("%d:%d", s.Start, s.End)})
+			}
+		}
+		t.Render()
+		return nil
+	})
 }
 
 func (a *app) printClasses(preds []pipeline.Prediction, labels []string) error {
