@@ -182,7 +182,7 @@ func (a *Augment) perturb(ctx context.Context, s *train.Step, texts []string, fr
 func (a *Augment) apply(ctx context.Context, p attack.Perturber, s *train.Step, texts []string, from, members []int, r *rand.Rand) ([]string, error) {
 	out := make([]string, len(members))
 	left := make([]int, len(members))
-	_, whole := p.(*CharNoise)
+	_, whole := p.(wholeText)
 	rounds := 1
 	for i, m := range members {
 		out[i] = texts[m]

@@ -21,15 +21,15 @@ type CharNoise struct {
 	Kinds []string
 }
 
-// CharEdits are the kinds of edits: swap two neighbours, substitute, delete or insert a letter, a neighbouring key, a look-alike, a split
-// word, a repeated letter, a zero-width character.
-var CharEdits = []string{"swap", "substitute", "delete", "insert", "key", "lookalike", "split", "repeat", "invisible"}
+// CharEdits are the kinds of edits: swap two neighbours, substitute, delete or insert a letter, a neighbouring key, a letter of another
+// script that looks the same, a digit or sign that stands for a letter, a split word, a repeated letter, a zero-width character.
+var CharEdits = []string{"swap", "substitute", "delete", "insert", "key", "lookalike", "leet", "split", "repeat", "invisible"}
 
 // NewCharNoise returns noise that covers the edits of the usual attacks, the four of DeepWordBug (Gao et al., 2018) more often.
 func NewCharNoise() *CharNoise {
 	return &CharNoise{Least: 0.1, Rate: 0.6, Twice: 0.1, Kinds: []string{
 		"swap", "swap", "substitute", "substitute", "delete", "delete", "insert", "insert",
-		"swap", "substitute", "delete", "insert", "key", "lookalike", "split", "repeat"}}
+		"swap", "substitute", "delete", "insert", "key", "lookalike", "leet", "split", "repeat"}}
 }
 
 // Name implements attack.Perturber.
@@ -117,9 +117,13 @@ func edit(word, kind string, r *rand.Rand) string {
 			u[i] = rune(near[r.IntN(len(near))])
 			return string(u)
 		}
-	case "lookalike":
+	case "lookalike", "leet":
+		table := lookalikes
+		if kind == "leet" {
+			table = leetspeak
+		}
 		for range n {
-			if like := lookalikes[unicode.ToLower(u[i])]; like != "" {
+			if like := table[unicode.ToLower(u[i])]; like != "" {
 				k := r.IntN(utf8.RuneCountInString(like))
 				u[i] = []rune(like)[k]
 				return string(u)
@@ -147,8 +151,13 @@ var keys = map[rune]string{
 	'z': "asx", 'x': "zsdc", 'c': "xdfv", 'v': "cfgb", 'b': "vghn", 'n': "bhjm", 'm': "njk",
 }
 
-// lookalikes are digits, signs and letters of other scripts that stand for a Latin letter.
+// lookalikes are letters of other scripts that stand for a Latin letter.
 var lookalikes = map[rune]string{
-	'a': "@4\u0430", 'b': "8", 'c': "\u0441", 'e': "3\u0435", 'g': "9", 'h': "\u04bb", 'i': "1!\u0456", 'j': "\u0458", 'l': "1|",
-	'o': "0\u043e", 'p': "\u0440", 's': "5$\u0455", 't': "7+", 'x': "\u0445", 'y': "\u0443", 'z': "2",
+	'a': "\u0430", 'c': "\u0441", 'e': "\u0435", 'h': "\u04bb", 'i': "\u0456", 'j': "\u0458", 'o': "\u043e", 'p': "\u0440", 's': "\u0455",
+	'x': "\u0445", 'y': "\u0443",
+}
+
+// leetspeak are digits and signs that stand for a letter.
+var leetspeak = map[rune]string{
+	'a': "@4", 'b': "8", 'e': "3", 'g': "9", 'i': "1!", 'l': "1|", 'o': "0", 's': "5$", 't': "7+", 'z': "2",
 }

@@ -89,6 +89,9 @@ type Options struct {
 	// Perturbers are the sources of "augment" beside character noise, or in place of it when OnlyThese is set.
 	Perturbers []attack.Perturber
 	OnlyThese  bool
+	// HeldOut names attack recipes whose edits training must not see, so that attacking with them afterwards tells how the defence does
+	// against what it was not made for.
+	HeldOut []string
 	// Guard is the number of words, those that tell most of the label, whose misspellings the written tokenizer reads as the word itself (see
 	// canon.Typos); 0 is none. Training runs without it, so that the weights resist what it does not catch.
 	Guard int
@@ -108,6 +111,14 @@ type Options struct {
 	Phase func(name string)
 }
 
+// Defaults are the settings that `temper harden` begins with.
+func Defaults() Options {
+	return Options{Method: DefaultMethod, Guard: 8000, Canon: canon.Options{Invisible: true, Compatibility: true, Confusables: true}}
+}
+
+// DefaultMethod is the defence of an empty Options.Method.
+const DefaultMethod = "augment+fgm"
+
 // Standing is how a model stands: accuracy on the dev set, and under each attack.
 type Standing struct {
 	Accuracy    float64                   `json:"accuracy"`
@@ -126,7 +137,7 @@ type Result struct {
 // Run hardens a classifier and writes it.
 func Run(ctx context.Context, o Options) (*Result, error) {
 	if o.Method == "" {
-		o.Method = "augment+fgm"
+		o.Method = DefaultMethod
 	}
 	// Seeing through disguises takes longer to learn than the task: twice the passes of tuning, and adapters at twice its rate.
 	if o.Tune.Epochs == 0 {
@@ -141,6 +152,10 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	sources := o.Perturbers
 	if len(sources) == 0 || !o.OnlyThese {
 		sources = append([]attack.Perturber{NewCharNoise()}, sources...)
+	}
+	sources, err := without(sources, o.HeldOut)
+	if err != nil {
+		return nil, fmt.Errorf("harden: %w", err)
 	}
 	objective, err := Objective(o.Method, Sources{Perturbers: sources, Labels: o.Tune.Train.LabelNames})
 	if err != nil {
@@ -163,7 +178,7 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	o.phase("harden")
 	t := o.Tune
 	t.Objective = objective
-	guarded, err := o.guard()
+	guarded, err := o.Tokenizer()
 	if err != nil {
 		return nil, fmt.Errorf("harden: %w", err)
 	}
@@ -208,8 +223,8 @@ func (o *Options) phase(name string) {
 	}
 }
 
-// guard is the tokenizer.json of the base with canonicalisation and the guard against typos, nil for neither.
-func (o *Options) guard() ([]byte, error) {
+// Tokenizer is the tokenizer.json of the base with canonicalisation and the guard against typos, nil for neither.
+func (o *Options) Tokenizer() ([]byte, error) {
 	typos := o.Guard > 0 && o.Tune.Train.Labels != nil
 	if !typos && o.Canon == (canon.Options{}) {
 		return nil, nil
@@ -246,7 +261,10 @@ func describe(x train.Objective) string {
 		names := make([]string, len(m.Sources))
 		for i, s := range m.Sources {
 			names[i] = s.Name()
-			if c, ok := s.(*CharNoise); ok {
+			switch c := s.(type) {
+			case *CharNoise:
+				names[i] = fmt.Sprintf("%s %v", c.Name(), *c)
+			case *WordNoise:
 				names[i] = fmt.Sprintf("%s %v", c.Name(), *c)
 			}
 		}
