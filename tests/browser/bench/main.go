@@ -1,186 +1,355 @@
-// Bench compares temper in the page with onnxruntime-web, in one headless Chromium, on the same model and shapes, alternating:
+// Bench compares temper in the page with transformers.js, onnxruntime-web and wllama, in one headless Chromium, on the same models and
+// shapes, taking turns, and prints a table of medians and their ratios beside the bars that are set for them:
 //
-//	cd tests/browser && go run ./bench -onnx FILE [-threads 1] [-model FOLDER] [-json]
+//	cd tests/browser && go run ./bench [-only f32,int8,decoder,start] [-threads 1,2] [-json FILE]
 //
-// FILE is the model's ONNX export (tests/bench makes one). onnxruntime-web is installed by npm into the cache folder on first use.
-// temper's times include tokenizing and pooling, onnxruntime-web's are the network alone.
+// The peers are installed by npm into the cache folder on first use. It needs the model all-MiniLM-L6-v2 (TEMPER_MINILM), its ONNX exports
+// as tests/bench writes them into the cache folder, and gemma-3-270m (TEMPER_GEMMA). temper's and transformers.js's times include tokenizing
+// and pooling, onnxruntime-web's are the network alone.
 package main
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
-	"net/http"
-	"net/http/httptest"
+	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
-	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
-
-	"github.com/temper-ml/temper/core/bundle"
-	"github.com/temper-ml/temper/core/checkpoint"
-	"github.com/temper-ml/temper/js"
 )
 
-const script = `(async () => { try {
-const {load} = await import('/temper/src/index.js');
-const ort = await import('/ort/ort.wasm.min.mjs');
-const threads = %d, shapes = [[1, 16], [1, 128], [8, 64]], rounds = %d;
-ort.env.wasm.wasmPaths = '/ort/';
-ort.env.wasm.numThreads = threads;
-const m = await load('/model.temper', {threads});
-const session = await ort.InferenceSession.create('/model.onnx', {executionProviders: ['wasm']});
-const out = [];
-for (const [batch, seq] of shapes) {
-  const texts = Array(batch).fill(Array(seq - 2).fill('word').join(' '));
-  const ids = (await m.tokenize(texts[0])).ids;
-  if (ids.length !== seq) throw new Error('expected ' + seq + ' tokens, got ' + ids.length);
-  const feeds = {};
-  for (const name of session.inputNames) {
-    const v = /mask/.test(name) ? new BigInt64Array(batch * seq).fill(1n) : /type/.test(name) ? new BigInt64Array(batch * seq) : BigInt64Array.from({length: batch * seq}, (_, i) => BigInt(ids[i %% seq]));
-    feeds[name] = new ort.Tensor('int64', v, [batch, seq]);
-  }
-  const runs = {temper: () => m.embed(texts), ort: () => session.run(feeds)}, times = {temper: [], ort: []};
-  for (let r = 0; r < rounds + 3; r++) for (const who of Object.keys(runs)) {
-    const t = performance.now();
-    await runs[who]();
-    if (r >= 3) times[who].push(performance.now() - t);
-  }
-  const stat = (v) => { v.sort((a, b) => a - b); return {min: v[0], median: v[v.length >> 1]}; };
-  out.push({shape: batch + 'x' + seq, temper: stat(times.temper), ort: stat(times.ort)});
+type options struct {
+	threads                              []int
+	only                                 []string
+	shapes                               []string
+	rounds                               int
+	model, onnx, onnxInt8, gemma, output string
+	chromium, cache                      string
 }
-return JSON.stringify({rows: out, level: m.level, threads: m.threads});
-} catch (e) { return JSON.stringify({error: String(e.stack ?? e)}) } })()`
+
+// row is one line of the table: who, at what, how quickly.
+type row struct {
+	Work    string  `json:"work"`
+	Threads int     `json:"threads"`
+	Engine  string  `json:"engine"`
+	Unit    string  `json:"unit"`
+	Median  float64 `json:"median"`
+	Best    float64 `json:"best"`
+	Samples int     `json:"samples"`
+}
+
+// verdict is a ratio of temper to its best peer, above 1 where temper is better.
+type verdict struct {
+	Work    string  `json:"work"`
+	Threads int     `json:"threads"`
+	Engine  string  `json:"engine"`
+	Peer    string  `json:"peer"`
+	Ratio   float64 `json:"ratio"`
+	Bar     float64 `json:"bar"`
+}
 
 func main() {
-	threads := flag.Int("threads", 1, "threads of both")
-	rounds := flag.Int("rounds", 15, "timed rounds")
-	onnx := flag.String("onnx", "", "ONNX export of the model")
-	model := flag.String("model", os.Getenv("TEMPER_MINILM"), "Hugging Face folder of the model")
-	browser := flag.String("chromium", "chromium", "browser to use")
-	asJSON := flag.Bool("json", false, "print JSON")
+	cache, _ := os.UserCacheDir()
+	cache = filepath.Join(cache, "temper-test")
+	env := func(name, other string) string { return cmp.Or(os.Getenv(name), other) }
+	o := options{cache: cache}
+	threads := flag.String("threads", "1,2", "threads of all engines, one run for each")
+	only := flag.String("only", "f32,int8,decoder,start", "parts to measure")
+	shapes := flag.String("shapes", "1x16,1x128,8x64", "texts x tokens")
+	flag.IntVar(&o.rounds, "rounds", 7, "turns of each engine")
+	flag.StringVar(&o.model, "model", env("TEMPER_MINILM", filepath.Join(cache, "minilm")), "Hugging Face folder of MiniLM")
+	flag.StringVar(&o.onnx, "onnx", filepath.Join(cache, "bench-f32.onnx"), "its ONNX export")
+	flag.StringVar(&o.onnxInt8, "onnx-int8", filepath.Join(cache, "bench-int8.onnx"), "its int8 ONNX export")
+	flag.StringVar(&o.gemma, "gemma", env("TEMPER_GEMMA", filepath.Join(cache, "gemma-3-270m-q4_k_m.gguf")), "GGUF file of the decoder")
+	flag.StringVar(&o.chromium, "chromium", env("TEMPER_CHROMIUM", "chromium"), "browser to use")
+	flag.StringVar(&o.output, "json", "", "file to write the figures to")
 	flag.Parse()
-	if err := run(*threads, *rounds, *onnx, *model, *browser, *asJSON); err != nil {
+	o.only, o.shapes = strings.Split(*only, ","), strings.Split(*shapes, ",")
+	for _, s := range strings.Split(*threads, ",") {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 1 {
+			fmt.Fprintf(os.Stderr, "bench: -threads %q: expected numbers above 0\n", *threads)
+			os.Exit(2)
+		}
+		o.threads = append(o.threads, n)
+	}
+	if err := run(o, os.Stdout, os.Stderr); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-// peer installs onnxruntime-web into the cache folder and returns its dist folder.
-func peer() (string, error) {
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", err
-	}
-	dir := filepath.Join(cache, "temper-test", "browser-peers")
-	dist := filepath.Join(dir, "node_modules", "onnxruntime-web", "dist")
-	if _, err := os.Stat(filepath.Join(dist, "ort.wasm.min.mjs")); err == nil {
-		return dist, nil
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", err
-	}
-	c := exec.Command("npm", "install", "--prefix", dir, "--ignore-scripts", "--no-audit", "--no-fund", "onnxruntime-web")
-	if out, err := c.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("npm install onnxruntime-web: %w\n%s", err, out)
-	}
-	return dist, nil
-}
-
-func run(threads, rounds int, onnx, model, browser string, asJSON bool) error {
-	if onnx == "" || model == "" {
-		return fmt.Errorf("-onnx FILE and -model FOLDER (or TEMPER_MINILM) are needed")
-	}
-	dist, err := peer()
+func run(o options, stdout, stderr io.Writer) error {
+	modules, err := install(filepath.Join(o.cache, "browser-peers"))
 	if err != nil {
 		return err
 	}
-	f, err := checkpoint.OpenFolder(model)
+	s, err := site(o.model, o.onnx, o.onnxInt8, o.gemma, modules)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	files, err := bundle.FromFolder(f)
-	if err != nil {
-		return err
-	}
-	var packed bytes.Buffer
-	if err := bundle.Write(&packed, files); err != nil {
-		return err
-	}
-	pkg, err := js.Files()
-	if err != nil {
-		return err
-	}
-	peerFiles := http.StripPrefix("/ort/", http.FileServer(http.Dir(dist)))
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Cross-Origin-Opener-Policy", "same-origin")
-		w.Header().Set("Cross-Origin-Embedder-Policy", "require-corp")
-		name, ours := strings.CutPrefix(r.URL.Path, "/temper/")
-		switch {
-		case r.URL.Path == "/":
-			w.Header().Set("Content-Type", "text/html")
-			fmt.Fprint(w, "<!doctype html><title>bench</title>")
-		case r.URL.Path == "/model.temper":
-			http.ServeContent(w, r, "model.temper", time.Time{}, bytes.NewReader(packed.Bytes()))
-		case r.URL.Path == "/model.onnx":
-			http.ServeFile(w, r, onnx)
-		case strings.HasSuffix(r.URL.Path, ".mjs") && !ours:
-			w.Header().Set("Content-Type", "text/javascript")
-			peerFiles.ServeHTTP(w, r)
-		case !ours:
-			peerFiles.ServeHTTP(w, r)
-		default:
-			http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(pkg[name]))
-		}
-	}))
 	defer s.Close()
-	profile, err := os.MkdirTemp("", "temper-bench")
-	if err != nil {
-		return err
+	var rows []row
+	for _, part := range o.only {
+		for _, threads := range o.threads {
+			var got []row
+			switch part {
+			case "f32":
+				got, err = encoders(o, s.URL, stderr, []page{temperPage("f32", threads, true), temperPage("f32", threads, false), transformersPage("f32", threads), ortPage("f32", threads)})
+			case "int8":
+				got, err = encoders(o, s.URL, stderr, []page{temperPage("int8", threads, true), temperPage("int8", threads, false), transformersPage("int8", threads), ortPage("int8", threads)})
+			case "temper": // ours alone, to look at a change
+				got, err = encoders(o, s.URL, stderr, []page{temperPage("f32", threads, true), temperPage("f32", threads, false), temperPage("int8", threads, true), temperPage("int8", threads, false)})
+			case "decoder":
+				got, err = decoders(o, s.URL, stderr, []page{temperDecoder(threads), wllamaPage(threads)})
+			case "temper-decoder":
+				got, err = decoders(o, s.URL, stderr, []page{temperDecoder(threads)})
+			case "start":
+				got, err = starts(o, s.URL, threads, stderr)
+			default:
+				return fmt.Errorf("-only %s: expected f32, int8, decoder or start", part)
+			}
+			if err != nil {
+				return fmt.Errorf("%s, %d threads: %w", part, threads, err)
+			}
+			rows = append(rows, got...)
+		}
 	}
-	defer os.RemoveAll(profile)
-	alloc, stop := chromedp.NewExecAllocator(context.Background(), append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(browser),
-		chromedp.NoSandbox, chromedp.DisableGPU, chromedp.UserDataDir(profile))...)
-	defer stop()
-	ctx, end := chromedp.NewContext(alloc, chromedp.WithErrorf(func(string, ...any) {}))
-	defer end()
-	var raw string
-	err = chromedp.Run(ctx, chromedp.Navigate(s.URL), chromedp.Evaluate(fmt.Sprintf(script, threads, rounds), &raw,
-		func(p *runtime.EvaluateParams) *runtime.EvaluateParams { return p.WithAwaitPromise(true) }))
-	if err != nil {
-		return err
-	}
-	if asJSON {
-		fmt.Println(raw)
+	verdicts := judge(rows)
+	table(stdout, rows, verdicts)
+	if o.output == "" {
 		return nil
 	}
-	type stat struct{ Min, Median float64 }
-	var got struct {
-		Error   string
-		Level   string
-		Threads int
-		Rows    []struct {
-			Shape       string
-			Temper, Ort stat
-		}
-	}
-	if err := json.Unmarshal([]byte(raw), &got); err != nil {
+	b, err := json.MarshalIndent(map[string]any{"rows": rows, "ratios": verdicts}, "", " ")
+	if err != nil {
 		return err
 	}
-	if got.Error != "" {
-		return fmt.Errorf("in the page: %s", got.Error)
+	return os.WriteFile(o.output, append(b, '\n'), 0o644)
+}
+
+// open gives each page a tab of one browser.
+func open(b *browser, url string, pages []page, stderr io.Writer) ([]context.Context, error) {
+	var tabs []context.Context
+	for _, p := range pages {
+		ctx, _ := chromedp.NewContext(b.ctx)
+		if err := chromedp.Run(ctx, chromedp.Navigate(url)); err != nil {
+			return nil, err
+		}
+		var about string
+		if err := ask(ctx, &about, p.setup); err != nil {
+			return nil, fmt.Errorf("%s, %s: %w", p.Name, p.Work, err)
+		}
+		fmt.Fprintf(stderr, "%s, %s: %s\n", p.Name, p.Work, about)
+		tabs = append(tabs, ctx)
 	}
-	fmt.Printf("temper %s, %d threads, against onnxruntime-web on the same threads; ms best (median); ratio of medians, of best\n", got.Level, got.Threads)
-	for _, r := range got.Rows {
-		fmt.Printf("%-7s temper %8.2f (%8.2f)   onnxruntime-web %8.2f (%8.2f)   ratio %.2f  %.2f\n", r.Shape, r.Temper.Min, r.Temper.Median, r.Ort.Min, r.Ort.Median,
-			r.Ort.Median/r.Temper.Median, r.Ort.Min/r.Temper.Min)
+	return tabs, nil
+}
+
+// encoders times embedding of each shape, engines taking turns.
+func encoders(o options, url string, stderr io.Writer, pages []page) ([]row, error) {
+	b, err := start(o.chromium)
+	if err != nil {
+		return nil, err
 	}
-	return nil
+	defer b.close()
+	tabs, err := open(b, url, pages, stderr)
+	if err != nil {
+		return nil, err
+	}
+	var rows []row
+	for _, shape := range o.shapes {
+		batch, seq, ok := strings.Cut(shape, "x")
+		if !ok {
+			return nil, fmt.Errorf("-shapes %s: expected texts x tokens", shape)
+		}
+		times := make([][]float64, len(pages))
+		for round := range o.rounds + 1 {
+			for i := range pages {
+				var got []float64
+				// The first call of a turn wakes threads that have gone to sleep; a turn has at least three timed calls and 60 ms of them.
+				err := ask(tabs[i], &got, fmt.Sprintf(`await once(%[1]s, %[2]s); const out = []; let sum = 0;
+					while (out.length < 3 || sum < 60) { const t = performance.now(); await once(%[1]s, %[2]s); const d = performance.now() - t; out.push(d); sum += d; } return out`, batch, seq))
+				if err != nil {
+					return nil, fmt.Errorf("%s: %w", pages[i].Name, err)
+				}
+				if round > 0 { // the first turn compiles
+					times[i] = append(times[i], got...)
+				}
+			}
+		}
+		for i, p := range pages {
+			rows = append(rows, summary("MiniLM "+p.Work+" "+shape, p, "ms", times[i]))
+		}
+	}
+	return rows, nil
+}
+
+func decoders(o options, url string, stderr io.Writer, pages []page) ([]row, error) {
+	b, err := start(o.chromium)
+	if err != nil {
+		return nil, err
+	}
+	defer b.close()
+	tabs, err := open(b, url, pages, stderr)
+	if err != nil {
+		return nil, err
+	}
+	type rate struct{ Tokens, Rate float64 }
+	prompts, generations := make([][]float64, len(pages)), make([][]float64, len(pages))
+	for round := range min(o.rounds, 3) {
+		for i := range pages {
+			var r rate
+			if err := ask(tabs[i], &r, fmt.Sprintf(`return await prompt(250, 'Story %d.')`, round)); err != nil {
+				return nil, fmt.Errorf("%s: %w", pages[i].Name, err)
+			}
+			fmt.Fprintf(stderr, "%s: prompt of %g tokens, %.1f tokens/s\n", pages[i].Name, r.Tokens, r.Rate)
+			prompts[i] = append(prompts[i], r.Rate)
+			if err := ask(tabs[i], &r, `return await generate(48)`); err != nil {
+				return nil, fmt.Errorf("%s: %w", pages[i].Name, err)
+			}
+			fmt.Fprintf(stderr, "%s: %g tokens at %.1f tokens/s\n", pages[i].Name, r.Tokens, r.Rate)
+			generations[i] = append(generations[i], r.Rate)
+		}
+	}
+	var rows []row
+	for i, p := range pages {
+		rows = append(rows, summary(p.Work+" prompt", p, "tok/s", prompts[i]))
+	}
+	for i, p := range pages {
+		rows = append(rows, summary(p.Work+" generation", p, "tok/s", generations[i]))
+	}
+	return rows, nil
+}
+
+// starts visits each engine's page with a new browser: time from navigation to the first embedding, and the memory that the page adds.
+func starts(o options, url string, threads int, stderr io.Writer) ([]row, error) {
+	pages := []page{temperPage("int8", threads, true), transformersPage("int8", threads), ortPage("int8", threads)}
+	times, added := make([][]float64, len(pages)), make([][]float64, len(pages))
+	visit := func(i int) error {
+		b, err := start(o.chromium)
+		if err != nil {
+			return err
+		}
+		defer b.close()
+		time.Sleep(700 * time.Millisecond) // the browser's own start
+		blank, err := b.memory()
+		if err != nil {
+			return err
+		}
+		var first float64
+		if err := chromedp.Run(b.ctx, chromedp.Navigate(url)); err != nil {
+			return err
+		}
+		// The page is empty: from here on everything is the engine's.
+		body := strings.ReplaceAll(pages[i].setup, "for (const seq of [16, 64, 128])", "for (const seq of [])")
+		if err := ask(b.ctx, &first, `await (async () => {`+body+`})(); await once(1, 16); return performance.now()`); err != nil {
+			return fmt.Errorf("%s: %w", pages[i].Name, err)
+		}
+		if err := ask(b.ctx, nil, `for (let i = 0; i < 5; i++) await once(1, 128); await new Promise((ok) => setTimeout(ok, 1500))`); err != nil {
+			return err
+		}
+		after, err := b.memory()
+		if err != nil {
+			return err
+		}
+		mb := float64(after-blank) / (1 << 20)
+		fmt.Fprintf(stderr, "%s: first result after %.0f ms, %.0f MiB added\n", pages[i].Name, first, mb)
+		times[i], added[i] = append(times[i], first), append(added[i], mb)
+		return nil
+	}
+	for range min(o.rounds, 5) {
+		for i := range pages {
+			if err := visit(i); err != nil {
+				return nil, err
+			}
+		}
+	}
+	var rows []row
+	for i, p := range pages {
+		rows = append(rows, summary("navigation to first result, cold, MiniLM int8", p, "ms", times[i]))
+	}
+	for i, p := range pages {
+		rows = append(rows, summary("memory added, MiniLM int8", p, "MiB", added[i]))
+	}
+	return rows, nil
+}
+
+func summary(work string, p page, unit string, v []float64) row {
+	slices.Sort(v)
+	r := row{Work: work, Threads: p.Threads, Engine: p.Name, Unit: unit, Median: v[len(v)/2], Best: v[0], Samples: len(v)}
+	if unit == "tok/s" {
+		r.Best = v[len(v)-1]
+	}
+	return r
+}
+
+// bar is the ratio that a line is to reach, and the peers that it is measured by.
+func bar(r row) (float64, []string) {
+	plain := r.Engine == "temper plain"
+	encoders := []string{"transformers.js"}
+	switch {
+	case strings.HasPrefix(r.Work, "MiniLM f32") && !plain:
+		return 1.3, encoders
+	case strings.HasPrefix(r.Work, "MiniLM int8") && plain:
+		return 1.1, encoders
+	case strings.HasPrefix(r.Work, "MiniLM int8"):
+		return 1.5, encoders
+	case strings.HasSuffix(r.Work, "prompt"):
+		return 4, []string{"wllama"}
+	case strings.HasSuffix(r.Work, "generation"):
+		return 2, []string{"wllama"}
+	case strings.HasPrefix(r.Work, "navigation"):
+		return 2, []string{"transformers.js", "onnxruntime-web"}
+	case strings.HasPrefix(r.Work, "memory"):
+		return 2, encoders
+	}
+	return 0, nil
+}
+
+func judge(rows []row) []verdict {
+	var out []verdict
+	for _, r := range rows {
+		want, names := bar(r)
+		if want == 0 || !strings.HasPrefix(r.Engine, "temper") {
+			continue
+		}
+		v := verdict{Work: r.Work, Threads: r.Threads, Engine: r.Engine, Bar: want}
+		for _, p := range rows {
+			if p.Work != r.Work || p.Threads != r.Threads || !slices.Contains(names, p.Engine) {
+				continue
+			}
+			ratio := p.Median / r.Median
+			if r.Unit == "tok/s" {
+				ratio = r.Median / p.Median
+			}
+			if v.Peer == "" || ratio < v.Ratio {
+				v.Peer, v.Ratio = p.Engine, ratio
+			}
+		}
+		if v.Peer != "" {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+func table(w io.Writer, rows []row, verdicts []verdict) {
+	fmt.Fprintln(w, "| work | threads | engine | median (best) | ratio | bar |")
+	fmt.Fprintln(w, "|---|---|---|---|---|---|")
+	for _, r := range rows {
+		ratio, want := "", ""
+		for _, v := range verdicts {
+			if v.Work == r.Work && v.Threads == r.Threads && v.Engine == r.Engine {
+				ratio, want = fmt.Sprintf("%.2f × %s", v.Ratio, v.Peer), fmt.Sprintf("%g", v.Bar)
+			}
+		}
+		fmt.Fprintf(w, "| %s | %d | %s | %.1f (%.1f) %s | %s | %s |\n", r.Work, r.Threads, r.Engine, r.Median, r.Best, r.Unit, ratio, want)
+	}
 }
