@@ -12,17 +12,19 @@ import (
 
 // BenchmarkInfer times a forward on one thread; with -benchmem it shows that the steady state allocates next to nothing.
 func BenchmarkInfer(b *testing.B) {
-	e, err := open(fixture.MiniLM(b), 1, model.HeadNone, "f32")
-	require.NoError(b, err)
-	for _, s := range [][2]int{{1, 16}, {1, 128}, {8, 64}, {32, 128}} {
-		b.Run(fmt.Sprintf("%dx%d", s[0], s[1]), func(b *testing.B) {
-			ids := randomIDs(s[0], s[1], e.m.Config().Vocab, 1)
-			b.ReportAllocs()
-			for b.Loop() {
-				_, err := e.forward(ids)
-				require.NoError(b, err)
-			}
-		})
+	for _, kind := range []string{"f32", "int8"} {
+		e, err := open(fixture.MiniLM(b), 1, model.HeadNone, kind)
+		require.NoError(b, err)
+		for _, s := range [][2]int{{1, 16}, {1, 128}, {8, 64}, {32, 128}} {
+			b.Run(fmt.Sprintf("%s/%dx%d", kind, s[0], s[1]), func(b *testing.B) {
+				ids := randomIDs(s[0], s[1], e.m.Config().Vocab, 1)
+				b.ReportAllocs()
+				for b.Loop() {
+					_, err := e.forward(ids)
+					require.NoError(b, err)
+				}
+			})
+		}
 	}
 }
 

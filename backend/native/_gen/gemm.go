@@ -74,10 +74,8 @@ func (g *gen) tileOf(name string, rows, vecs int) {
 				}
 				continue
 			}
-			if g.wide() {
-				for v := range row {
-					g.VFMADD231PS_BCST(at(r), row[v], acc[r][v])
-				}
+			if g.wide() && vecs == 1 {
+				g.VFMADD231PS_BCST(at(r), row[0], acc[r][0])
 				continue
 			}
 			x := g.v()
