@@ -28,8 +28,7 @@ func startPeers(python, model, cache string, threads int, cpu bool) (*peers, err
 		return nil, fmt.Errorf("no Python with the peers at %s: make one with\n  python3 -m venv DIR && DIR/bin/pip install torch transformers peft onnxruntime onnx\nand give it with -python DIR/bin/python", python)
 	}
 	cmd := exec.Command(python, "-c", peersScript)
-	cmd.Env = append(os.Environ(), "HF_HUB_OFFLINE=1", "TOKENIZERS_PARALLELISM=false", "TRANSFORMERS_VERBOSITY=error", "HF_HUB_DISABLE_PROGRESS_BARS=1",
-		fmt.Sprintf("OMP_NUM_THREADS=%d", threads))
+	cmd.Env = peersEnv(threads)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err
@@ -52,6 +51,12 @@ func startPeers(python, model, cache string, threads int, cpu bool) (*peers, err
 	}
 	fmt.Printf("peers, %d threads: %v\n", threads, v.Versions)
 	return p, nil
+}
+
+// peersEnv keeps the libraries off the network and quiet.
+func peersEnv(threads int) []string {
+	return append(os.Environ(), "HF_HUB_OFFLINE=1", "TOKENIZERS_PARALLELISM=false", "TRANSFORMERS_VERBOSITY=error", "HF_HUB_DISABLE_PROGRESS_BARS=1",
+		fmt.Sprintf("OMP_NUM_THREADS=%d", threads))
 }
 
 func (p *peers) close() {

@@ -5,6 +5,8 @@ Protocol: one JSON object a line on standard input, one answer a line on standar
   {"op":"infer","engine":E,"ids":[[...]],"repeat":R}          -> {"ms":[...]}      E: ort_f32 ort_int8 torch_f32 torch_bf16 torch_int8
   {"op":"texts","engine":E,"batches":[[[ids]]]}               -> {"ms":total}      each batch padded to its longest
   {"op":"train","mode":M,"ids":[[...]],"lengths":[...],"repeat":R} -> {"ms":[...]} M: full lora head fgm, with _bf16
+  {"op":"begin","model":DIR,"threads":N}                      -> {}                in place of load, for training alone
+  {"op":"peak"}                                               -> {"kib":N}         peak memory of this process
   {"op":"embed","ids":[[...]]}                                -> {"hidden":[[...]]} mean-pooled, for a check that both do the same work
 """
 import json, os, sys, time
@@ -161,7 +163,18 @@ def embed(q):
     return {"hidden": e.tolist()}
 
 
-ops = {"load": load, "infer": infer, "texts": texts, "train": train, "embed": embed}
+def begin(q):
+    torch.set_num_threads(q["threads"])
+    state.update(q)
+    return {}
+
+
+def peak(q):
+    with open("/proc/self/status") as f:
+        return {"kib": next(int(line.split()[1]) for line in f if line.startswith("VmHWM:"))}
+
+
+ops = {"begin": begin, "peak": peak, "load": load, "infer": infer, "texts": texts, "train": train, "embed": embed}
 for line in sys.stdin:
     q = json.loads(line)
     try:

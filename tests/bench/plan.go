@@ -181,6 +181,7 @@ func plan(p *peers, dir, dataDir string, threads int) ([]row, error) {
 	if r, err := headRow(p, probe, dir, dataDir, threads); err == nil {
 		rows = append(rows, r)
 	}
+	rows = append(append(rows, ownRows(dir, threads, vocab)...), memoryRows(dir, p, threads, vocab)...)
 	return append(rows, processRows(dir, p, threads)...), nil
 }
 
@@ -191,7 +192,7 @@ type trainMode struct {
 
 func trainRow(name, mode, dir string, threads int, target float64, p *peers, batches ...[][]int32) row {
 	var step func() (time.Duration, error)
-	return row{Name: name, Threads: threads, Target: target, Slow: true,
+	r := row{Name: name, Threads: threads, Target: target, Slow: true,
 		Temper: func() (time.Duration, error) {
 			if step == nil {
 				t, err := newTrainer(dir, threads, mode)
@@ -201,8 +202,11 @@ func trainRow(name, mode, dir string, threads int, target float64, p *peers, bat
 				step = t.step(batches...)
 			}
 			return step()
-		},
-		Peers: map[string]func() (time.Duration, error){"torch_" + mode: p.time1(map[string]any{"op": "train", "mode": mode, "batches": batches, "repeat": 1})}}
+		}}
+	if p != nil {
+		r.Peers = map[string]work{"torch_" + mode: p.time1(map[string]any{"op": "train", "mode": mode, "batches": batches, "repeat": 1})}
+	}
+	return r
 }
 
 // check makes sure that both sides do the same work before any time counts.

@@ -162,6 +162,9 @@ func beChild(dir string) error {
 	if err != nil {
 		return err
 	}
+	if what := os.Getenv(childTrain); what != "" {
+		return trainAsChild(dir, what, threads)
+	}
 	k, err := kernels(threads, false)
 	if err != nil {
 		return err
