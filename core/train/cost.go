@@ -48,3 +48,6 @@ func (c Cost) Add(d Cost) Cost {
 	}
 	return c
 }
+
+// Usage is the CPU time of the process in seconds and its largest resident size in bytes; 0 where the system does not tell.
+func Usage() (cpuSeconds float64, peakRSS int64) { return usage() }

@@ -55,6 +55,7 @@ var layers = map[string]int{
 	"core/harden":         6,
 	"core/serve":          6,
 	"core/distill":        6,
+	"core/pretrain":       6,
 	"core/zeroshot":       6,
 	"js":                  3,
 	"browser-demo":        6,
