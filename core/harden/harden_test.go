@@ -19,6 +19,7 @@ import (
 	"github.com/temper-ml/temper/core/harden"
 	"github.com/temper-ml/temper/core/model"
 	"github.com/temper-ml/temper/core/peft"
+	"github.com/temper-ml/temper/core/token"
 	"github.com/temper-ml/temper/core/train"
 	"github.com/temper-ml/temper/tests/fixture"
 )
@@ -68,13 +69,13 @@ func TestObjectiveNames(t *testing.T) {
 	for _, m := range harden.Methods() {
 		_, err := harden.Objective(m, harden.Sources{})
 		require.NoError(t, err, m)
-		if m != "augment" {
+		if m != "augment" && m != "online" && m != "free" {
 			o, err := harden.Objective("augment+"+m, harden.Sources{})
 			require.NoError(t, err, m)
 			assert.IsType(t, &harden.Augment{}, o)
 		}
 	}
-	for _, bad := range []string{"", "magic", "fgm+pgd", "augment+augment", "augment+", "fgm,pgd"} {
+	for _, bad := range []string{"", "magic", "fgm+pgd", "augment+augment", "augment+online", "augment+free", "augment+", "fgm,pgd"} {
 		_, err := harden.Objective(bad, harden.Sources{})
 		assert.Error(t, err, bad)
 	}
@@ -89,11 +90,14 @@ func open(t *testing.T) *peft.Bundle {
 
 var texts = []string{"Farid carried the awful lamp, and the theatre was awful.", "Hiro hid the excellent model", "It cost 54 coins.", "The market was quick and noisy"}
 
+// synonyms are words of the fixture's texts.
+var synonyms = attack.Lexicon{"awful": {"quick", "noisy", "excellent"}, "lamp": {"coins", "market"}, "model": {"lamp"}, "quick": {"noisy", "awful"}, "hid": {"carried"}, "cost": {"was"}}
+
 func step(t *testing.T, b *peft.Bundle, k backend.Kernels, arena *grad.Arena) *train.Step {
 	s := &train.Step{Model: b.Model, K: k, Arena: arena, Weight: float64(len(texts)), Seed: 7, Encode: func(text string) ([]int32, error) {
 		ids, _, err := b.Encode(text, "", 0)
 		return ids, err
-	}}
+	}, Tokens: func(text string) (token.Encoding, error) { return b.Tokens(text, 0) }}
 	for i, text := range texts {
 		ids, _, err := b.Encode(text, "", 0)
 		require.NoError(t, err)
@@ -107,7 +111,7 @@ func TestObjectives(t *testing.T) {
 	k := backend.Generic(2)
 	defer k.Close()
 	methods := harden.Methods()
-	for _, m := range []string{"fgm", "pgd", "freelb", "smart", "r-drop"} {
+	for _, m := range []string{"fgm", "pgd", "freelb", "tavat", "smart", "r-drop", "ascc", "a2t"} {
 		methods = append(methods, "augment+"+m)
 	}
 	for _, tune := range []string{"full", "lora"} {
@@ -137,7 +141,7 @@ func TestObjectives(t *testing.T) {
 					var arena grad.Arena
 					s := step(t, b, k, &arena)
 					s.Train = true
-					o, err := harden.Objective(method, harden.Sources{})
+					o, err := harden.Objective(method, harden.Sources{Words: synonyms})
 					require.NoError(t, err)
 					loss, err := o.Micro(context.Background(), s)
 					require.NoError(t, err)

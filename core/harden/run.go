@@ -22,61 +22,84 @@ import (
 	"github.com/temper-ml/temper/core/train"
 )
 
-// Methods are the names that Objective knows; "augment" combines with any other by "+": "augment+fgm".
+// Methods are the names that Objective knows. "augment" and "online" (the worst of several copies, found by the model as it is) combine with
+// any other by "+": "augment+fgm".
 func Methods() []string {
-	return []string{"augment", "fgm", "fgm-matrix", "fgsm", "pgd", "pgd-linf", "freelb", "smart", "vat", "r-drop"}
+	return []string{"augment", "online", "fgm", "fgm-matrix", "fgsm", "pgd", "pgd-linf", "free", "freelb", "tavat", "smart", "vat", "r-drop", "ascc", "a2t"}
 }
 
-// Sources are what "augment" draws from; none means character noise.
+// Sources are what methods draw from.
 type Sources struct {
+	// Perturbers are those of "augment" and "online"; none means character noise.
 	Perturbers []attack.Perturber
 	Labels     []string
 	Victim     attack.Victim
+	// Words are the synonyms of "ascc" and "a2t".
+	Words attack.Neighbours
+}
+
+// needsWords tells whether a method string names a method that needs synonyms.
+func needsWords(method string) bool {
+	for p := range strings.SplitSeq(method, "+") {
+		if p = strings.TrimSpace(p); p == "ascc" || p == "a2t" {
+			return true
+		}
+	}
+	return false
 }
 
 // Objective makes the objective of a method string. "none" is ordinary training.
 func Objective(method string, s Sources) (train.Objective, error) {
-	parts := strings.Split(method, "+")
-	augment := false
+	outer := ""
 	var inner train.Objective
-	for _, p := range parts {
+	for p := range strings.SplitSeq(method, "+") {
 		switch p = strings.TrimSpace(p); p {
 		case "none":
-		case "augment":
-			if augment {
-				return nil, fmt.Errorf("method %q: augment twice", method)
+		case "augment", "online":
+			if outer != "" {
+				return nil, fmt.Errorf("method %q: %s after %s, expected one of them once", method, p, outer)
 			}
-			augment = true
+			outer = p
 		default:
 			if inner != nil {
-				return nil, fmt.Errorf("method %q: expected augment and at most one other method", method)
+				return nil, fmt.Errorf("method %q: expected augment or online, and at most one other method", method)
 			}
+			var err error
 			switch p {
 			case "smart", "vat", "r-drop":
-				m, err := NewSmooth(p)
-				if err != nil {
-					return nil, err
-				}
-				inner = m
+				inner, err = NewSmooth(p)
 			case "fgm", "fgm-matrix", "fgsm", "pgd", "pgd-linf", "freelb":
-				m, err := NewEmbedding(p)
-				if err != nil {
-					return nil, err
-				}
-				inner = m
+				inner, err = NewEmbedding(p)
+			case "free":
+				inner = NewFree()
+			case "tavat":
+				inner = NewTavat()
+			case "ascc":
+				inner = NewHull(s.Words)
+			case "a2t":
+				inner = NewA2T(s.Words)
 			default:
-				return nil, fmt.Errorf("method %q: expected one of %s, or augment+ one of them", p, strings.Join(Methods(), ", "))
+				err = fmt.Errorf("method %q: expected one of %s, or augment+ or online+ one of them", p, strings.Join(Methods(), ", "))
+			}
+			if err != nil {
+				return nil, err
 			}
 		}
 	}
 	if inner == nil {
 		inner = train.Plain{}
 	}
-	if !augment {
+	if outer == "" {
 		return inner, nil
+	}
+	if _, ok := inner.(*Free); ok {
+		return nil, fmt.Errorf("method %q: free replays its batches, so copies made anew for each step have no place in it", method)
 	}
 	a := NewAugment(s.Perturbers...)
 	a.Inner, a.Labels, a.Victim = inner, s.Labels, s.Victim
+	if outer == "online" {
+		a.Worst = 3
+	}
 	return a, nil
 }
 
@@ -92,6 +115,8 @@ type Options struct {
 	// HeldOut names attack recipes whose edits training must not see, so that attacking with them afterwards tells how the defence does
 	// against what it was not made for.
 	HeldOut []string
+	// Words finds synonyms for methods that need them; nil asks the base itself (see WordSpace).
+	Words attack.Neighbours
 	// Guard is the number of words, those that tell most of the label, whose misspellings the written tokenizer reads as the word itself (see
 	// canon.Typos); 0 is none. Training runs without it, so that the weights resist what it does not catch.
 	Guard int
@@ -157,7 +182,12 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("harden: %w", err)
 	}
-	objective, err := Objective(o.Method, Sources{Perturbers: sources, Labels: o.Tune.Train.LabelNames})
+	if needsWords(o.Method) && o.Words == nil {
+		if o.Words, err = o.space(ctx); err != nil {
+			return nil, fmt.Errorf("harden: synonyms: %w", err)
+		}
+	}
+	objective, err := Objective(o.Method, Sources{Perturbers: sources, Labels: o.Tune.Train.LabelNames, Words: o.Words})
 	if err != nil {
 		return nil, fmt.Errorf("harden: %w", err)
 	}
@@ -254,6 +284,32 @@ func (o *Options) Tokenizer() ([]byte, error) {
 	return raw, nil
 }
 
+// space asks the base what words mean.
+func (o *Options) space(ctx context.Context) (*WordSpace, error) {
+	f := o.Tune.Folder
+	if f == nil {
+		var err error
+		if f, err = checkpoint.OpenFolder(o.Tune.Base); err != nil {
+			return nil, err
+		}
+	}
+	b, err := peft.OpenFolder(f, peft.OpenOptions{})
+	if err != nil {
+		if o.Tune.Folder == nil {
+			err = errors.Join(err, f.Close())
+		}
+		return nil, err
+	}
+	if o.Tune.Folder == nil {
+		defer b.Close()
+	}
+	p, err := pipeline.New(b, o.Tune.Kernels, pipeline.Options{})
+	if err != nil {
+		return nil, err
+	}
+	return NewWordSpace(ctx, p, o.Tune.Kernels, o.Tune.Train)
+}
+
 // describe renders the settings of an objective, for the fingerprint of its checkpoints.
 func describe(x train.Objective) string {
 	switch m := x.(type) {
@@ -269,6 +325,14 @@ func describe(x train.Objective) string {
 			}
 		}
 		return fmt.Sprint("augment ", names, m.Share, m.Copies, m.Consistency, m.Likeness, m.Words, m.Worst, m.Rounds, describe(m.Inner))
+	case *Free:
+		return fmt.Sprint("free ", m.Replays, m.Epsilon)
+	case *Tavat:
+		return fmt.Sprint("tavat ", m.Steps, m.StepSize, m.Radius, m.InitMagnitude)
+	case *Hull:
+		return fmt.Sprint("ascc ", m.Steps, m.StepSize, m.Sparsity, m.Weight, m.Synonyms)
+	case *A2T:
+		return fmt.Sprint("a2t ", m.Share, m.Rate, m.Synonyms, m.Tries, describe(m.Inner))
 	case *Embedding:
 		return fmt.Sprint(m.Kind, m.Epsilon, m.Steps, m.StepSize, m.Radius, m.InitMagnitude, m.Relative)
 	case *Smooth:
