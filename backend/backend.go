@@ -185,6 +185,22 @@ type Dropper interface {
 	Dropout(dst, x []float32, p float32, seed uint64)
 }
 
+// Lanes is an optional interface of Kernels: whole chains of ops side by side, without a meeting of the workers after each.
+type Lanes interface {
+	// Lanes are kernels of one worker each, as many as there are workers. They share packed weights with these kernels, which are their Home, and
+	// give the same bits.
+	Lanes() []Kernels
+	// Each calls f(lane, i) once for each i in [0, n), the lanes side by side. f uses Lanes()[lane] and none of the others.
+	Each(n int, f func(lane, i int))
+}
+
+// Lane is an interface of what Lanes returns.
+type Lane interface {
+	Kernels
+	// Home is what the lane belongs to.
+	Home() Kernels
+}
+
 // SourceHolder is an optional interface of Packed. Where HoldsSource is false, the weight was copied: pages of a mapped file that it was packed
 // from may be dropped (they are read again when needed).
 type SourceHolder interface{ HoldsSource() bool }

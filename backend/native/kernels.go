@@ -11,6 +11,7 @@ type kernels struct {
 	bf16  bool       // products round their operands to bfloat16
 	exact bool       // quantized weights meet float32 activations
 	work  []*scratch // by worker
+	lanes []backend.Kernels
 
 	zeros, ones []float32 // grow to the widest row seen
 

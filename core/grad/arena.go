@@ -10,8 +10,9 @@ type Arena struct {
 	chunk  int // current chunk
 	used   int // of the current chunk
 	values [][]Value
-	slab   int // current slab of values
-	taken  int // of the current slab
+	slab   int      // current slab of values
+	taken  int      // of the current slab
+	lanes  []*Arena // of workers, see Ctx.Apart
 }
 
 // Mark is a point to release to.
@@ -88,6 +89,9 @@ func (a *Arena) Bytes() int {
 	n := 0
 	for _, c := range a.chunks {
 		n += len(c) * 4
+	}
+	for _, l := range a.lanes {
+		n += l.Bytes()
 	}
 	return n
 }

@@ -118,7 +118,7 @@ func (p *Param) packedFor(k backend.Kernels, transposed bool) backend.Packed {
 	if transposed {
 		f = &p.forms[1]
 	}
-	if f.packed != nil && f.owner == k {
+	if f.packed != nil && f.owner == home(k) {
 		return f.packed
 	}
 	w := backend.Weight{DType: p.T.DType, Out: p.T.Rows(), In: p.T.Cols(), Data: p.T.Data, Scales: p.T.Scales}
@@ -129,7 +129,7 @@ func (p *Param) packedFor(k backend.Kernels, transposed bool) backend.Packed {
 		}
 		w = backend.Weight{DType: tensor.F32, Out: w.In, In: w.Out, Data: tensor.Bytes(turned(v, w.Out, w.In))}
 	}
-	f.packed, f.owner = k.Pack(w), k
+	f.packed, f.owner = k.Pack(w), home(k)
 	if h, ok := f.packed.(backend.SourceHolder); transposed || ok && !h.HoldsSource() {
 		p.T.Release()
 	}

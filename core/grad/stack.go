@@ -54,7 +54,7 @@ func (s *Stack) forKernels(k backend.Kernels) (backend.Packed, []float32, bool) 
 			biased = true
 		}
 	}
-	if s.owner == k && s.version == version && (s.packed != nil || s.apart) {
+	if s.owner == home(k) && s.version == version && (s.packed != nil || s.apart) {
 		return s.packed, s.bias, !s.apart
 	}
 	joined := backend.Weight{DType: first.DType, In: first.Cols()}
@@ -81,7 +81,7 @@ func (s *Stack) forKernels(k backend.Kernels) (backend.Packed, []float32, bool) 
 	packed := k.Pack(joined)
 	h, ok := packed.(backend.SourceHolder)
 	s.apart = !ok || h.HoldsSource()
-	s.version, s.owner, s.bias, s.packed = version, k, bias, packed
+	s.version, s.owner, s.bias, s.packed = version, home(k), bias, packed
 	if s.apart {
 		s.packed, s.bias = nil, nil
 	}

@@ -85,7 +85,7 @@ var debertaFamily = &family{
 			}
 			b.layer = cfg.Layers
 		}
-		n.network = d
+		n.network, n.together = d, true
 		switch cfg.Head {
 		case HeadSequence:
 			n.head = &head{pool: PoolCLS, before: cfg.PoolerDropout, dense: top.sub("pooler").headLinear("dense", cfg.Hidden, cfg.Hidden, true),

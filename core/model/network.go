@@ -63,10 +63,12 @@ type net struct {
 	embeddings []*Embedding
 
 	network
-	depth  int     // blocks
-	final  *norm   // after the last block, or nil
-	pooler *Linear // or nil
-	head   *head   // or nil
+	depth int // blocks
+	// together: what a batch shares is too dear to compute for each part of it (DeBERTa's relative embeddings).
+	together bool
+	final    *norm   // after the last block, or nil
+	pooler   *Linear // or nil
+	head     *head   // or nil
 }
 
 func (n *net) Config() *Config          { return n.cfg }
@@ -101,6 +103,22 @@ func (n *net) Forward(c *grad.Ctx, b *Batch) (Output, error) {
 		return Output{}, fmt.Errorf("forward: %w", err)
 	}
 	var out Output
+	if b.Cache == nil {
+		out.Last, err = n.apart(c, p)
+	}
+	if err != nil {
+		return Output{}, fmt.Errorf("forward: %w", err)
+	}
+	if out.Last == nil {
+		out.Last = n.states(c, p, &out)
+	}
+	n.finish(c, p, &out)
+	return out, nil
+}
+
+// states runs the batch up to its last hidden states.
+func (n *net) states(c *grad.Ctx, p *pass, out *Output) *grad.Value {
+	b := p.b
 	x := n.embed(c, p)
 	for i := range n.depth {
 		out.keep(c, b, x)
@@ -111,9 +129,7 @@ func (n *net) Forward(c *grad.Ctx, b *Batch) (Output, error) {
 	}
 	x = n.final.apply(c, x)
 	out.keep(c, b, x)
-	out.Last = x
-	n.finish(c, p, &out)
-	return out, nil
+	return x
 }
 
 // keep adds a hidden state to the outputs. Blocks reuse the place of a state that takes no gradient, so it is copied.
