@@ -23,7 +23,7 @@ func kernelRun(ctl unsafe.Pointer, op uint32, args unsafe.Pointer, chunks uint32
 //go:wasmimport temper stop
 func kernelStop(ctl unsafe.Pointer)
 
-const wantVersion = 1
+const wantVersion = 2
 
 // Operations, as OPS in kernels.h numbers them.
 const (
@@ -52,6 +52,7 @@ const (
 	opLinearQ8Row
 	opQuantizeBlocks
 	opLinearBlocks
+	opRowSums
 )
 
 // control mirrors ctl in kernels.h.
@@ -72,6 +73,7 @@ type arguments struct {
 // Kernels is the backend. Its methods are for one goroutine at a time.
 type Kernels struct {
 	threads int
+	dots    int // DOTS of kernels.h
 	ctl     *control
 	args    *arguments
 	scratch []byte
@@ -96,9 +98,11 @@ func New(threads int) (*Kernels, error) {
 		return nil, fmt.Errorf("kernels have version %d, the engine needs %d", v, wantVersion)
 	}
 	k := &Kernels{threads: max(threads, 1), ctl: new(control), args: new(arguments)}
-	if kernelLevel()&2 == 0 {
+	level := kernelLevel()
+	if level&2 == 0 {
 		k.threads = 1
 	}
+	k.dots = int(level >> 2)
 	k.stacks = make([]byte, (k.threads-1)*stackBytes+16)
 	k.need(64 << 10)
 	return k, nil
@@ -223,6 +227,7 @@ type weight struct {
 	f32           []float32
 	data          []byte
 	scales        []float32
+	sums          []int32   // of rows, where the dot instruction needs them
 	minima        []float32 // unpacked blocks: with scales, one for each 16 values
 	kind          int       // of blocks
 }
@@ -231,7 +236,7 @@ func (w *weight) Shape() (out, in int) { return w.out, w.in }
 func (w *weight) Bytes() int           { return w.held }
 
 // HoldsSource implements backend.SourceHolder.
-func (w *weight) HoldsSource() bool { return w.held == 0 }
+func (w *weight) HoldsSource() bool { return w.data != nil && w.minima == nil || w.held == 0 }
 
 var blockKinds = map[tensor.DType]int{tensor.Q4_0: 0, tensor.Q4_1: 1, tensor.Q5_0: 2, tensor.Q5_1: 3, tensor.Q8_0: 4, tensor.Q4_K: 5, tensor.Q5_K: 6, tensor.Q6_K: 7}
 
@@ -251,6 +256,13 @@ func (k *Kernels) Pack(w backend.Weight) backend.Packed {
 	case w.RunsInIntegers():
 		backend.Need("pack", "scales", len(w.Scales), w.Out)
 		p.data, p.scales = w.Data, w.Scales
+		if k.dots != 0 {
+			p.sums = make([]int32, w.Out)
+			p.held = 4 * w.Out
+			per := rowsPerChunk(w.In / 8)
+			pointer(pointer(k.begin(), p.sums), p.data).ints(w.Out, w.In, per)
+			k.run(opRowSums, ceil(w.Out, per))
+		}
 		return p
 	case w.DType == tensor.F32:
 		if v, ok := tensor.View[float32](w.Data[:w.Out*w.In*4]); ok {
@@ -310,15 +322,18 @@ func (k *Kernels) Linear(dst, x []float32, rows int, p backend.Packed, ep backen
 		k.epilogue(ep)
 		k.run(opLinearF32, chunks)
 	case tensor.Q8Row:
-		ld := (w.in + 7) &^ 7
-		buf := grow(&k.quant, rows*(ld*2+4)+16)
+		// Scales and offsets of the rows, then their values: bytes or 16 bits.
+		ld := (w.in + 15) &^ 15
+		buf := grow(&k.quant, rows*(ld*2+8)+16)
 		scales, _ := tensor.View[float32](buf[:rows*4])
-		q, _ := tensor.View[uint16](buf[rows*4 : rows*4+rows*ld*2])
+		offsets, _ := tensor.View[int32](buf[rows*4 : rows*8])
+		q := buf[rows*8:]
 		per := rowsPerChunk(w.in * 2)
-		pointer(k.begin().f32(x), q).f32(scales).ints(rows, w.in, ld, per)
+		a := pointer(k.begin().f32(x), q).f32(scales)
+		pointer(a, offsets).ints(rows, w.in, ld, per, k.dots)
 		k.run(opQuantizeRows, ceil(rows, per))
-		a := pointer(k.begin().f32(dst), q).f32(scales)
-		pointer(a, w.data).f32(w.scales).ints(rows, w.in, ld, w.out, block)
+		a = pointer(k.begin().f32(dst), q).f32(scales)
+		pointer(pointer(pointer(a, offsets), w.data).f32(w.scales), w.sums).ints(rows, w.in, ld, w.out, block, k.dots)
 		k.epilogue(ep)
 		k.run(opLinearQ8Row, chunks)
 	default:

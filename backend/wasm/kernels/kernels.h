@@ -81,6 +81,11 @@ INLINE void store_some(f32 *p, v4 v, i32 n) {
 // clear zeroes n values.
 INLINE void clear(f32 *p, i32 n) { __builtin_memset(p, 0, (u32)n * 4); }
 
+// DOTS: what the dot instruction of relaxed SIMD does with its second operand beyond 7 bits, which WebAssembly leaves open and level()
+// finds out. DOTS_UNSIGNED: bytes are unsigned and sums exact (x86 with VNNI); DOTS_SIGNED: signed and exact (arm64); DOTS_16: neither, so
+// that products use 16-bit operands.
+enum { DOTS_16, DOTS_UNSIGNED, DOTS_SIGNED };
+
 // ctl is the block that the engine allocates for the threads of one backend.
 typedef struct {
   u32 gen;           // counts jobs; workers wait on it
@@ -106,7 +111,7 @@ typedef struct {
   X(linear_f32, 0) X(matmul, 1) X(transpose, 2) X(softmax, 3) X(layernorm, 4) X(norm_backward, 5) X(rmsnorm, 6)      \
   X(sum_rows, 7) X(act, 8) X(act_backward, 9) X(binary, 10) X(scale, 11) X(add_row, 12) X(dot, 13) X(gather, 14)     \
   X(scatter_add, 15) X(rope, 16) X(attention, 17) X(attention_backward, 18) X(cross_entropy, 19) X(adamw, 20)        \
-  X(quantize_rows, 21) X(linear_q8row, 22) X(quantize_blocks, 23) X(linear_blocks, 24)
+  X(quantize_rows, 21) X(linear_q8row, 22) X(quantize_blocks, 23) X(linear_blocks, 24) X(row_sums, 25)
 #define DECLARE(name, n) void op_##name(const void *args, i32 chunk, env *e);
 OPS(DECLARE)
 #undef DECLARE

@@ -1,15 +1,17 @@
 // Products with quantized weights, which are read as they lie in the file.
 //
 // Q8_ROW (int8, one scale per output): activations are quantized per row to unsigned bytes around a zero point, as backend.QuantizeActivations
-// does, and stored less the zero point as the 16-bit operands of the dot instruction; sums are exact in 32 bits.
+// does; sums are exact in 32 bits. How they are stored is a matter of the dot instruction (see DOTS): as bytes, the zero point being taken
+// from the sums afterwards, or less the zero point as 16-bit values.
 // GGUF blocks: activations are int8 with one scale per 32 values; sums within a block are exact, blocks are added in f32 in order.
 #include "epilogue.h"
 
 typedef struct {
   const f32 *x;
-  i16 *q;
+  void *q;     // u8, or i16 where dots is DOTS_16
   f32 *scale;
-  i32 rows, cols, ld, block;
+  i32 *offset; // what Σ over the weights' row is to be multiplied with and added
+  i32 rows, cols, ld, block, dots;
 } quantize_rows_args;
 
 INLINE f32 max_abs(const f32 *x, i32 n) {
@@ -20,19 +22,24 @@ INLINE f32 max_abs(const f32 *x, i32 n) {
 
 INLINE v128_t rounded(v4 x, v4 inv) { return wasm_i32x4_trunc_sat_f32x4(wasm_f32x4_nearest(MUL(x, inv))); }
 
-// quantize_rows: q [rows, ld], ld a multiple of 8, zeros beyond cols.
+// quantize_rows: q [rows, ld], ld a multiple of 16; what stands beyond cols meets weights of zero.
 void op_quantize_rows(const void *args, i32 chunk, env *e) {
   const quantize_rows_args *g = args;
   i32 r1 = imin((chunk + 1) * g->block, g->rows), n = g->cols;
   for (i32 r = chunk * g->block; r < r1; r++) {
     const f32 *x = g->x + r * n;
-    i16 *q = g->q + r * g->ld;
-    v4 low = ZERO, high = ZERO;
-    for (i32 j = 0; j < n; j += 4) {
+    v4 low = ZERO, high = ZERO, low2 = ZERO, high2 = ZERO;
+    i32 j = 0;
+    for (; j + 8 <= n; j += 8) {
+      v4 a = LD(x + j), b = LD(x + j + 4);
+      low = wasm_f32x4_pmin(low, a), high = wasm_f32x4_pmax(high, a);
+      low2 = wasm_f32x4_pmin(low2, b), high2 = wasm_f32x4_pmax(high2, b);
+    }
+    for (; j < n; j += 4) {
       v4 v = load_some(x + j, n - j);
       low = wasm_f32x4_pmin(low, v), high = wasm_f32x4_pmax(high, v);
     }
-    f32 hi = hmax(high), lo = -hmax(wasm_f32x4_neg(low)), inverse = 1;
+    f32 hi = hmax(wasm_f32x4_pmax(high, high2)), lo = -hmax(wasm_f32x4_neg(wasm_f32x4_pmin(low, low2))), inverse = 1;
     i32 zero = 0;
     g->scale[r] = 1;
     if (hi != lo) {
@@ -40,8 +47,24 @@ void op_quantize_rows(const void *args, i32 chunk, env *e) {
       zero = (i32)__builtin_nearbyintf(-lo * inverse);
     }
     v4 inv = SPLAT(inverse);
+    if (g->dots != DOTS_16) {
+      // Values are bounded by the row's own range, so that saturation is the clamp.
+      u8 *q = (u8 *)g->q + r * g->ld;
+      v128_t z = wasm_i32x4_splat(zero), flip = wasm_i8x16_splat(g->dots == DOTS_SIGNED ? -128 : 0);
+      g->offset[r] = g->dots == DOTS_SIGNED ? 128 - zero : -zero;
+      for (j = 0; j < g->ld; j += 16) {
+        v128_t v[4];
+        for (i32 i = 0; i < 4; i++)
+          v[i] = wasm_i32x4_add(rounded(j + 4 * i < n ? load_some(x + j + 4 * i, n - j - 4 * i) : ZERO, inv), z);
+        v128_t b = wasm_u8x16_narrow_i16x8(wasm_i16x8_narrow_i32x4(v[0], v[1]), wasm_i16x8_narrow_i32x4(v[2], v[3]));
+        ST(q + j, wasm_v128_xor(b, flip));
+      }
+      continue;
+    }
+    i16 *q = (i16 *)g->q + r * g->ld;
     v128_t least = wasm_i32x4_splat(-zero), most = wasm_i32x4_splat(255 - zero); // of q less the zero point
-    for (i32 j = 0; j < g->ld; j += 8) {
+    g->offset[r] = 0;
+    for (j = 0; j < g->ld; j += 8) {
       v4 a = j < n ? load_some(x + j, n - j) : ZERO, b = j + 4 < n ? load_some(x + j + 4, n - j - 4) : ZERO;
       v128_t p = wasm_i32x4_min(wasm_i32x4_max(rounded(a, inv), least), most), s = wasm_i32x4_min(wasm_i32x4_max(rounded(b, inv), least), most);
       ST(q + j, wasm_i16x8_narrow_i32x4(p, s));
@@ -51,11 +74,13 @@ void op_quantize_rows(const void *args, i32 chunk, env *e) {
 
 typedef struct {
   f32 *dst;
-  const i16 *q;
+  const void *q;
   const f32 *xscale;
+  const i32 *offset;
   const i8 *w;
   const f32 *wscale;
-  i32 rows, in, ld, out, row_block;
+  const i32 *wsum; // Σ of each row of w; unused where offset is 0
+  i32 rows, in, ld, out, row_block, dots;
   epilogue ep;
 } linear_q8row_args;
 
@@ -73,9 +98,30 @@ INLINE i32 hsum_i32(v128_t v) {
   return wasm_i32x4_extract_lane(v, 0) + wasm_i32x4_extract_lane(v, 1);
 }
 
-INLINE void q8_tile(const i32 MR, const i32 NR, const i16 *a, i32 lda, const i8 *b, i32 ldb, i32 k, f32 *out) {
-  v128_t acc[4][4];
-  const i16 *ap[4];
+// hsum4 sums four vectors to the four lanes of one.
+INLINE v128_t hsum4_i32(v128_t a, v128_t b, v128_t c, v128_t d) {
+  v128_t ab = wasm_i32x4_add(wasm_i32x4_shuffle(a, b, 0, 4, 1, 5), wasm_i32x4_shuffle(a, b, 2, 6, 3, 7));
+  v128_t cd = wasm_i32x4_add(wasm_i32x4_shuffle(c, d, 0, 4, 1, 5), wasm_i32x4_shuffle(c, d, 2, 6, 3, 7));
+  return wasm_i32x4_add(wasm_i64x2_shuffle(ab, cd, 0, 2), wasm_i64x2_shuffle(ab, cd, 1, 3));
+}
+
+// Sums of a tile go to scratch, rows COLS apart: acc[i][j] to out[i·COLS + j].
+INLINE void put_sums(const i32 MR, const i32 NR, v128_t acc[5][4], i32 *out) {
+  for (int i = 0; i < MR; i++) {
+    if (NR == 4) ST(out + i * COLS, hsum4_i32(acc[i][0], acc[i][1], acc[i][2], acc[i][3]));
+    else if (NR == 2 && i + 1 < MR) {
+      v128_t s = hsum4_i32(acc[i][0], acc[i][1], acc[i + 1][0], acc[i + 1][1]);
+      wasm_v128_store64_lane(out + i * COLS, s, 0);
+      wasm_v128_store64_lane(out + (i + 1) * COLS, s, 1);
+      i++;
+    } else
+      for (int j = 0; j < NR; j++) out[i * COLS + j] = hsum_i32(acc[i][j]);
+  }
+}
+
+INLINE void q16_tile(const i32 MR, const i32 NR, const i16 *a, i32 lda, const i8 *b, i32 ldb, i32 k, i32 *out) {
+  v128_t acc[5][4];
+  const i16 *ap[5];
   const i8 *bp[4];
   for (int i = 0; i < MR; i++) {
     ap[i] = a + i * lda;
@@ -96,15 +142,78 @@ INLINE void q8_tile(const i32 MR, const i32 NR, const i16 *a, i32 lda, const i8 
       v128_t bv = load8(bp[j], k & 7);
       for (int i = 0; i < MR; i++) acc[i][j] = wasm_i32x4_add(acc[i][j], wasm_i32x4_dot_i16x8(LD(ap[i]), bv));
     }
-  for (int i = 0; i < MR; i++)
-    for (int j = 0; j < NR; j++) out[i * COLS + j] = (f32)hsum_i32(acc[i][j]);
+  put_sums(MR, NR, acc, out);
 }
-#define Q8TILE(MR, NR)                                                                                          \
-  static NOINLINE void q8_##MR##x##NR(const i16 *a, i32 lda, const i8 *b, i32 ldb, i32 k, f32 *out) {           \
-    q8_tile(MR, NR, a, lda, b, ldb, k, out);                                                                    \
+
+#ifdef TEMPER_RELAXED
+INLINE v128_t load16(const i8 *p, i32 n) { // the first n of 16
+  i8 t[16] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+  for (i32 i = 0; i < n; i++) t[i] = p[i];
+  return LD(t);
+}
+
+#define DOT(w, x, acc) wasm_i32x4_relaxed_dot_i8x16_i7x16_add(w, x, acc)
+INLINE void q8_tile(const i32 MR, const i32 NR, const u8 *a, i32 lda, const i8 *b, i32 ldb, i32 k, i32 *out) {
+  v128_t acc[5][4];
+  const u8 *ap[5];
+  const i8 *bp[4];
+  for (int i = 0; i < MR; i++) {
+    ap[i] = a + i * lda;
+    for (int j = 0; j < NR; j++) acc[i][j] = wasm_i32x4_const_splat(0);
   }
-Q8TILE(4, 2) Q8TILE(3, 2) Q8TILE(2, 2) Q8TILE(1, 2)
-Q8TILE(4, 1) Q8TILE(3, 1) Q8TILE(2, 1) Q8TILE(1, 1) Q8TILE(1, 4)
+  for (int j = 0; j < NR; j++) bp[j] = b + j * ldb;
+  for (i32 x = k >> 5; x > 0; x--) {
+    for (int h = 0; h < 2; h++) {
+      v128_t bv[4];
+      for (int j = 0; j < NR; j++) bv[j] = LD(bp[j] + 16 * h);
+      for (int i = 0; i < MR; i++) {
+        v128_t av = LD(ap[i] + 16 * h);
+        for (int j = 0; j < NR; j++) acc[i][j] = DOT(bv[j], av, acc[i][j]);
+      }
+    }
+    for (int j = 0; j < NR; j++) bp[j] += 32;
+    for (int i = 0; i < MR; i++) ap[i] += 32;
+  }
+  for (i32 rest = k & 31; rest > 0; rest -= 16)
+    for (int j = 0; j < NR; j++) {
+      i32 at = (k & 31) - rest;
+      v128_t bv = rest >= 16 ? LD(bp[j] + at) : load16(bp[j] + at, rest);
+      for (int i = 0; i < MR; i++) acc[i][j] = DOT(bv, LD(ap[i] + at), acc[i][j]);
+    }
+  put_sums(MR, NR, acc, out);
+}
+#define TYPES(X) X(q16, i16) X(q8, u8)
+#else
+#define TYPES(X) X(q16, i16)
+#endif
+
+#define TILE_OF(T, A, MR, NR)                                                                                         \
+  static NOINLINE void T##_##MR##x##NR(const A *a, i32 lda, const i8 *b, i32 ldb, i32 k, i32 *out) {                  \
+    T##_tile(MR, NR, a, lda, b, ldb, k, out);                                                                         \
+  }
+// T_sums writes the sums of m rows and n columns.
+#define SUMS_OF(T, A)                                                                                                 \
+  TILE_OF(T, A, 4, 2) TILE_OF(T, A, 3, 2) TILE_OF(T, A, 2, 2) TILE_OF(T, A, 1, 2)                                     \
+  TILE_OF(T, A, 4, 1) TILE_OF(T, A, 3, 1) TILE_OF(T, A, 2, 1) TILE_OF(T, A, 1, 1) TILE_OF(T, A, 1, 4)                 \
+  static void T##_sums(const A *q, i32 ld, const i8 *w, i32 in, i32 m, i32 n, i32 *s) {                               \
+    for (i32 j = 0; j < n;) {                                                                                         \
+      i32 i = 0, nr = m == 1 && j + 4 <= n ? 4 : j + 2 <= n ? 2 : 1;                                                  \
+      if (nr == 2)                                                                                                    \
+        for (; i + 4 <= m; i += 4) T##_4x2(q + i * ld, ld, w, in, in, s + i * COLS + j);                              \
+      else if (nr == 1)                                                                                               \
+        for (; i + 4 <= m; i += 4) T##_4x1(q + i * ld, ld, w, in, in, s + i * COLS + j);                              \
+      const A *a = q + i * ld;                                                                                        \
+      i32 *o = s + i * COLS + j;                                                                                      \
+      if (nr == 4) T##_1x4(a, ld, w, in, in, o);                                                                      \
+      else switch (m - i) {                                                                                           \
+        case 1: if (nr == 2) T##_1x2(a, ld, w, in, in, o); else T##_1x1(a, ld, w, in, in, o); break;                  \
+        case 2: if (nr == 2) T##_2x2(a, ld, w, in, in, o); else T##_2x1(a, ld, w, in, in, o); break;                  \
+        case 3: if (nr == 2) T##_3x2(a, ld, w, in, in, o); else T##_3x1(a, ld, w, in, in, o); break;                  \
+      }                                                                                                               \
+      j += nr, w += nr * in;                                                                                          \
+    }                                                                                                                 \
+  }
+TYPES(SUMS_OF)
 
 // linear_q8row: as linear_f32.
 void op_linear_q8row(const void *args, i32 chunk, env *e) {
@@ -112,33 +221,43 @@ void op_linear_q8row(const void *args, i32 chunk, env *e) {
   i32 across = ceildiv(g->out, COLS);
   i32 r0 = chunk / across * g->row_block, c0 = chunk % across * COLS;
   i32 m = imin(g->row_block, g->rows - r0), n = imin(COLS, g->out - c0);
-  f32 *s = (f32 *)e->scratch;
-  for (i32 j = 0; j < n;) {
-    const i8 *w = g->w + (c0 + j) * g->in;
-    i32 i = 0, nr = m == 1 && j + 4 <= n ? 4 : j + 2 <= n ? 2 : 1;
-    if (nr == 2)
-      for (; i + 4 <= m; i += 4) q8_4x2(g->q + (r0 + i) * g->ld, g->ld, w, g->in, g->in, s + i * COLS + j);
-    else if (nr == 1)
-      for (; i + 4 <= m; i += 4) q8_4x1(g->q + (r0 + i) * g->ld, g->ld, w, g->in, g->in, s + i * COLS + j);
-    const i16 *a = g->q + (r0 + i) * g->ld;
-    f32 *o = s + i * COLS + j;
-    if (nr == 4) q8_1x4(a, g->ld, w, g->in, g->in, o);
-    else switch (m - i) {
-#define REST(MR)                                               \
-  case MR:                                                     \
-    if (nr == 2) q8_##MR##x2(a, g->ld, w, g->in, g->in, o);    \
-    else q8_##MR##x1(a, g->ld, w, g->in, g->in, o);            \
-    break;
-      REST(1) REST(2) REST(3)
-#undef REST
-    }
-    j += nr;
-  }
+  i32 *s = (i32 *)e->scratch;
+#ifdef TEMPER_RELAXED
+  if (g->dots != DOTS_16) q8_sums((const u8 *)g->q + r0 * g->ld, g->ld, g->w + c0 * g->in, g->in, m, n, s);
+  else
+#endif
+    q16_sums((const i16 *)g->q + r0 * g->ld, g->ld, g->w + c0 * g->in, g->in, m, n, s);
   for (i32 i = 0; i < m; i++) {
     v4 xs = SPLAT(g->xscale[r0 + i]);
-    f32 *si = s + i * COLS;
-    for (i32 j = 0; j < n; j += 4) ST(si + j, MUL(MUL(LD(si + j), xs), load_some(g->wscale + c0 + j, n - j)));
-    finish(si, g->dst, &g->ep, (r0 + i) * g->out + c0, c0, n);
+    i32 offset = g->offset[r0 + i], *si = s + i * COLS;
+    v128_t off = wasm_i32x4_splat(offset);
+    for (i32 j = 0; j < n; j += 4) {
+      v128_t v = LD(si + j);
+      if (offset) v = wasm_i32x4_add(v, wasm_i32x4_mul(off, load_some((const f32 *)g->wsum + c0 + j, n - j)));
+      ST(si + j, MUL(MUL(wasm_f32x4_convert_i32x4(v), xs), load_some(g->wscale + c0 + j, n - j)));
+    }
+    finish((f32 *)si, g->dst, &g->ep, (r0 + i) * g->out + c0, c0, n);
+  }
+}
+
+typedef struct {
+  i32 *sum;
+  const i8 *w;
+  i32 rows, cols, block;
+} row_sums_args;
+
+// row_sums: sum [rows] of the rows of w [rows, cols].
+void op_row_sums(const void *args, i32 chunk, env *e) {
+  const row_sums_args *g = args;
+  i32 r1 = imin((chunk + 1) * g->block, g->rows);
+  for (i32 r = chunk * g->block; r < r1; r++) {
+    const i8 *w = g->w + r * g->cols;
+    v128_t acc = wasm_i32x4_const_splat(0);
+    i32 j = 0;
+    for (; j + 16 <= g->cols; j += 16) acc = wasm_i32x4_add(acc, wasm_i32x4_extadd_pairwise_i16x8(wasm_i16x8_extadd_pairwise_i8x16(LD(w + j))));
+    i32 sum = hsum_i32(acc);
+    for (; j < g->cols; j++) sum += w[j];
+    g->sum[r] = sum;
   }
 }
 

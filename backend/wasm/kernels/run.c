@@ -13,13 +13,26 @@ static void run_chunk(u32 op, const void *args, i32 chunk, env *e) {
 }
 
 // version lets the engine refuse kernels of another build.
-EXPORT(version) u32 version(void) { return 1; }
+EXPORT(version) u32 version(void) { return 2; }
 
-// level: bit 0 relaxed SIMD, bit 1 threads.
+#ifdef TEMPER_RELAXED
+// dots tries the instruction on the largest operands.
+static u32 dots(void) {
+  volatile u8 all = 255; // nothing is known before the program runs
+  v128_t x = wasm_u8x16_splat(all), zero = wasm_i32x4_const_splat(0);
+  i32 most = wasm_i32x4_extract_lane(wasm_i32x4_relaxed_dot_i8x16_i7x16_add(wasm_i8x16_splat(all >> 1), x, zero), 0);
+  i32 least = wasm_i32x4_extract_lane(wasm_i32x4_relaxed_dot_i8x16_i7x16_add(wasm_u8x16_splat(all & 128), x, zero), 0);
+  if (most == 4 * 127 * 255 && least == -4 * 128 * 255) return DOTS_UNSIGNED;
+  if (most == -4 * 127 && least == 4 * 128) return DOTS_SIGNED;
+  return DOTS_16;
+}
+#endif
+
+// level: bit 0 relaxed SIMD, bit 1 threads, from bit 2 on DOTS.
 EXPORT(level) u32 level(void) {
   u32 l = 0;
 #ifdef TEMPER_RELAXED
-  l |= 1;
+  l |= 1 | dots() << 2;
 #endif
 #ifdef TEMPER_THREADS
   l |= 2;

@@ -1,7 +1,7 @@
 // Bench compares temper in the page with transformers.js, onnxruntime-web and wllama, in one headless Chromium, on the same models and
 // shapes, taking turns, and prints a table of medians and their ratios beside the bars that are set for them:
 //
-//	cd tests/browser && go run ./bench [-only f32,int8,decoder,start] [-threads 1,2] [-json FILE]
+//	cd tests/browser && go run ./bench [-only f32,int8,decoder,start,kernels] [-threads 1,2] [-json FILE]
 //
 // The peers are installed by npm into the cache folder on first use. It needs the model all-MiniLM-L6-v2 (TEMPER_MINILM), its ONNX exports
 // as tests/bench writes them into the cache folder, and gemma-3-270m (TEMPER_GEMMA). temper's and transformers.js's times include tokenizing
@@ -29,7 +29,7 @@ type options struct {
 	threads                              []int
 	only                                 []string
 	shapes                               []string
-	rounds                               int
+	rounds, kernelTime                   int
 	model, onnx, onnxInt8, gemma, output string
 	chromium, cache                      string
 }
@@ -64,6 +64,7 @@ func main() {
 	only := flag.String("only", "f32,int8,decoder,start", "parts to measure")
 	shapes := flag.String("shapes", "1x16,1x128,8x64", "texts x tokens")
 	flag.IntVar(&o.rounds, "rounds", 7, "turns of each engine")
+	flag.IntVar(&o.kernelTime, "kernel-time", 60, "milliseconds for each line of -only kernels")
 	flag.StringVar(&o.model, "model", env("TEMPER_MINILM", filepath.Join(cache, "minilm")), "Hugging Face folder of MiniLM")
 	flag.StringVar(&o.onnx, "onnx", filepath.Join(cache, "bench-f32.onnx"), "its ONNX export")
 	flag.StringVar(&o.onnxInt8, "onnx-int8", filepath.Join(cache, "bench-int8.onnx"), "its int8 ONNX export")
@@ -98,6 +99,12 @@ func run(o options, stdout, stderr io.Writer) error {
 	defer s.Close()
 	var rows []row
 	for _, part := range o.only {
+		if part == "kernels" {
+			if err := kernelRates(o, s.URL, stdout); err != nil {
+				return err
+			}
+			continue
+		}
 		for _, threads := range o.threads {
 			var got []row
 			switch part {
@@ -114,13 +121,16 @@ func run(o options, stdout, stderr io.Writer) error {
 			case "start":
 				got, err = starts(o, s.URL, threads, stderr)
 			default:
-				return fmt.Errorf("-only %s: expected f32, int8, decoder or start", part)
+				return fmt.Errorf("-only %s: expected f32, int8, decoder, start or kernels", part)
 			}
 			if err != nil {
 				return fmt.Errorf("%s, %d threads: %w", part, threads, err)
 			}
 			rows = append(rows, got...)
 		}
+	}
+	if len(rows) == 0 {
+		return nil
 	}
 	verdicts := judge(rows)
 	table(stdout, rows, verdicts)

@@ -63,7 +63,7 @@ func site(model, onnx, onnxInt8, gemma, modules string) (*httptest.Server, error
 	if err != nil {
 		return nil, err
 	}
-	memory := map[string][]byte{}
+	memory := map[string][]byte{"/peak.wasm": peakModule}
 	for name, b := range pkg {
 		memory["/temper/"+name] = b
 	}

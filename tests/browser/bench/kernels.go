@@ -1,0 +1,74 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	_ "embed"
+
+	"github.com/chromedp/chromedp"
+)
+
+//go:embed peak/peak.wasm
+var peakModule []byte
+
+// kernelScript drives the kernels without the engine: products of MiniLM's shapes, beside loops that do nothing but the instruction.
+const kernelScript = `
+const memory = new WebAssembly.Memory({initial: 1024, maximum: 65536});
+const get = async (u) => (await WebAssembly.instantiateStreaming(fetch(u), {env: {memory}})).instance.exports;
+const peak = await get('/peak.wasm');
+const best = (work, f) => { let b = 1e9; for (let end = performance.now() + %d; performance.now() < end;) { const t = performance.now(); f(); b = Math.min(b, performance.now() - t); } return work / b / 1e6; };
+const out = [];
+const n = 200000, f = Math.random();
+out.push({name: 'peak: fused multiply-add', rate: best(n * 8 * 4, () => peak.fma(n, f))});
+out.push({name: 'peak: multiply, add', rate: best(n * 8 * 4, () => peak.muladd(n, f))});
+out.push({name: 'peak: relaxed dot of bytes', rate: best(n * 8 * 16, () => peak.dot8(n, f))});
+out.push({name: 'peak: dot of 16 bits', rate: best(n * 8 * 8, () => peak.dot16(n, f))});
+const u32 = () => new Uint32Array(memory.buffer), f32 = () => new Float32Array(memory.buffer);
+for (const [name, relaxed] of [['simd128-relaxed', true], ['simd128', false]]) {
+  const k = await get(relaxed ? '/temper/dist/kernels-relaxed.wasm' : '/temper/dist/kernels.wasm');
+  const dots = k.level() >> 2;
+  // ctl at 1024, arguments at 2048, then operands.
+  const ctl = 1024, args = 2048, base = 65536;
+  u32().set([0, 0, 0, 0, 0, 0, 0, 0, 0, base, 65536, 0], ctl / 4);
+  const x = base + 65536, w = x + (4 << 20), dst = w + (8 << 20), q = dst + (8 << 20), scale = q + (4 << 20), offset = scale + 65536, wscale = offset + 65536, wsum = wscale + 65536;
+  for (let i = 0; i < 1 << 20; i++) f32()[x / 4 + i] = Math.sin(i);
+  for (let i = 0; i < 2 << 20; i++) f32()[w / 4 + i] = Math.cos(i);
+  const run = (op, v, chunks) => { u32().set(v, args / 4); k.run(ctl, op, args, chunks); };
+  const up = (a, b) => Math.ceil(a / b);
+  for (const rows of [1, 16, 128, 512]) for (const [inn, outn] of [[384, 384], [384, 1536], [1536, 384]]) {
+    const most = Math.max(16, Math.min(80, Math.floor(98304 / inn))), block = rows <= most ? rows : up(rows, up(rows, most));
+    const chunks = up(rows, block) * up(outn, 64), macs = rows * inn * outn, shape = rows + 'x' + inn + '→' + outn;
+    out.push({name: name + ' f32 ' + shape, rate: best(macs, () => run(0, [dst, x, w, rows, inn, outn, block, 0, 0, 0, 0], chunks))});
+    out.push({name: name + ' int8 ' + shape, rate: best(macs, () => run(22, [dst, q, scale, offset, w, wscale, wsum, rows, inn, (inn + 15) & ~15, outn, block, dots, 0, 0, 0, 0], chunks))});
+  }
+  out.push({name: name + ' quantize 128x384, G values/s', rate: best(128 * 384, () => run(21, [x, q, scale, offset, 128, 384, 384, 43, dots], 3))});
+  out.push({name: name + ' gelu 128x1536, G values/s', rate: best(128 * 1536, () => run(8, [dst, x, 128 * 1536, 4096, 1], 48))});
+  out.push({name: name + ' softmax 1536x128, G values/s', rate: best(1536 * 128, () => run(3, [dst, x, 1536, 128, 43], 36))});
+  out.push({name: name + ' layer norm 128x384, G values/s', rate: best(128 * 384, () => run(4, [dst, x, w, w, 0, 0, 128, 384, 28, 0x3000000], 5))});
+}
+return out;`
+
+// kernelRates prints what the kernels reach on one thread, in the browser, without the engine around them.
+func kernelRates(o options, url string, stdout io.Writer) error {
+	b, err := start(o.chromium)
+	if err != nil {
+		return err
+	}
+	defer b.close()
+	if err := chromedp.Run(b.ctx, chromedp.Navigate(url)); err != nil {
+		return err
+	}
+	var got []struct {
+		Name string
+		Rate float64
+	}
+	if err := ask(b.ctx, &got, fmt.Sprintf(kernelScript, o.kernelTime)); err != nil {
+		return err
+	}
+	fmt.Fprintln(stdout, "| one thread | best, G multiply-adds/s |\n|---|---|")
+	for _, r := range got {
+		fmt.Fprintf(stdout, "| %s | %.1f |\n", r.Name, r.Rate)
+	}
+	return nil
+}
