@@ -19,8 +19,11 @@ import (
 	"github.com/temper-ml/temper/core/train"
 )
 
-// trainingLog stands in a folder that pretrain wrote: the course of the run.
-const trainingLog = "training_log.json"
+// Files in a folder that pretrain wrote: the course of the run, and a picture of it.
+const (
+	trainingLog = "training_log.json"
+	lossPlot    = "loss.svg"
+)
 
 // pretrainFlags are those of temper pretrain.
 type pretrainFlags struct {
@@ -235,7 +238,14 @@ func (p *pretrainFlags) prepare(a *app, cmd *cobra.Command) (err error) {
 		if err != nil {
 			return err
 		}
-		return w.File(trainingLog, append(raw, '\n'))
+		if err := w.File(trainingLog, append(raw, '\n')); err != nil {
+			return err
+		}
+		svg, err := r.Log.SVG(fmt.Sprintf("%s language model, %s parameters", r.Objective, humanize.Comma(int64(r.Parameters))))
+		if err != nil {
+			return err
+		}
+		return w.File(lossPlot, svg)
 	}
 	return nil
 }

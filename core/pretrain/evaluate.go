@@ -2,6 +2,8 @@ package pretrain
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"math"
 	"math/rand/v2"
 
@@ -102,4 +104,26 @@ func (r *run) evaluate(ctx context.Context, whole bool) (Eval, error) {
 		e.BitsPerByte = e.Loss / math.Ln2 * float64(r.held.Tokens) / float64(r.held.Bytes)
 	}
 	return e, nil
+}
+
+// Evaluate measures the model that o.Config, o.Tokenizer and o.Init describe on o.Held, as Run does at its end.
+func Evaluate(ctx context.Context, o Options) (Eval, Counts, error) {
+	o.Defaults()
+	o.Out, o.only = "", true
+	if o.Init == nil {
+		return Eval{}, Counts{}, errors.New("pretrain: no weights to evaluate")
+	}
+	if len(o.Held.Files)+len(o.Held.Rows) == 0 {
+		return Eval{}, Counts{}, errors.New("pretrain: no held-out text")
+	}
+	r, err := prepare(ctx, &o)
+	if err != nil {
+		return Eval{}, Counts{}, fmt.Errorf("pretrain: %w", err)
+	}
+	defer r.close()
+	e, err := r.evaluate(ctx, true)
+	if err != nil {
+		return Eval{}, Counts{}, fmt.Errorf("pretrain: %w", err)
+	}
+	return e, r.held.Counts, nil
 }

@@ -68,6 +68,8 @@ type Options struct {
 	Measured func(Eval)
 	// More adds files to the written folder.
 	More func(w *checkpoint.FolderWriter, r *Result) error
+
+	only bool // evaluate, nothing else
 }
 
 // Result is what a run reports; the JSON names are those of `temper pretrain`.
@@ -230,6 +232,9 @@ func prepare(ctx context.Context, o *Options) (_ *run, err error) {
 	if err = r.readText(ctx); err != nil {
 		return nil, err
 	}
+	if o.only {
+		return r, nil
+	}
 	if err = model.TrainAll(r.m); err != nil {
 		return nil, err
 	}
@@ -282,6 +287,9 @@ func (r *run) readText(ctx context.Context) (err error) {
 			}
 			seen.add(p.Text)
 		}
+	}
+	if r.only {
+		return nil
 	}
 	if r.text, err = tokenize(ctx, filepath.Join(dir, "text.ids"), r.Text, r.tok, r.Tokenizer, end, seen, heldKey); err != nil {
 		return err

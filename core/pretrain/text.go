@@ -83,9 +83,11 @@ func (t Texts) file(name string, yield func(Piece) bool) (bool, error) {
 		if !begun {
 			text = strings.TrimLeft(text, "\n")
 		}
-		if last {
-			text = strings.TrimRight(text, "\n")
+		body := strings.TrimRight(text, "\n")
+		if !last { // line ends wait: they may be the last
+			doc.WriteString(text[len(body):])
 		}
+		text = body
 		if strings.TrimSpace(text) == "" && !begun {
 			return true
 		}

@@ -21,6 +21,7 @@ const module = "github.com/temper-ml/temper/"
 var layers = map[string]int{
 	"core/tensor":         0,
 	"core/token":          0,
+	"core/chart":          0,
 	"core/builtin/":       1,
 	"core/builtin":        1,
 	"core/data":           1,
