@@ -62,7 +62,7 @@ func TestLearns(t *testing.T) {
 			require.NoError(t, err)
 			first, last := r.Log.Curve[0].Loss, r.Log.Curve[len(r.Log.Curve)-1].Loss
 			assert.InDelta(t, math.Log(float64(vocab(t, o.Config))), first, 0.7, "an untrained network knows nothing")
-			assert.Less(t, last, map[string]float64{"llama": 0.6, "bert": 0.8}[c.family]*first)
+			assert.Less(t, last, map[string]float64{"llama": 0.6, "bert": 0.85}[c.family]*first)
 			assert.Positive(t, r.Cost.FLOPs)
 			assert.Equal(t, r.Tokens, r.Cost.Tokens)
 			// What was written is a model folder with the same head.
@@ -321,13 +321,17 @@ func TestRefuses(t *testing.T) {
 		change func(*Options)
 		want   string
 	}{
-		"vocabulary": {func(o *Options) { o.Config = []byte(strings.Replace(string(o.Config), `"vocab_size": `, `"vocab_size": 2, "x": `, 1)) }, "vocabulary"},
-		"length":     {func(o *Options) { o.Length = 33 }, "8 to 32"},
-		"text":       {func(o *Options) { o.Text.Files = []string{"missing.txt"} }, "missing.txt"},
-		"schedule":   {func(o *Options) { o.Schedule = "up" }, "schedule"},
-		"mask":       {func(o *Options) { o.Config = bertConfig(t, o.Tokenizer) }, "mask token"},
-		"dropout":    {func(o *Options) { o.Dropout = 1 }, "dropout"},
-		"head":       {func(o *Options) { o.Config = []byte(strings.Replace(string(o.Config), "ForCausalLM", "ForSequenceClassification", 1)) }, "head"},
+		"vocabulary": {func(o *Options) {
+			o.Config = []byte(strings.Replace(string(o.Config), `"vocab_size": `, `"vocab_size": 2, "x": `, 1))
+		}, "vocabulary"},
+		"length":   {func(o *Options) { o.Length = 33 }, "8 to 32"},
+		"text":     {func(o *Options) { o.Text.Files = []string{"missing.txt"} }, "missing.txt"},
+		"schedule": {func(o *Options) { o.Schedule = "up" }, "schedule"},
+		"mask":     {func(o *Options) { o.Config = bertConfig(t, o.Tokenizer) }, "mask token"},
+		"dropout":  {func(o *Options) { o.Dropout = 1 }, "dropout"},
+		"head": {func(o *Options) {
+			o.Config = []byte(strings.Replace(string(o.Config), "ForCausalLM", "ForSequenceClassification", 1))
+		}, "head"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := options(t, "llama", "bpe")
