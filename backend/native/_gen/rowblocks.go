@@ -23,6 +23,10 @@ type rowBlocks struct {
 	low, sixteen vec
 }
 
+// farAhead is how far in front of the next rows memory is announced, in bytes: what arrives in the time that a few rows take, and fits into the
+// first-level cache beside them.
+const farAhead = 10 << 10
+
 func (g *gen) emitRowBlocks() {
 	g.rowBlocks32("Q4_0", 4, false)
 	g.rowBlocks32("Q4_1", 4, true)
@@ -62,12 +66,15 @@ func (g *gen) walk(typ string, size, n, subs int, prepare func(r *rowBlocks), bo
 		}
 		r.row[i] = m
 	}
-	ahead := g.GP64() // the next rows, line by line: the order of reading is too short-lived for the processor to guess
+	// The next rows, line by line: the order of reading is too short-lived for the processor to guess. What comes after them is announced as well, as
+	// data that passes by: a large matrix is read once a token and would only push the others out of the second-level cache.
+	ahead := g.GP64()
 	g.LEAQ(mem{Base: base[len(base)-1], Index: rs, Scale: 4}, ahead)
 	prepare(r)
 	g.countdown(blocks, 1, func() {
 		for i := 0; i < g.w*size; i += 64 {
 			g.PREFETCHT0(mem{Base: ahead, Disp: i})
+			g.PREFETCHNTA(mem{Base: ahead, Disp: i + farAhead})
 		}
 		g.ADDQ(operand.I32(int32(g.w*size)), ahead)
 		body(r, a)
