@@ -104,6 +104,15 @@ func (e *engine) add(a *app, cmd *cobra.Command, k backend.Kernels, ref string) 
 		return usagef("two models are called %q: name them NAME=MODEL", name)
 	}
 	s := &served{Model: serve.Model{ID: name}}
+	if place == builtinStories {
+		var err error
+		if s.dec, err = a.openDecoder(place, generate.OpenOptions{}); err != nil {
+			return err
+		}
+		s.Kinds = []string{serve.KindGenerate, serve.KindClassify}
+		e.entries = append(e.entries, s)
+		return nil
+	}
 	if a.named(place) {
 		var err error
 		if s.pipe, err = a.openPipeline(cmd, place, pipeline.Options{}); err != nil {

@@ -83,11 +83,11 @@ func (g *genFlags) open(a *app, cmd *cobra.Command, ref string) (*generate.Decod
 	if err := g.sample.Validate(); err != nil {
 		return nil, usagef("--%w", err)
 	}
-	path, err := a.modelPath(cmd, ref)
+	path, err := a.decoderPath(cmd, ref)
 	if err != nil {
 		return nil, err
 	}
-	d, err := generate.Open(path, generate.OpenOptions{Base: g.base, Adapters: g.adapters})
+	d, err := a.openDecoder(path, generate.OpenOptions{Base: g.base, Adapters: g.adapters})
 	if err != nil {
 		return nil, err
 	}

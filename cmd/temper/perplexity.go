@@ -42,11 +42,11 @@ func (a *app) perplexity(cmd *cobra.Command, ref string, f *textFlags) error {
 	if err != nil {
 		return err
 	}
-	path, err := a.modelPath(cmd, ref)
+	path, err := a.decoderPath(cmd, ref)
 	if err != nil {
 		return err
 	}
-	d, err := generate.Open(path, generate.OpenOptions{Base: f.base, Adapters: f.adapters})
+	d, err := a.openDecoder(path, generate.OpenOptions{Base: f.base, Adapters: f.adapters})
 	if err != nil {
 		return err
 	}

@@ -128,19 +128,15 @@ func (z *zeroFlags) open(a *app, cmd *cobra.Command, ref string) (zeroshot.Class
 	if _, err := a.backend(); err != nil {
 		return nil, nil, nil, err
 	}
-	writes := false
-	if !a.named(ref) {
-		path, err := a.modelPath(cmd, ref)
-		if err != nil {
-			return nil, nil, nil, err
-		}
-		if writes, err = isDecoder(path); err != nil {
-			return nil, nil, nil, err
-		}
-		ref = path
+	if ref, err = a.decoderPath(cmd, ref); err != nil {
+		return nil, nil, nil, err
+	}
+	writes, err := a.writes(ref)
+	if err != nil {
+		return nil, nil, nil, err
 	}
 	if writes {
-		d, err := generate.Open(ref, generate.OpenOptions{})
+		d, err := a.openDecoder(ref, generate.OpenOptions{})
 		if err != nil {
 			return nil, nil, nil, err
 		}
