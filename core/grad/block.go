@@ -49,6 +49,16 @@ func (c *Ctx) Block(x *Value, body func(x *Value) *Value, shared ...*Value) *Val
 	return c.keep(m, out)
 }
 
+// Compact runs f and gives back everything that it allocated except its result, unless gradients flow through f.
+func (c *Ctx) Compact(f func() *Value) *Value {
+	m, at := c.arena.Mark(), len(c.tape)
+	out := f()
+	if len(c.tape) > at || out.Needs() || !c.arena.Owns(out.Data) {
+		return out
+	}
+	return c.keep(m, out)
+}
+
 // keep releases to m but keeps v, moved to the bottom of the released region. The copy moves down, so overlap is safe.
 func (c *Ctx) keep(m Mark, v *Value) *Value {
 	src, rows, cols := v.Data, v.Rows, v.Cols

@@ -32,6 +32,24 @@ func (c *Ctx) Dropout(x *Value, p float32) *Value {
 	return y
 }
 
+// dropSite returns the probability of a dropout site, 0 when not training, and its seed.
+func (c *Ctx) dropSite(p float32) (float32, uint64) {
+	if !c.Train || p <= 0 {
+		return 0, 0
+	}
+	return p, c.DropSeed()
+}
+
+// dropped returns g through the mask of seed, in scratch storage; g itself when p is 0.
+func (c *Ctx) dropped(g []float32, p float32, seed uint64) []float32 {
+	if p == 0 {
+		return g
+	}
+	t := c.Scratch(len(g))
+	c.drop(t, g, p, seed)
+	return t
+}
+
 func (c *Ctx) drop(dst, src []float32, p float32, seed uint64) {
 	if k, ok := c.K.(backend.Dropper); ok && p < 1 {
 		k.Dropout(dst, src, p, seed)

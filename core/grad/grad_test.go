@@ -159,7 +159,13 @@ func TestGradients(t *testing.T) {
 			return c.Linear(o.in[0], o.par[0], o.par[1], backend.GELUTanh, true)
 		}},
 		{name: "linear add", in: []shape{{3, 5}, {3, 4}}, par: []shape{{4, 5}, {1, 4}}, run: func(c *grad.Ctx, o operands) *grad.Value {
-			return c.Mul(c.LinearAdd(o.in[0], o.par[0], o.par[1], false, o.in[1]), o.in[1])
+			return c.Mul(c.LinearAdd(o.in[0], o.par[0], o.par[1], false, 0, o.in[1]), o.in[1])
+		}},
+		{name: "feed-forward", in: []shape{{3, 4}}, par: []shape{{5, 4}, {1, 5}, {4, 5}, {1, 4}}, near: 0.7, run: func(c *grad.Ctx, o operands) *grad.Value {
+			return c.Mul(c.FeedForward(o.in[0], o.par[0], o.par[1], o.par[2], o.par[3], false, backend.GELU, 0), o.in[0])
+		}},
+		{name: "feed-forward transposed", in: []shape{{3, 4}}, par: []shape{{4, 5}, {1, 5}, {5, 4}}, near: 0.7, run: func(c *grad.Ctx, o operands) *grad.Value {
+			return c.FeedForward(o.in[0], o.par[0], o.par[1], o.par[2], nil, true, backend.None, 0)
 		}},
 		{name: "add to itself", in: []shape{{2, 3}}, run: func(c *grad.Ctx, o operands) *grad.Value {
 			y := c.Add(o.in[0], o.in[0])

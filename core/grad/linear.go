@@ -9,90 +9,122 @@ import (
 // Linear computes act(x·Wᵀ + b), x [rows, In], W [Out, In] (stored [In, Out] when transposed), b [Out] or nil. Frozen weights run packed,
 // in whatever type they are stored; trainable ones as f32 matrices.
 func (c *Ctx) Linear(x *Value, w, b *Param, act backend.Activation, transposed bool) *Value {
-	return c.linear(x, w, b, act, transposed, nil)
-}
-
-// LinearAdd computes x·Wᵀ + b + residual: a layer at the end of a residual branch, in one pass.
-func (c *Ctx) LinearAdd(x *Value, w, b *Param, transposed bool, residual *Value) *Value {
-	return c.linear(x, w, b, backend.None, transposed, residual)
-}
-
-func (c *Ctx) linear(x *Value, w, b *Param, act backend.Activation, transposed bool, residual *Value) *Value {
-	rows, in, out := x.Rows, w.T.Cols(), w.T.Rows()
-	if transposed {
-		in, out = out, in
-	}
-	if x.Cols != in {
-		panic(fmt.Sprintf("grad.Linear: %s wants %d columns, got %d", w.Name, in, x.Cols))
-	}
-	y := c.New(rows, out)
-	tracked := c.Recording() && (x.Needs() || w.Trainable() || b.Trainable() || residual.Needs())
-	var plus []float32
-	if residual != nil {
-		sameShape("LinearAdd", y, residual)
-		plus = residual.Data
-	}
-	var pre []float32
-	if tracked && act != backend.None {
-		pre = c.Scratch(rows * out)
-	}
-	var bias []float32
-	if b != nil {
-		bias = b.Values()
-	}
-	if w.Trainable() {
-		z := y.Data
-		if pre != nil {
-			z = pre
-		}
-		g := backend.MatMulArgs{M: rows, N: out, K: in, A: x.Data, B: w.Values(), C: z, LDA: in, LDB: in, LDC: out, TransB: true}
-		if transposed {
-			g.TransB, g.LDB = false, out
-		}
-		c.K.MatMul(g)
-		if bias != nil {
-			c.K.AddRow(z, bias, rows, out)
-		}
-		if act != backend.None {
-			c.K.Act(y.Data, z, act)
-		}
-		if plus != nil {
-			c.K.Add(y.Data, y.Data, plus)
-		}
-	} else {
-		c.K.Linear(y.Data, x.Data, rows, w.packedFor(c.K, transposed), backend.Epilogue{Bias: bias, Act: act, Residual: plus, Pre: pre})
-	}
-	if !tracked {
+	l := c.affine(x, w, b, transposed)
+	y := c.New(x.Rows, l.out)
+	if !c.Recording() || !x.Needs() && !l.trainable() {
+		l.forward(c, y.Data, x.Data, x.Rows, act, nil, nil)
 		return y
 	}
+	var pre []float32
+	if act != backend.None {
+		pre = c.Scratch(len(y.Data))
+	}
+	l.forward(c, y.Data, x.Data, x.Rows, act, pre, nil)
 	c.push(y, func() {
-		c.linearBackward(y, x, w, b, pre, act, transposed)
-		if residual != nil {
-			c.passGrad(residual, y.Grad)
+		dx, fresh := c.gradInto(x)
+		m := c.arena.Mark()
+		dz := y.Grad
+		if act != backend.None {
+			dz = c.Scratch(len(pre))
+			clear(dz)
+			c.K.ActBackward(dz, y.Grad, pre, act)
 		}
+		l.backward(c, dz, x.Data, x.Rows, dx, fresh)
+		c.arena.Release(m)
 	})
 	return y
 }
 
-// linearBackward: dz = dy·act'(z); dW += dzᵀ·x; db += Σrows dz; dx += dz·W.
-func (c *Ctx) linearBackward(y, x *Value, w, b *Param, pre []float32, act backend.Activation, transposed bool) {
-	rows, in, out := x.Rows, x.Cols, y.Cols
-	dx, fresh := c.gradInto(x)
+// LinearAdd computes dropout(x·Wᵀ + b) + residual in one value: a layer at the end of a residual branch.
+func (c *Ctx) LinearAdd(x *Value, w, b *Param, transposed bool, drop float32, residual *Value) *Value {
+	l := c.affine(x, w, b, transposed)
+	y := c.New(x.Rows, l.out)
+	sameShape("LinearAdd", y, residual)
+	p, seed := c.dropSite(drop)
+	if p > 0 {
+		l.forward(c, y.Data, x.Data, x.Rows, backend.None, nil, nil)
+		c.drop(y.Data, y.Data, p, seed)
+		c.K.Add(y.Data, y.Data, residual.Data)
+	} else {
+		l.forward(c, y.Data, x.Data, x.Rows, backend.None, nil, residual.Data)
+	}
+	if !c.Recording() || !x.Needs() && !l.trainable() && !residual.Needs() {
+		return y
+	}
+	c.push(y, func() {
+		dx, fresh := c.gradInto(x)
+		m := c.arena.Mark()
+		l.backward(c, c.dropped(y.Grad, p, seed), x.Data, x.Rows, dx, fresh)
+		c.arena.Release(m)
+		c.passGrad(residual, y.Grad)
+	})
+	return y
+}
+
+// affine is the map x·Wᵀ + b of one linear layer.
+type affine struct {
+	w, b       *Param
+	in, out    int
+	transposed bool
+}
+
+func (c *Ctx) affine(x *Value, w, b *Param, transposed bool) affine {
+	l := affine{w: w, b: b, in: w.T.Cols(), out: w.T.Rows(), transposed: transposed}
+	if transposed {
+		l.in, l.out = l.out, l.in
+	}
+	if x != nil && x.Cols != l.in {
+		panic(fmt.Sprintf("grad.Linear: %s wants %d columns, got %d", w.Name, l.in, x.Cols))
+	}
+	return l
+}
+
+func (l affine) trainable() bool { return l.w.Trainable() || l.b.Trainable() }
+
+// forward writes act(x·Wᵀ + b) + plus to y. pre, when not nil, receives the values before the activation.
+func (l affine) forward(c *Ctx, y, x []float32, rows int, act backend.Activation, pre, plus []float32) {
+	var bias []float32
+	if l.b != nil {
+		bias = l.b.Values()
+	}
+	if !l.w.Trainable() {
+		c.K.Linear(y, x, rows, l.w.packedFor(c.K, l.transposed), backend.Epilogue{Bias: bias, Act: act, Residual: plus, Pre: pre})
+		return
+	}
+	z := y
+	if pre != nil {
+		z = pre
+	}
+	g := backend.MatMulArgs{M: rows, N: l.out, K: l.in, A: x, B: l.w.Values(), C: z, LDA: l.in, LDB: l.in, LDC: l.out, TransB: true}
+	if l.transposed {
+		g.TransB, g.LDB = false, l.out
+	}
+	c.K.MatMul(g)
+	if bias != nil {
+		c.K.AddRow(z, bias, rows, l.out)
+	}
+	if act != backend.None {
+		c.K.Act(y, z, act)
+	} else if pre != nil {
+		copy(y, z)
+	}
+	if plus != nil {
+		c.K.Add(y, y, plus)
+	}
+}
+
+// backward adds the gradients for dz: dW += dzᵀ·x; db += Σrows dz; dx += dz·W, or dx = dz·W when it is fresh. x is read for dW alone.
+func (l affine) backward(c *Ctx, dz, x []float32, rows int, dx []float32, fresh bool) {
+	w, in, out := l.w, l.in, l.out
 	m := c.arena.Mark()
 	defer c.arena.Release(m)
-	dz := y.Grad
-	if act != backend.None {
-		dz = c.Scratch(rows * out)
-		clear(dz)
-		c.K.ActBackward(dz, y.Grad, pre, act)
-	}
-	if b.Trainable() {
-		c.K.SumRows(b.Grad, dz, rows, out)
+	if l.b.Trainable() {
+		c.K.SumRows(l.b.Grad, dz, rows, out)
 	}
 	if w.Trainable() {
-		g := backend.MatMulArgs{M: out, N: in, K: rows, A: dz, B: x.Data, C: w.Grad, LDA: out, LDB: in, LDC: in, TransA: true, Accumulate: true}
-		if transposed {
-			g = backend.MatMulArgs{M: in, N: out, K: rows, A: x.Data, B: dz, C: w.Grad, LDA: in, LDB: out, LDC: out, TransA: true, Accumulate: true}
+		g := backend.MatMulArgs{M: out, N: in, K: rows, A: dz, B: x, C: w.Grad, LDA: out, LDB: in, LDC: in, TransA: true, Accumulate: true}
+		if l.transposed {
+			g = backend.MatMulArgs{M: in, N: out, K: rows, A: x, B: dz, C: w.Grad, LDA: in, LDB: out, LDC: out, TransA: true, Accumulate: true}
 		}
 		c.K.MatMul(g)
 	}
@@ -102,10 +134,10 @@ func (c *Ctx) linearBackward(y, x *Value, w, b *Param, pre []float32, act backen
 		if !fresh {
 			ep.Residual = dx
 		}
-		c.K.Linear(dx, dz, rows, w.packedFor(c.K, !transposed), ep)
+		c.K.Linear(dx, dz, rows, w.packedFor(c.K, !l.transposed), ep)
 	} else if dx != nil {
 		g := backend.MatMulArgs{M: rows, N: in, K: out, A: dz, B: c.weights(w), C: dx, LDA: out, LDB: in, LDC: in, Accumulate: !fresh}
-		if transposed {
+		if l.transposed {
 			g.TransB, g.LDB = true, out
 		}
 		c.K.MatMul(g)

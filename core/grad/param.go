@@ -122,24 +122,39 @@ func (p *Param) packedFor(k backend.Kernels, transposed bool) backend.Packed {
 		return f.packed
 	}
 	w := backend.Weight{DType: p.T.DType, Out: p.T.Rows(), In: p.T.Cols(), Data: p.T.Data, Scales: p.T.Scales}
+	var t []float32
 	if transposed {
 		v, err := backend.Dequantize(p.T)
 		if err != nil {
 			panic(fmt.Sprintf("grad: %v", err)) // loading has ruled it out
 		}
-		w = backend.Weight{DType: tensor.F32, Out: w.In, In: w.Out, Data: tensor.Bytes(turned(v, w.Out, w.In))}
+		t = turned(v, w.Out, w.In)
+		w = backend.Weight{DType: tensor.F32, Out: w.In, In: w.Out, Data: tensor.Bytes(t)}
 	}
 	f.packed, f.owner = k.Pack(w), home(k)
-	if h, ok := f.packed.(backend.SourceHolder); transposed || ok && !h.HoldsSource() {
+	h, ok := f.packed.(backend.SourceHolder)
+	copied := ok && !h.HoldsSource()
+	if transposed || copied {
 		p.T.Release()
+	}
+	if t != nil && copied {
+		spare.Put(&t)
 	}
 	return f.packed
 }
 
+// spare holds the buffer of the last transposed weight that was packed into a copy, for the next: a model has many of a few sizes.
+var spare sync.Pool
+
 // turned returns v [rows, cols] transposed.
 func turned(v []float32, rows, cols int) []float32 {
 	const block = 16 // rows of a block stay in the first-level cache
-	t := make([]float32, len(v))
+	var t []float32
+	if b, ok := spare.Get().(*[]float32); ok && cap(*b) >= len(v) {
+		t = (*b)[:len(v)]
+	} else {
+		t = make([]float32, len(v))
+	}
 	for r0 := 0; r0 < rows; r0 += block {
 		r1 := min(r0+block, rows)
 		for c := range cols {

@@ -42,7 +42,12 @@ type encoderLayer struct {
 // finish computes the block from its input and the attention over it.
 func (l *encoderLayer) finish(c *grad.Ctx, cfg *Config, x, a *grad.Value) *grad.Value {
 	x = l.norm1.apply(c, l.o.addTo(c, x, a, l.drop1))
-	return l.norm2.apply(c, l.down.addTo(c, x, l.up.Apply(c, x, cfg.Act), l.drop2))
+	if l.up.Adapter == nil && l.down.Adapter == nil && l.up.Transposed == l.down.Transposed {
+		x = c.FeedForward(x, l.up.W, l.up.B, l.down.W, l.down.B, l.up.Transposed, cfg.Act, l.drop2)
+	} else {
+		x = l.down.addTo(c, x, l.up.Apply(c, x, cfg.Act), l.drop2)
+	}
+	return l.norm2.apply(c, x)
 }
 
 // encoder is a network of such blocks with plain attention: BERT and most of its kin.
@@ -59,17 +64,20 @@ type encoder struct {
 
 func (e *encoder) embed(c *grad.Ctx, p *pass) *grad.Value {
 	cfg := p.n.cfg
-	x := p.words(c, e.words)
-	if e.types != nil {
-		x = c.Add(x, c.Embedding(e.types, p.types()))
-	}
-	if e.positions != nil {
-		x = c.Add(x, c.Embedding(e.positions, p.pos))
-	}
-	x = c.Dropout(e.norm.apply(c, x), cfg.EmbeddingDropout)
-	if e.project != nil {
-		x = e.project.Apply(c, x, backend.None)
-	}
+	x := c.Compact(func() *grad.Value {
+		x := p.words(c, e.words)
+		if e.types != nil {
+			x = c.Add(x, c.Embedding(e.types, p.types()))
+		}
+		if e.positions != nil {
+			x = c.Add(x, c.Embedding(e.positions, p.pos))
+		}
+		x = c.Dropout(e.norm.apply(c, x), cfg.EmbeddingDropout)
+		if e.project != nil {
+			x = e.project.Apply(c, x, backend.None)
+		}
+		return x
+	})
 	if e.bias != nil {
 		p.bias, p.biasAt = c.RelativeBias(e.bias, p.seqs, e.bucket)
 		p.shared = append(p.shared, p.bias)

@@ -35,12 +35,12 @@ func (l *Linear) Base(c *grad.Ctx, x *grad.Value, act backend.Activation) *grad.
 	return c.Linear(x, l.W, l.B, act, l.Transposed)
 }
 
-// addTo computes residual + dropout(x·Wᵀ + b), in one pass where nothing stands between.
+// addTo computes residual + dropout(x·Wᵀ + b), in one value where no adapter stands between.
 func (l *Linear) addTo(c *grad.Ctx, residual, x *grad.Value, drop float32) *grad.Value {
-	if l.Adapter != nil || c.Train && drop > 0 {
+	if l.Adapter != nil {
 		return c.Add(c.Dropout(l.Apply(c, x, backend.None), drop), residual)
 	}
-	return c.LinearAdd(x, l.W, l.B, l.Transposed, residual)
+	return c.LinearAdd(x, l.W, l.B, l.Transposed, drop, residual)
 }
 
 // Embedding is a table of vectors, one row per id. Adapters wrap it.
