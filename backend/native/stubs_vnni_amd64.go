@@ -229,6 +229,11 @@ func rowQ8_0AVX512(blocks int, a *int8, b *byte, rs int, c *float32, xs *float32
 //go:noescape
 func rowQ4_KAVX512(blocks int, a *int8, b *byte, rs int, c *float32, xs *float32, corr *float32)
 
+// rowQ5_KAVX512 multiplies a row of activations with 16 rows of Q5_K as they are stored.
+//
+//go:noescape
+func rowQ5_KAVX512(blocks int, a *int8, b *byte, rs int, c *float32, xs *float32, corr *float32)
+
 // rowQ6_KAVX512 multiplies a row of activations with 16 rows of Q6_K as they are stored.
 //
 //go:noescape

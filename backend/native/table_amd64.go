@@ -47,7 +47,7 @@ var avx512VNNI = func() ops {
 	o.int8Tile = [15]int8Func{nil, int8VNNI1AVX512, int8VNNI2AVX512, int8VNNI3AVX512, int8VNNI4AVX512, int8VNNI5AVX512, int8VNNI6AVX512, int8VNNI7AVX512, int8VNNI8AVX512, int8VNNI9AVX512, int8VNNI10AVX512, int8VNNI11AVX512, int8VNNI12AVX512, int8VNNI13AVX512, int8VNNI14AVX512}
 	o.rowWidth, o.blockRow = 16, map[tensor.DType]blockRowFunc{
 		tensor.Q4_0: rowQ4_0AVX512, tensor.Q4_1: rowQ4_1AVX512, tensor.Q5_0: rowQ5_0AVX512, tensor.Q5_1: rowQ5_1AVX512, tensor.Q8_0: rowQ8_0AVX512,
-		tensor.Q4_K: rowQ4_KAVX512, tensor.Q6_K: rowQ6_KAVX512,
+		tensor.Q4_K: rowQ4_KAVX512, tensor.Q5_K: rowQ5_KAVX512, tensor.Q6_K: rowQ6_KAVX512,
 	}
 	o.blockRows = 6
 	o.blocks = [2][2][7]blockFunc{{{nil, blocksVNNI16x1AVX512, blocksVNNI16x2AVX512, blocksVNNI16x3AVX512, blocksVNNI16x4AVX512, blocksVNNI16x5AVX512, blocksVNNI16x6AVX512}, {nil, blocksVNNI32x1AVX512, blocksVNNI32x2AVX512, blocksVNNI32x3AVX512, blocksVNNI32x4AVX512, blocksVNNI32x5AVX512, blocksVNNI32x6AVX512}}, {{nil, blocksVNNI16Minx1AVX512, blocksVNNI16Minx2AVX512, blocksVNNI16Minx3AVX512, blocksVNNI16Minx4AVX512, blocksVNNI16Minx5AVX512, blocksVNNI16Minx6AVX512}, {nil, blocksVNNI32Minx1AVX512, blocksVNNI32Minx2AVX512, blocksVNNI32Minx3AVX512, blocksVNNI32Minx4AVX512, blocksVNNI32Minx5AVX512, blocksVNNI32Minx6AVX512}}}
@@ -72,7 +72,7 @@ var expandAVX2 = map[tensor.DType]expandFunc{
 
 var blockRowAVX2 = map[tensor.DType]blockRowFunc{
 	tensor.Q4_0: rowQ4_0AVX2, tensor.Q4_1: rowQ4_1AVX2, tensor.Q5_0: rowQ5_0AVX2, tensor.Q5_1: rowQ5_1AVX2, tensor.Q8_0: rowQ8_0AVX2,
-	tensor.Q4_K: rowQ4_KAVX2, tensor.Q6_K: rowQ6_KAVX2,
+	tensor.Q4_K: rowQ4_KAVX2, tensor.Q5_K: rowQ5_KAVX2, tensor.Q6_K: rowQ6_KAVX2,
 }
 
 var avx2 = ops{

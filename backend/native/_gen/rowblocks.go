@@ -33,7 +33,8 @@ func (g *gen) emitRowBlocks() {
 	g.rowBlocks32("Q5_0", 5, false)
 	g.rowBlocks32("Q5_1", 5, true)
 	g.rowBlocks32("Q8_0", 8, false)
-	g.rowBlocksQ4K()
+	g.rowBlocksK("Q4_K", 4)
+	g.rowBlocksK("Q5_K", 5)
 	g.rowBlocksQ6K()
 }
 
@@ -401,8 +402,13 @@ func (r *rowBlocks) either(a, d vec) {
 	}
 }
 
-func (g *gen) rowBlocksQ4K() {
-	low, six, pairBits, byteBits := g.bits(0x0f0f0f0f), g.bits(0x3f3f3f3f), g.bits(0x30303030), g.bits(0xff)
+// rowBlocksK is Q4_K or Q5_K, whose fifth bits stand before the rest.
+func (g *gen) rowBlocksK(typ string, bits int) {
+	low, six, pairBits, byteBits, fifth := g.bits(0x0f0f0f0f), g.bits(0x3f3f3f3f), g.bits(0x30303030), g.bits(0xff), g.bits(0x10101010)
+	size, quants := 144, 16
+	if bits == 5 {
+		size, quants = 176, 48
+	}
 	var local mem
 	// kept returns v from where there is room for it: AVX2 has too few registers.
 	kept := func(v vec, i int) operand.Op {
@@ -413,7 +419,7 @@ func (g *gen) rowBlocksQ4K() {
 		g.VMOVUPS(v, m)
 		return m
 	}
-	g.walk("Q4_K", 144, 256, 8, func(*rowBlocks) {
+	g.walk(typ, size, 256, 8, func(*rowBlocks) {
 		if !g.wide() {
 			local = g.AllocLocal(6 * 32)
 		}
@@ -457,11 +463,21 @@ func (g *gen) rowBlocksQ4K() {
 		}
 		for s := range 8 {
 			sum, other := r.dots(r.activations(a, 32*s), func(i, j int) vec {
-				v := r.pair(i, j, 16+s/2*32)
+				v := r.pair(i, j, quants+s/2*32)
 				if s%2 == 1 {
 					r.VPSRLW(operand.Imm(4), v, v)
 				}
 				r.both(v, low, v)
+				if bits == 5 {
+					h := r.pair(i, j, 16)
+					if s < 4 {
+						r.VPSLLW(operand.Imm(uint64(4-s)), h, h)
+					} else if s > 4 {
+						r.VPSRLW(operand.Imm(uint64(s-4)), h, h)
+					}
+					r.both(h, fifth, h)
+					r.either(h, v)
+				}
 				return v
 			})
 			r.VPADDD(other, sum, sum)
