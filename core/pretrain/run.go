@@ -66,6 +66,8 @@ type Options struct {
 	Extra    string
 	Progress func(train.Progress)
 	Measured func(Eval)
+	// Observe is shown the rows of each step before it is done, and its learning rate.
+	Observe func(lr float64, rows []train.Example)
 	// More adds files to the written folder.
 	More func(w *checkpoint.FolderWriter, r *Result) error
 
@@ -421,6 +423,9 @@ func (r *run) step(lr float64) (loss float64, tokens int, err error) {
 				targets++
 			}
 		}
+	}
+	if r.Observe != nil {
+		r.Observe(lr, examples)
 	}
 	for _, p := range r.params {
 		clear(p.Grad)
