@@ -20,7 +20,9 @@ fmt:
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo 'gofmt would change:'; gofmt -l $$(git ls-files '*.go'); exit 1; }
 
 lint:
-	$(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
+	GOBIN=$(CURDIR)/dist $(GO) install honnef.co/go/tools/cmd/staticcheck@v0.8.2
+	dist/staticcheck $$($(GO) list ./... | grep -v cmd/temper-wasm)
+	GOOS=wasip1 GOARCH=wasm dist/staticcheck ./cmd/temper-wasm ./backend/wasm
 
 # One static binary for each of these, and the core for WebAssembly.
 cross:

@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
 // Contractions turns word pairs into contractions and back, on the words "it is" and the like, which keep their meaning.
@@ -44,11 +45,8 @@ func (Contract) Apply(_ *Task, x *Text, words []int) ([]*Text, error) {
 }
 
 func matchFirst(w, like string) string {
-	for _, r := range like {
-		if unicode.IsUpper(r) {
-			return strings.ToUpper(w[:1]) + w[1:]
-		}
-		break
+	if r, _ := utf8.DecodeRuneInString(like); unicode.IsUpper(r) {
+		return strings.ToUpper(w[:1]) + w[1:]
 	}
 	return w
 }

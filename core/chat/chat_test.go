@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"github.com/temper-ml/temper/tests/fixture"
 )
 
 var vars = map[string]json.RawMessage{
@@ -139,6 +140,7 @@ func FuzzTemplate(f *testing.F) {
 		if len(source) > 1<<12 {
 			return
 		}
+		fixture.Bounded(t, len(source), 512, 1<<16, func() { _, _ = Parse(source) })
 		_, err := render(t, source)
 		require.NotContains(t, errText(err), "internal error")
 	})

@@ -203,7 +203,6 @@ func (s *forStmt) loop(c *context, f *frame, over []any, depth int64) {
 	}
 	n := int64(len(over))
 	var changed any = undefined{}
-	cycle := function(func(_ *context, _ args) any { return nil })
 	info := &object{kind: "LoopContext", attrs: newDict()}
 	if s.recursive {
 		info.call = func(c *context, a args) any {
@@ -218,10 +217,10 @@ func (s *forStmt) loop(c *context, f *frame, over []any, depth int64) {
 		c.spend(8)
 		in := f.inner()
 		at := int64(i)
-		cycle = func(_ *context, a args) any {
+		cycle := function(func(_ *context, a args) any {
 			a.need(1, "loop.cycle")
 			return a.pos[at%int64(len(a.pos))]
-		}
+		})
 		set := info.attrs.set
 		set("index", at+1)
 		set("index0", at)

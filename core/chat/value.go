@@ -407,9 +407,9 @@ func writeJSON(b *strings.Builder, v any, st *jsonStyle, depth int) {
 				b.WriteString(st.item)
 			}
 			line(depth + 1)
-			switch k.(type) {
+			switch k := k.(type) {
 			case string:
-				writeJSONString(b, k.(string), st.ascii)
+				writeJSONString(b, k, st.ascii)
 			case nil, bool, int64, float64:
 				b.WriteByte('"')
 				writeJSON(b, k, st, depth+1)

@@ -51,10 +51,8 @@ func (c *Ctx) MulRow(x, v *Value) *Value {
 						d[i] += g[i] * w
 					}
 				}
-				if dv != nil {
-					for i := range dv {
-						dv[i] += g[i] * in[i]
-					}
+				for i := range dv {
+					dv[i] += g[i] * in[i]
 				}
 			}
 		})

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/temper-ml/temper/core/model"
+	"github.com/temper-ml/temper/tests/fixture"
 )
 
 const tinyBERT = `{"model_type":"bert","vocab_size":31,"hidden_size":8,"num_hidden_layers":2,"num_attention_heads":2,"intermediate_size":12,
@@ -147,7 +148,9 @@ func FuzzParseConfig(f *testing.F) {
 			"hidden_dim": 8, "architectures": nil, "rope_scaling": map[string]any{"type": "yarn", "factor": 4}})))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		c, err := model.ParseConfig(data)
+		var c *model.Config
+		var err error
+		fixture.Bounded(t, len(data), 512, 1<<18, func() { c, err = model.ParseConfig(data) })
 		if err != nil {
 			return
 		}

@@ -4,6 +4,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -15,14 +16,17 @@ import (
 // cache or no cache, is the same code for all of them. A second path shows in this test.
 func TestOneForward(t *testing.T) {
 	fset := token.NewFileSet()
-	pkgs, err := parser.ParseDir(fset, ".", nil, 0)
+	names, err := filepath.Glob("*.go")
 	require.NoError(t, err)
+	require.NotEmpty(t, names)
 	methods := map[string][]string{} // by receiver
 	forwards := 0
-	for name, file := range pkgs["model"].Files {
+	for _, name := range names {
 		if strings.HasSuffix(name, "_test.go") {
 			continue
 		}
+		file, err := parser.ParseFile(fset, name, nil, 0)
+		require.NoError(t, err)
 		for _, d := range file.Decls {
 			f, ok := d.(*ast.FuncDecl)
 			if !ok {

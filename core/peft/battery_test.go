@@ -1,6 +1,7 @@
 package peft_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"math"
 	"math/rand/v2"
@@ -17,6 +18,8 @@ import (
 	"github.com/temper-ml/temper/core/grad"
 	"github.com/temper-ml/temper/core/model"
 	"github.com/temper-ml/temper/core/peft"
+	"github.com/temper-ml/temper/core/tensor"
+	"github.com/temper-ml/temper/tests/fixture"
 )
 
 const bertConfig = `{"model_type":"bert","architectures":["BertForSequenceClassification"],"vocab_size":40,"hidden_size":32,"num_hidden_layers":2,
@@ -277,7 +280,9 @@ func FuzzParseConfig(f *testing.F) {
 	f.Add([]byte(`{"peft_type":"OFT","oft_block_size":3,"layers_to_transform":1,"target_modules":".*(query|value)"}`))
 	f.Add([]byte(`{"peft_type":"P_TUNING","num_virtual_tokens":2,"encoder_hidden_size":4,"encoder_reparameterization_type":"LSTM","encoder_num_layers":1}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		cfg, err := peft.ParseConfig(b)
+		var cfg peft.Config
+		var err error
+		fixture.Bounded(t, len(b), 512, 1<<18, func() { cfg, err = peft.ParseConfig(b) })
 		if err != nil {
 			return
 		}
@@ -287,6 +292,34 @@ func FuzzParseConfig(f *testing.F) {
 		require.NoError(t, err)
 		if cfg.R <= 64 && cfg.InitR <= 64 && cfg.VirtualTokens <= 64 && cfg.EncoderHidden <= 64 && cfg.Size <= 64 {
 			_, _ = peft.Attach(random(t, bertConfig), cfg, 1) // an error is fine, a panic is not
+		}
+	})
+}
+
+// FuzzLoad reads adapter folders: any settings with any weights.
+func FuzzLoad(f *testing.F) {
+	config := `{"peft_type":"LORA","task_type":"SEQ_CLS","r":2,"lora_alpha":4,"target_modules":["query"]}`
+	var weights bytes.Buffer
+	a, b := tensor.New("base_model.model.bert.encoder.layer.0.attention.self.query.lora_A.weight", 2, 32), tensor.New("base_model.model.bert.encoder.layer.0.attention.self.query.lora_B.weight", 32, 2)
+	require.NoError(f, checkpoint.EncodeSafetensors(&weights, []tensor.Tensor{a, b}, nil))
+	f.Add([]byte(config), weights.Bytes())
+	for _, c := range []string{
+		`{"peft_type":"LORA","r":1000000000,"target_modules":["query"]}`, `{"peft_type":"VERA","r":1000000000,"target_modules":["query"]}`,
+		`{"peft_type":"PROMPT_TUNING","num_virtual_tokens":1000000000}`, `{"peft_type":"PREFIX_TUNING","num_virtual_tokens":4,"encoder_hidden_size":1000000000,"prefix_projection":true}`,
+		`{"peft_type":"P_TUNING","num_virtual_tokens":4,"encoder_hidden_size":100000000,"encoder_num_layers":100000}`, `{"peft_type":"OFT","oft_block_size":32,"target_modules":["query"]}`,
+		`{"peft_type":"ADALORA","init_r":100000000,"target_modules":["query"]}`, `{"peft_type":"BOFT","boft_block_size":4,"boft_n_butterfly_factor":1000000,"target_modules":["query"]}`,
+		`{"peft_type":"IA3","target_modules":["query"],"feedforward_modules":[]}`,
+	} {
+		f.Add([]byte(c), weights.Bytes())
+	}
+	f.Fuzz(func(t *testing.T, config, weights []byte) {
+		base := random(t, bertConfig)
+		folder, err := checkpoint.NewFolder("f", map[string][]byte{checkpoint.AdapterConfigFile: config, checkpoint.AdapterWeightsFile: weights})
+		require.NoError(t, err)
+		// Whatever the settings claim, the weights bound what is made; the extra is the base's own size and the frozen tables of methods.
+		fixture.Bounded(t, len(config)+len(weights), 512, 16<<20, func() { _, err = peft.Load(base, folder) })
+		if err != nil {
+			require.NotEmpty(t, err.Error())
 		}
 	})
 }

@@ -91,7 +91,7 @@ func TestTrainEnglish(t *testing.T) {
 				}
 				per = append(per, float64(len(text))/float64(n))
 			}
-			t.Log(fmt.Sprintf("bytes a token: %.2f", per))
+			t.Logf("bytes a token: %.2f", per)
 			assert.Greater(t, per[0], 1.8)
 			assert.Greater(t, per[1], per[0]+0.5, "a greater vocabulary makes longer tokens")
 			assert.Less(t, per[1], 6.0)

@@ -158,10 +158,8 @@ func blend(words, sum, without []float32, count int, share float64) []float32 {
 	}
 	mean := make([]float32, len(words))
 	copy(mean, sum)
-	if without != nil {
-		for i, v := range without {
-			mean[i] -= v
-		}
+	for i, v := range without {
+		mean[i] -= v
 	}
 	unit(mean)
 	for i, v := range words {

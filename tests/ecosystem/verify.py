@@ -11,6 +11,7 @@ temper, parity = sys.argv[1], pathlib.Path(sys.argv[2])
 node = next((a for a in sys.argv[3:] if (pathlib.Path(a) / "node_modules").exists()), None)
 decoder = next((a for a in sys.argv[3:] if a.endswith(".gguf") and pathlib.Path(a).exists()), None)
 transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
 tmp = pathlib.Path(tempfile.mkdtemp(prefix="temper-ecosystem-"))
 texts = ["one two three", "a longer text, with more words in it than the first", "short"]
 failed = 0
