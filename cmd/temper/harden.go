@@ -19,6 +19,9 @@ func (a *app) hardenCmd() *cobra.Command {
 	var method, against, before, clean string
 	var plugins, recipes []string
 	var examples, budget, guard int
+	var heldOut []string
+	var lexicon string
+	var wordNoise float64
 	cmd := &cobra.Command{
 		Use:   "harden BASE --data FILE -o DIR",
 		Short: "Train a classifier to resist being fooled",
@@ -43,7 +46,24 @@ func (a *app) hardenCmd() *cobra.Command {
 			if guard < 0 {
 				return usagef("--guard %d: want 0 (none) or more", guard)
 			}
-			o := harden.Options{Method: method, Before: before, Recipes: recipes, Guard: guard, Canon: canonical}
+			for _, r := range heldOut {
+				if !slices.Contains(attack.RecipeNames(), r) {
+					return usagef("--held-out %q: expected one of %s", r, strings.Join(attack.RecipeNames(), ", "))
+				}
+			}
+			if wordNoise < 0 || wordNoise >= 1 {
+				return usagef("--word-noise %g: want at least 0, less than 1", wordNoise)
+			}
+			o := harden.Defaults()
+			o.Method, o.Before, o.Recipes, o.Guard, o.Canon, o.HeldOut = method, before, recipes, guard, canonical, heldOut
+			if wordNoise > 0 {
+				o.Perturbers = append(o.Perturbers, &harden.WordNoise{Least: wordNoise / 2, Rate: wordNoise})
+			}
+			if lexicon != "" {
+				if o.Words, err = readLexicon(lexicon); err != nil {
+					return err
+				}
+			}
 			tune, err := t.prepare(a, cmd, args[0])
 			if err != nil {
 				return err
@@ -107,6 +127,9 @@ func (a *app) hardenCmd() *cobra.Command {
 	f.StringVar(&method, "method", "augment+fgm", "defence, see above")
 	f.StringVar(&clean, "canonical", "invisible,compatibility,confusables", "disguises that the tokenizer undoes: invisible, compatibility, confusables, accents,\nspacing, leetspeak, all or none")
 	f.IntVar(&guard, "guard", 8000, "words whose misspellings the tokenizer reads as the word (0: none; some 7 MB a thousand)")
+	f.Float64Var(&wordNoise, "word-noise", 0, "with augment or online: some copies lose up to this share of their words, so that no prediction hangs on a few\n(0: none; 0.8 for temper certify)")
+	f.StringVar(&lexicon, "lexicon", "", "synonyms for ascc and a2t, word<TAB>synonym synonym … (default: words that the base finds near)")
+	f.StringSliceVar(&heldOut, "held-out", nil, "attacks whose edits training must not see")
 	f.StringArrayVar(&plugins, "plugin", nil, "a plugin's .wasm to draw perturbations from (may be repeated)")
 	f.StringSliceVar(&recipes, "recipe", []string{"deepwordbug"}, "attacks to measure with")
 	f.IntVar(&examples, "attack-examples", 100, "examples to attack before and after (0: none)")

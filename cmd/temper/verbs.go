@@ -11,6 +11,7 @@ func (a *app) verbs() []*cobra.Command {
 		a.attackCmd(),
 		a.hardenCmd(),
 		a.checkCmd(),
+		a.certifyCmd(),
 		a.pretrainCmd(),
 		a.distillCmd(),
 		a.mergeCmd(),

@@ -24,6 +24,7 @@ type options struct {
 	dtype                                    string
 	seed                                     uint64
 	maxTokens                                int
+	dev                                      bool
 }
 
 func main() {
@@ -44,6 +45,7 @@ func main() {
 	flag.StringVar(&o.recipes, "recipes", "", "recipes of temper to attack with as well")
 	flag.IntVar(&o.examples, "examples", 100, "test rows that the independent attacker attacks")
 	flag.IntVar(&o.ownExamples, "own-examples", 200, "test rows that temper's recipes attack")
+	flag.BoolVar(&o.dev, "dev", false, "choose settings: measure on dev rows with temper's recipes, and leave the test set alone")
 	flag.IntVar(&o.threads, "threads", 1, "worker threads")
 	flag.StringVar(&o.dtype, "dtype", "f32", "arithmetic of training: f32 or bf16")
 	flag.Uint64Var(&o.seed, "seed", 1, "seed of everything random")
@@ -65,6 +67,9 @@ func envOr(name, def string) string {
 func run(ctx context.Context, o options) error {
 	if o.dtype != "f32" && o.dtype != "bf16" {
 		return fmt.Errorf("-dtype %q: expected f32 or bf16", o.dtype)
+	}
+	if o.dev {
+		o.attacker = ""
 	}
 	b := &bench{options: o}
 	var err error

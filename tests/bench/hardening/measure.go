@@ -108,6 +108,7 @@ func (f figure) kept() float64 {
 type bench struct {
 	options
 	k, trainK backend.Kernels
+	tweak     func(*harden.Options) // settings under trial
 }
 
 func (b *bench) path(s set, v string) string {
@@ -192,6 +193,51 @@ func (b *bench) open(s set, file, draw string) (*data.Dataset, error) {
 	return data.Open(filepath.Join(b.data, s.Name, file), o)
 }
 
+// judged are the rows to measure on, or those of them to attack: the test set, or with -dev other rows that training does not see.
+func (b *bench) judged(s set, attacked bool) (*data.Dataset, error) {
+	if !b.dev {
+		if attacked {
+			return b.open(s, "test.tsv", s.Attack)
+		}
+		return b.open(s, "test.tsv", "")
+	}
+	file := filepath.Join(b.data, s.Name, "dev.tsv")
+	var d *data.Dataset
+	var err error
+	if _, e := os.Stat(file); e == nil {
+		if d, err = b.open(s, "dev.tsv", ""); err != nil {
+			return nil, err
+		}
+	} else { // no dev set: rows that were not drawn for training
+		if d, err = b.open(s, s.Train, ""); err != nil {
+			return nil, err
+		}
+		drawn, err := data.ReadRows(filepath.Join(b.data, "draws", s.Draw))
+		if err != nil {
+			return nil, err
+		}
+		var rest []int
+		for i := range d.Len() {
+			if !slices.Contains(drawn, i) {
+				rest = append(rest, i)
+			}
+		}
+		if d, err = d.Select(rest[:min(1000, len(rest))]); err != nil {
+			return nil, err
+		}
+	}
+	if !attacked || s.Positive == "" {
+		return d, nil
+	}
+	var positive []int
+	for i, l := range d.Labels {
+		if d.LabelNames[l] == s.Positive {
+			positive = append(positive, i)
+		}
+	}
+	return d.Select(positive)
+}
+
 // settings are those of the hardening of a set.
 func (b *bench) settings(s set) (harden.Options, error) {
 	d, err := b.open(s, s.Train, s.Draw)
@@ -235,6 +281,9 @@ func (b *bench) train(ctx context.Context, s set, v variant, dir string, m *meas
 		} else {
 			o.Tune.Epochs = s.HardEpochs
 			v.Options(&o)
+			if b.tweak != nil {
+				b.tweak(&o)
+			}
 			h, err := harden.Run(ctx, o)
 			if err != nil {
 				return err
@@ -258,7 +307,7 @@ func (b *bench) train(ctx context.Context, s set, v variant, dir string, m *meas
 
 // clean measures the test set without any attack.
 func (b *bench) clean(ctx context.Context, s set, p *pipeline.Pipeline, m *measured) error {
-	test, err := b.open(s, "test.tsv", "")
+	test, err := b.judged(s, false)
 	if err != nil {
 		return err
 	}
@@ -312,7 +361,7 @@ func (b *bench) judge(ctx context.Context, s set, dir, recipe string) (f figure,
 	}
 	cmd := exec.CommandContext(ctx, b.python, b.attacker, s.Name, recipe, strconv.Itoa(b.examples))
 	cmd.Env = append(os.Environ(), "VICTIM="+abs(dir), "DATA="+abs(b.data), "ROWS="+abs(filepath.Join(b.data, "draws", s.Attack)),
-		"MAXLEN="+strconv.Itoa(b.maxTokens), "OUT="+abs(filepath.Join(dir, "judged-"+recipe+".tsv")), fmt.Sprintf("OMP_NUM_THREADS=%d", b.threads))
+		"MAXLEN="+strconv.Itoa(b.maxTokens), "OUT="+abs(filepath.Join(dir, "judged-"+recipe+".tsv")), fmt.Sprintf("OMP_NUM_THREADS=%d", b.threads), "OMP_WAIT_POLICY=PASSIVE")
 	var out, log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &log
 	if err := cmd.Run(); err != nil {
@@ -361,7 +410,7 @@ func (b *bench) attack(ctx context.Context, s set, dir string, m *measured) erro
 	if err != nil {
 		return err
 	}
-	test, err := b.open(s, "test.tsv", s.Attack)
+	test, err := b.judged(s, true)
 	if err != nil {
 		return err
 	}
