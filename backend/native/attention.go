@@ -174,7 +174,7 @@ func (k *kernels) drop(w []float32, row, h, lo int) {
 }
 
 // softmaxRow turns the final scores row[lo:hi] into weights before normalisation, with zeros elsewhere in [from, to), and returns their sum
-// and the log-sum-exp.
+// and, where it is wanted, the log-sum-exp.
 func (k *kernels) softmaxRow(row []float32, lo, hi, from, to int) (sum, lse float32) {
 	top := negInf
 	if lo < hi {
@@ -187,7 +187,10 @@ func (k *kernels) softmaxRow(row []float32, lo, hi, from, to int) (sum, lse floa
 	sum = k.o.expSum(p(row[lo:hi]), p(row[lo:hi]), hi-lo, top)
 	clear(row[from:lo])
 	clear(row[hi:to])
-	return sum, float32(float64(top) + math.Log(float64(sum)))
+	if k.attn.LSE != nil {
+		lse = float32(float64(top) + math.Log(float64(sum)))
+	}
+	return sum, lse
 }
 
 // normalise divides an output row by the sum of its weights.
@@ -204,11 +207,15 @@ func (k *kernels) attend(ws *scratch, n, kh, from, to int) {
 	a, s, d, nr := &k.attn, k.attn.Seqs[n], k.attn.HeadDim, 2*k.o.w
 	dp := roundUp(d, k.o.w)
 	kt := k.packKeys(&ws.kt, a.K, a.KStride, s, kh)
-	v := copyRows(&ws.v, a.V, s.KStart*a.VStride+kh*d, a.VStride, s.KLen, d, dp)
+	tiles := k.tileCount(to - from)
+	v, vs := a.V[min(s.KStart*a.VStride+kh*d, len(a.V)):], a.VStride
+	if d != dp || tiles*a.group > 2 { // read often enough to lie together
+		v, vs = k.copyHead(&ws.v, v, a.VStride, s.KLen, d, dp), dp
+	}
 	ld := k.scoreStride(s.KLen)
 	w := grow(&ws.s, k.o.rows*ld)
-	var sums [16]float32
-	tiles := k.tileCount(to - from)
+	sums := grow(&ws.t, k.o.rows)
+	whole := k.o.softRows != nil && s.KLen > 0 && a.seesAll()
 	for h := kh * a.group; h < (kh+1)*a.group; h++ {
 		for t := range tiles {
 			i0, i1 := from+t*(to-from)/tiles, from+(t+1)*(to-from)/tiles
@@ -221,7 +228,10 @@ func (k *kernels) attend(ws *scratch, n, kh, from, to int) {
 			}
 			row := s.QStart + i0
 			k.scores(w, ld, a.Q, row*a.QStride+h*d, a.QStride, rows, kt, q0, q1, a.Scale)
-			for r := range rows {
+			if whole {
+				k.o.softRows(p(w), 4*ld, rows, s.KLen, &sums[0])
+			}
+			for r := 0; r < rows && !whole; r++ {
 				lo, hi := a.KeyRange(s, i0+r)
 				if lo >= hi {
 					lo, hi = q0*nr, q0*nr
@@ -241,8 +251,12 @@ func (k *kernels) attend(ws *scratch, n, kh, from, to int) {
 			acc := 0
 			for k0 := q0 * nr; acc == 0 || k0 < last; {
 				k1 := min(roundUp(k0+1, keyBlock), max(last, k0))
-				k.columns(rows, k1-k0, off(p(w), k0), ld, 1, off(p(v), k0*dp), dp, out, a.OStride, d, 1, acc)
+				k.columns(rows, k1-k0, off(p(w), k0), ld, 1, off(p(v), k0*vs), vs, out, a.OStride, d, 1, acc)
 				k0, acc = k1, 1
+			}
+			if whole {
+				k.normaliseRows(a.Out[row*a.OStride+h*d:], a.OStride, rows, d, sums[:rows])
+				continue
 			}
 			for r := range rows {
 				at := (row+r)*a.OStride + h*d
@@ -250,6 +264,35 @@ func (k *kernels) attend(ws *scratch, n, kh, from, to int) {
 			}
 		}
 	}
+}
+
+// seesAll reports whether all that attention does to scores is softmax, over all keys.
+func (a *attentionJob) seesAll() bool {
+	return !a.Causal && a.Window == 0 && a.Bias == nil && a.Softcap <= 0 && a.LSE == nil && a.DropoutP <= 0
+}
+
+// normaliseRows divides rows of n values by their sums, which it overwrites.
+func (k *kernels) normaliseRows(x []float32, stride, rows, n int, sums []float32) {
+	for r, s := range sums {
+		if s == 0 {
+			clear(x[r*stride : r*stride+n])
+			continue
+		}
+		sums[r] = 1 / s
+	}
+	k.o.scaleRows(p(x), 4*stride, rows, n, p(sums))
+}
+
+// copyHead is copyRows from the start of src, for many short rows.
+func (k *kernels) copyHead(buf *[]float32, src []float32, stride, rows, d, dp int) []float32 {
+	if d != dp {
+		return copyRows(buf, src, 0, stride, rows, d, dp)
+	}
+	dst := grow(buf, rows*dp)
+	for c := 0; c < d && rows > 0; c += k.o.w {
+		k.o.copyStrided(p(dst[c:]), 4*dp, p(src[c:]), 4*stride, k.o.w, rows)
+	}
+	return dst
 }
 
 // attendOne is attend for a sequence of one query, as in generation: nothing is packed, keys and values stream through once. The heads of a

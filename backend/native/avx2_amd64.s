@@ -5226,80 +5226,143 @@ TEXT ·expSumAVX2(SB), NOSPLIT, $0-36
 	MOVQ         n+16(FP), DX
 	VBROADCASTSS top+24(FP), Y0
 	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
 	XORQ         BX, BX
-	MOVQ         DX, SI
-	ANDQ         $-8, SI
+	SUBQ         $+16, DX
+	JL           few215
 
 loop214:
-	CMPQ         BX, SI
-	JGE          tail215
-	VMOVUPS      (CX)(BX*4), Y2
-	VSUBPS       Y0, Y2, Y2
-	VMOVUPS      c42b0bd71AVX2<>+0(SB), Y3
-	VMOVUPS      cc2aea8f6AVX2<>+0(SB), Y4
-	VMAXPS       Y2, Y4, Y4
-	VMINPS       Y4, Y3, Y3
-	VMULPS       c3fb8aa3bAVX2<>+0(SB), Y3, Y4
-	VROUNDPS     $0x08, Y4, Y4
-	VMOVAPS      Y3, Y3
-	VFNMADD231PS c3f318000AVX2<>+0(SB), Y4, Y3
-	VFNMADD231PS cb95e8083AVX2<>+0(SB), Y4, Y3
-	VMOVUPS      c3ab50835AVX2<>+0(SB), Y5
-	VFMADD213PS  c3c0922e4AVX2<>+0(SB), Y3, Y5
-	VFMADD213PS  c3d2aac9eAVX2<>+0(SB), Y3, Y5
-	VFMADD213PS  c3e2aaa41AVX2<>+0(SB), Y3, Y5
-	VFMADD213PS  c3efffffeAVX2<>+0(SB), Y3, Y5
-	VMULPS       Y3, Y3, Y6
-	VFMADD213PS  Y3, Y6, Y5
-	VADDPS       c3f800000AVX2<>+0(SB), Y5, Y5
-	VCVTPS2DQ    Y4, Y3
-	VPADDD       c0000007fAVX2<>+0(SB), Y3, Y3
-	VPSLLD       $0x17, Y3, Y3
-	VMULPS       Y3, Y5, Y5
-	VCMPPS       $0x05, cc2aea8f6AVX2<>+0(SB), Y2, Y2
-	VANDPS       Y2, Y5, Y5
-	VMOVUPS      Y5, (AX)(BX*4)
-	VADDPS       Y5, Y1, Y1
-	ADDQ         $0x08, BX
-	JMP          loop214
+	VMOVUPS      (CX)(BX*4), Y3
+	VSUBPS       Y0, Y3, Y3
+	VMOVUPS      c42b0bd71AVX2<>+0(SB), Y4
+	VMOVUPS      cc2aea8f6AVX2<>+0(SB), Y5
+	VMAXPS       Y3, Y5, Y5
+	VMINPS       Y5, Y4, Y4
+	VMULPS       c3fb8aa3bAVX2<>+0(SB), Y4, Y5
+	VROUNDPS     $0x08, Y5, Y5
+	VMOVAPS      Y4, Y4
+	VFNMADD231PS c3f318000AVX2<>+0(SB), Y5, Y4
+	VFNMADD231PS cb95e8083AVX2<>+0(SB), Y5, Y4
+	VMOVUPS      c3ab50835AVX2<>+0(SB), Y6
+	VFMADD213PS  c3c0922e4AVX2<>+0(SB), Y4, Y6
+	VFMADD213PS  c3d2aac9eAVX2<>+0(SB), Y4, Y6
+	VFMADD213PS  c3e2aaa41AVX2<>+0(SB), Y4, Y6
+	VFMADD213PS  c3efffffeAVX2<>+0(SB), Y4, Y6
+	VMULPS       Y4, Y4, Y7
+	VFMADD213PS  Y4, Y7, Y6
+	VADDPS       c3f800000AVX2<>+0(SB), Y6, Y6
+	VCVTPS2DQ    Y5, Y4
+	VPADDD       c0000007fAVX2<>+0(SB), Y4, Y4
+	VPSLLD       $0x17, Y4, Y4
+	VMULPS       Y4, Y6, Y6
+	VCMPPS       $0x05, cc2aea8f6AVX2<>+0(SB), Y3, Y3
+	VANDPS       Y3, Y6, Y6
+	VMOVUPS      Y6, (AX)(BX*4)
+	VADDPS       Y6, Y1, Y1
+	VMOVUPS      32(CX)(BX*4), Y3
+	VSUBPS       Y0, Y3, Y3
+	VMOVUPS      c42b0bd71AVX2<>+0(SB), Y4
+	VMOVUPS      cc2aea8f6AVX2<>+0(SB), Y5
+	VMAXPS       Y3, Y5, Y5
+	VMINPS       Y5, Y4, Y4
+	VMULPS       c3fb8aa3bAVX2<>+0(SB), Y4, Y5
+	VROUNDPS     $0x08, Y5, Y5
+	VMOVAPS      Y4, Y4
+	VFNMADD231PS c3f318000AVX2<>+0(SB), Y5, Y4
+	VFNMADD231PS cb95e8083AVX2<>+0(SB), Y5, Y4
+	VMOVUPS      c3ab50835AVX2<>+0(SB), Y6
+	VFMADD213PS  c3c0922e4AVX2<>+0(SB), Y4, Y6
+	VFMADD213PS  c3d2aac9eAVX2<>+0(SB), Y4, Y6
+	VFMADD213PS  c3e2aaa41AVX2<>+0(SB), Y4, Y6
+	VFMADD213PS  c3efffffeAVX2<>+0(SB), Y4, Y6
+	VMULPS       Y4, Y4, Y7
+	VFMADD213PS  Y4, Y7, Y6
+	VADDPS       c3f800000AVX2<>+0(SB), Y6, Y6
+	VCVTPS2DQ    Y5, Y4
+	VPADDD       c0000007fAVX2<>+0(SB), Y4, Y4
+	VPSLLD       $0x17, Y4, Y4
+	VMULPS       Y4, Y6, Y6
+	VCMPPS       $0x05, cc2aea8f6AVX2<>+0(SB), Y3, Y3
+	VANDPS       Y3, Y6, Y6
+	VMOVUPS      Y6, 32(AX)(BX*4)
+	VADDPS       Y6, Y2, Y2
+	ADDQ         $+16, BX
+	SUBQ         $+16, DX
+	JGE          loop214
 
-tail215:
-	MOVQ         DX, SI
-	SUBQ         BX, SI
-	JZ           done216
-	LEAQ         masksAVX2<>+0(SB), DX
-	NEGQ         SI
-	VMOVUPS      32(DX)(SI*4), Y2
-	VMASKMOVPS   (CX)(BX*4), Y2, Y3
-	VSUBPS       Y0, Y3, Y0
-	VMOVUPS      c42b0bd71AVX2<>+0(SB), Y3
-	VMOVUPS      cc2aea8f6AVX2<>+0(SB), Y4
-	VMAXPS       Y0, Y4, Y4
-	VMINPS       Y4, Y3, Y3
-	VMULPS       c3fb8aa3bAVX2<>+0(SB), Y3, Y4
-	VROUNDPS     $0x08, Y4, Y4
-	VMOVAPS      Y3, Y3
-	VFNMADD231PS c3f318000AVX2<>+0(SB), Y4, Y3
-	VFNMADD231PS cb95e8083AVX2<>+0(SB), Y4, Y3
-	VMOVUPS      c3ab50835AVX2<>+0(SB), Y5
-	VFMADD213PS  c3c0922e4AVX2<>+0(SB), Y3, Y5
-	VFMADD213PS  c3d2aac9eAVX2<>+0(SB), Y3, Y5
-	VFMADD213PS  c3e2aaa41AVX2<>+0(SB), Y3, Y5
-	VFMADD213PS  c3efffffeAVX2<>+0(SB), Y3, Y5
-	VMULPS       Y3, Y3, Y6
-	VFMADD213PS  Y3, Y6, Y5
-	VADDPS       c3f800000AVX2<>+0(SB), Y5, Y5
-	VCVTPS2DQ    Y4, Y3
-	VPADDD       c0000007fAVX2<>+0(SB), Y3, Y3
-	VPSLLD       $0x17, Y3, Y3
-	VMULPS       Y3, Y5, Y5
+few215:
+	ADDQ $+8, DX
+	JL   tail217
+
+one216:
+	VMOVUPS      (CX)(BX*4), Y3
+	VSUBPS       Y0, Y3, Y3
+	VMOVUPS      c42b0bd71AVX2<>+0(SB), Y4
+	VMOVUPS      cc2aea8f6AVX2<>+0(SB), Y5
+	VMAXPS       Y3, Y5, Y5
+	VMINPS       Y5, Y4, Y4
+	VMULPS       c3fb8aa3bAVX2<>+0(SB), Y4, Y5
+	VROUNDPS     $0x08, Y5, Y5
+	VMOVAPS      Y4, Y4
+	VFNMADD231PS c3f318000AVX2<>+0(SB), Y5, Y4
+	VFNMADD231PS cb95e8083AVX2<>+0(SB), Y5, Y4
+	VMOVUPS      c3ab50835AVX2<>+0(SB), Y6
+	VFMADD213PS  c3c0922e4AVX2<>+0(SB), Y4, Y6
+	VFMADD213PS  c3d2aac9eAVX2<>+0(SB), Y4, Y6
+	VFMADD213PS  c3e2aaa41AVX2<>+0(SB), Y4, Y6
+	VFMADD213PS  c3efffffeAVX2<>+0(SB), Y4, Y6
+	VMULPS       Y4, Y4, Y7
+	VFMADD213PS  Y4, Y7, Y6
+	VADDPS       c3f800000AVX2<>+0(SB), Y6, Y6
+	VCVTPS2DQ    Y5, Y4
+	VPADDD       c0000007fAVX2<>+0(SB), Y4, Y4
+	VPSLLD       $0x17, Y4, Y4
+	VMULPS       Y4, Y6, Y6
+	VCMPPS       $0x05, cc2aea8f6AVX2<>+0(SB), Y3, Y3
+	VANDPS       Y3, Y6, Y6
+	VMOVUPS      Y6, (AX)(BX*4)
+	VADDPS       Y6, Y1, Y1
+	ADDQ         $+8, BX
+	SUBQ         $+8, DX
+	JGE          one216
+
+tail217:
+	ADDQ         $+8, DX
+	JZ           done218
+	LEAQ         masksAVX2<>+0(SB), SI
+	NEGQ         DX
+	VMOVUPS      32(SI)(DX*4), Y3
+	VMASKMOVPS   (CX)(BX*4), Y3, Y4
+	VSUBPS       Y0, Y4, Y0
+	VMOVUPS      c42b0bd71AVX2<>+0(SB), Y4
+	VMOVUPS      cc2aea8f6AVX2<>+0(SB), Y5
+	VMAXPS       Y0, Y5, Y5
+	VMINPS       Y5, Y4, Y4
+	VMULPS       c3fb8aa3bAVX2<>+0(SB), Y4, Y5
+	VROUNDPS     $0x08, Y5, Y5
+	VMOVAPS      Y4, Y4
+	VFNMADD231PS c3f318000AVX2<>+0(SB), Y5, Y4
+	VFNMADD231PS cb95e8083AVX2<>+0(SB), Y5, Y4
+	VMOVUPS      c3ab50835AVX2<>+0(SB), Y6
+	VFMADD213PS  c3c0922e4AVX2<>+0(SB), Y4, Y6
+	VFMADD213PS  c3d2aac9eAVX2<>+0(SB), Y4, Y6
+	VFMADD213PS  c3e2aaa41AVX2<>+0(SB), Y4, Y6
+	VFMADD213PS  c3efffffeAVX2<>+0(SB), Y4, Y6
+	VMULPS       Y4, Y4, Y7
+	VFMADD213PS  Y4, Y7, Y6
+	VADDPS       c3f800000AVX2<>+0(SB), Y6, Y6
+	VCVTPS2DQ    Y5, Y4
+	VPADDD       c0000007fAVX2<>+0(SB), Y4, Y4
+	VPSLLD       $0x17, Y4, Y4
+	VMULPS       Y4, Y6, Y6
 	VCMPPS       $0x05, cc2aea8f6AVX2<>+0(SB), Y0, Y0
-	VANDPS       Y0, Y5, Y5
-	VMASKMOVPS   Y5, Y2, (AX)(BX*4)
-	VANDPS       Y2, Y5, Y5
-	VADDPS       Y5, Y1, Y1
+	VANDPS       Y0, Y6, Y6
+	VMASKMOVPS   Y6, Y3, (AX)(BX*4)
+	VANDPS       Y3, Y6, Y6
+	VADDPS       Y6, Y1, Y1
 
-done216:
+done218:
+	VADDPS       Y2, Y1, Y1
 	VMOVAPS      Y1, Y0
 	VEXTRACTF128 $0x01, Y0, X1
 	VADDPS       X1, X0, X1
@@ -5322,21 +5385,21 @@ TEXT ·mulSubAVX2(SB), NOSPLIT, $0-28
 	MOVQ         DX, SI
 	ANDQ         $-8, SI
 
-loop217:
+loop219:
 	CMPQ    BX, SI
-	JGE     tail218
+	JGE     tail220
 	VMOVUPS (CX)(BX*4), Y1
 	VSUBPS  Y0, Y1, Y1
 	VMOVUPS (AX)(BX*4), Y2
 	VMULPS  Y1, Y2, Y1
 	VMOVUPS Y1, (AX)(BX*4)
 	ADDQ    $0x08, BX
-	JMP     loop217
+	JMP     loop219
 
-tail218:
+tail220:
 	MOVQ       DX, SI
 	SUBQ       BX, SI
-	JZ         done219
+	JZ         done221
 	LEAQ       masksAVX2<>+0(SB), DX
 	NEGQ       SI
 	VMOVUPS    32(DX)(SI*4), Y1
@@ -5346,7 +5409,7 @@ tail218:
 	VMULPS     Y0, Y2, Y0
 	VMASKMOVPS Y0, Y1, (AX)(BX*4)
 
-done219:
+done221:
 	VZEROUPPER
 	RET
 
@@ -5364,9 +5427,9 @@ TEXT ·normRowAVX2(SB), NOSPLIT, $0-48
 	MOVQ         SI, R8
 	ANDQ         $-8, R8
 
-loop220:
+loop222:
 	CMPQ        DI, R8
-	JGE         tail221
+	JGE         tail223
 	VMOVUPS     (CX)(DI*4), Y2
 	VSUBPS      Y0, Y2, Y2
 	VMULPS      Y1, Y2, Y2
@@ -5375,12 +5438,12 @@ loop220:
 	VFMADD231PS Y4, Y2, Y3
 	VMOVUPS     Y3, (AX)(DI*4)
 	ADDQ        $0x08, DI
-	JMP         loop220
+	JMP         loop222
 
-tail221:
+tail223:
 	MOVQ        SI, R8
 	SUBQ        DI, R8
-	JZ          done222
+	JZ          done224
 	LEAQ        masksAVX2<>+0(SB), SI
 	NEGQ        R8
 	VMOVUPS     32(SI)(R8*4), Y2
@@ -5392,7 +5455,7 @@ tail221:
 	VFMADD231PS Y3, Y0, Y1
 	VMASKMOVPS  Y1, Y2, (AX)(DI*4)
 
-done222:
+done224:
 	VZEROUPPER
 	RET
 
@@ -5411,9 +5474,9 @@ TEXT ·normBackSumsAVX2(SB), NOSPLIT, $0-48
 	MOVQ         BX, DI
 	ANDQ         $-8, DI
 
-loop223:
+loop225:
 	CMPQ        SI, DI
-	JGE         tail224
+	JGE         tail226
 	VMOVUPS     (AX)(SI*4), Y4
 	VMOVUPS     (DX)(SI*4), Y5
 	VMULPS      Y4, Y5, Y4
@@ -5423,12 +5486,12 @@ loop223:
 	VADDPS      Y4, Y2, Y2
 	VFMADD231PS Y4, Y5, Y3
 	ADDQ        $0x08, SI
-	JMP         loop223
+	JMP         loop225
 
-tail224:
+tail226:
 	MOVQ        BX, DI
 	SUBQ        SI, DI
-	JZ          done225
+	JZ          done227
 	LEAQ        masksAVX2<>+0(SB), BX
 	NEGQ        DI
 	VMOVUPS     32(BX)(DI*4), Y4
@@ -5441,7 +5504,7 @@ tail224:
 	VADDPS      Y5, Y2, Y2
 	VFMADD231PS Y5, Y0, Y3
 
-done225:
+done227:
 	VMOVAPS      Y2, Y0
 	VEXTRACTF128 $0x01, Y0, X1
 	VADDPS       X1, X0, X1
@@ -5477,9 +5540,9 @@ TEXT ·normBackDXAVX2(SB), NOSPLIT, $0-56
 	MOVQ         SI, R8
 	ANDQ         $-8, R8
 
-loop226:
+loop228:
 	CMPQ         DI, R8
-	JGE          tail227
+	JGE          tail229
 	VMOVUPS      (CX)(DI*4), Y4
 	VMOVUPS      (BX)(DI*4), Y5
 	VMULPS       Y4, Y5, Y4
@@ -5492,12 +5555,12 @@ loop226:
 	VFMADD231PS  Y4, Y1, Y5
 	VMOVUPS      Y5, (AX)(DI*4)
 	ADDQ         $0x08, DI
-	JMP          loop226
+	JMP          loop228
 
-tail227:
+tail229:
 	MOVQ         SI, R8
 	SUBQ         DI, R8
-	JZ           done228
+	JZ           done230
 	LEAQ         masksAVX2<>+0(SB), SI
 	NEGQ         R8
 	VMOVUPS      32(SI)(R8*4), Y4
@@ -5513,7 +5576,7 @@ tail227:
 	VFMADD231PS  Y2, Y1, Y0
 	VMASKMOVPS   Y0, Y4, (AX)(DI*4)
 
-done228:
+done230:
 	VZEROUPPER
 	RET
 
@@ -5530,9 +5593,9 @@ TEXT ·normBackParamsAVX2(SB), NOSPLIT, $0-40
 	MOVQ         BX, DI
 	ANDQ         $-8, DI
 
-loop229:
+loop231:
 	CMPQ        SI, DI
-	JGE         tail230
+	JGE         tail232
 	VMOVUPS     (DX)(SI*4), Y2
 	VSUBPS      Y0, Y2, Y2
 	VMULPS      Y1, Y2, Y2
@@ -5541,12 +5604,12 @@ loop229:
 	VFMADD231PS Y2, Y4, Y3
 	VMOVUPS     Y3, (AX)(SI*4)
 	ADDQ        $0x08, SI
-	JMP         loop229
+	JMP         loop231
 
-tail230:
+tail232:
 	MOVQ        BX, DI
 	SUBQ        SI, DI
-	JZ          done231
+	JZ          done233
 	LEAQ        masksAVX2<>+0(SB), BX
 	NEGQ        DI
 	VMOVUPS     32(BX)(DI*4), Y2
@@ -5558,7 +5621,7 @@ tail230:
 	VFMADD231PS Y0, Y3, Y1
 	VMASKMOVPS  Y1, Y2, (AX)(SI*4)
 
-done231:
+done233:
 	VZEROUPPER
 	RET
 
@@ -5584,9 +5647,9 @@ TEXT ·adamWAVX2(SB), NOSPLIT, $0-48
 	MOVQ         SI, R8
 	ANDQ         $-8, R8
 
-loop232:
+loop234:
 	CMPQ         DI, R8
-	JGE          tail233
+	JGE          tail235
 	VMOVUPS      (CX)(DI*4), Y9
 	VMULPS       Y0, Y9, Y9
 	VMOVUPS      (DX)(DI*4), Y10
@@ -5608,12 +5671,12 @@ loop232:
 	VSUBPS       Y10, Y9, Y9
 	VMOVUPS      Y9, (AX)(DI*4)
 	ADDQ         $0x08, DI
-	JMP          loop232
+	JMP          loop234
 
-tail233:
+tail235:
 	MOVQ         SI, R8
 	SUBQ         DI, R8
-	JZ           done234
+	JZ           done236
 	LEAQ         masksAVX2<>+0(SB), SI
 	NEGQ         R8
 	VMOVUPS      32(SI)(R8*4), Y9
@@ -5638,7 +5701,7 @@ tail233:
 	VSUBPS       Y1, Y0, Y0
 	VMASKMOVPS   Y0, Y9, (AX)(DI*4)
 
-done234:
+done236:
 	VZEROUPPER
 	RET
 
@@ -5654,9 +5717,9 @@ TEXT ·addBiasResidualAVX2(SB), NOSPLIT, $0-40
 	MOVQ SI, R8
 	ANDQ $-8, R8
 
-loop235:
+loop237:
 	CMPQ    DI, R8
-	JGE     tail236
+	JGE     tail238
 	VMOVUPS (BX)(DI*4), Y0
 	VMOVUPS (DX)(DI*4), Y1
 	VMOVUPS (CX)(DI*4), Y2
@@ -5664,12 +5727,12 @@ loop235:
 	VADDPS  Y0, Y1, Y0
 	VMOVUPS Y0, (AX)(DI*4)
 	ADDQ    $0x08, DI
-	JMP     loop235
+	JMP     loop237
 
-tail236:
+tail238:
 	MOVQ       SI, R8
 	SUBQ       DI, R8
-	JZ         done237
+	JZ         done239
 	LEAQ       masksAVX2<>+0(SB), SI
 	NEGQ       R8
 	VMOVUPS    32(SI)(R8*4), Y0
@@ -5680,7 +5743,539 @@ tail236:
 	VADDPS     Y1, Y2, Y1
 	VMASKMOVPS Y1, Y0, (AX)(DI*4)
 
-done237:
+done239:
+	VZEROUPPER
+	RET
+
+// func softRowsAVX2(x *float32, stride int, rows int, n int, sums *float32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·softRowsAVX2(SB), NOSPLIT, $0-40
+	MOVQ x+0(FP), AX
+	MOVQ stride+8(FP), CX
+	MOVQ rows+16(FP), DX
+	MOVQ n+24(FP), BX
+	MOVQ sums+32(FP), SI
+
+row240:
+	TESTQ   DX, DX
+	JZ      end241
+	VMOVUPS cff7fffffAVX2<>+0(SB), Y0
+	VMOVUPS cff7fffffAVX2<>+0(SB), Y1
+	XORQ    DI, DI
+	MOVQ    BX, R8
+	SUBQ    $+16, R8
+	JL      few243
+
+loop242:
+	VMAXPS (AX)(DI*4), Y0, Y0
+	VMAXPS 32(AX)(DI*4), Y1, Y1
+	ADDQ   $+16, DI
+	SUBQ   $+16, R8
+	JGE    loop242
+
+few243:
+	ADDQ $+8, R8
+	JL   tail245
+
+one244:
+	VMAXPS (AX)(DI*4), Y0, Y0
+	ADDQ   $+8, DI
+	SUBQ   $+8, R8
+	JGE    one244
+
+tail245:
+	ADDQ       $+8, R8
+	JZ         done246
+	LEAQ       masksAVX2<>+0(SB), R9
+	NEGQ       R8
+	VMOVUPS    32(R9)(R8*4), Y2
+	VMASKMOVPS (AX)(DI*4), Y2, Y3
+	VBLENDVPS  Y2, Y3, Y0, Y3
+	VMAXPS     Y3, Y0, Y0
+
+done246:
+	VMAXPS       Y1, Y0, Y0
+	VMOVAPS      Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VMAXPS       X1, X0, X1
+	VMOVHLPS     X1, X1, X0
+	VMAXPS       X0, X1, X1
+	VMOVSHDUP    X1, X0
+	VMAXPS       X0, X1, X1
+	VBROADCASTSS X1, Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	XORQ         DI, DI
+	MOVQ         BX, R8
+	SUBQ         $+16, R8
+	JL           few248
+
+loop247:
+	VMOVUPS      (AX)(DI*4), Y3
+	VSUBPS       Y0, Y3, Y3
+	VMOVUPS      c42b0bd71AVX2<>+0(SB), Y4
+	VMOVUPS      cc2aea8f6AVX2<>+0(SB), Y5
+	VMAXPS       Y3, Y5, Y5
+	VMINPS       Y5, Y4, Y4
+	VMULPS       c3fb8aa3bAVX2<>+0(SB), Y4, Y5
+	VROUNDPS     $0x08, Y5, Y5
+	VMOVAPS      Y4, Y4
+	VFNMADD231PS c3f318000AVX2<>+0(SB), Y5, Y4
+	VFNMADD231PS cb95e8083AVX2<>+0(SB), Y5, Y4
+	VMOVUPS      c3ab50835AVX2<>+0(SB), Y6
+	VFMADD213PS  c3c0922e4AVX2<>+0(SB), Y4, Y6
+	VFMADD213PS  c3d2aac9eAVX2<>+0(SB), Y4, Y6
+	VFMADD213PS  c3e2aaa41AVX2<>+0(SB), Y4, Y6
+	VFMADD213PS  c3efffffeAVX2<>+0(SB), Y4, Y6
+	VMULPS       Y4, Y4, Y7
+	VFMADD213PS  Y4, Y7, Y6
+	VADDPS       c3f800000AVX2<>+0(SB), Y6, Y6
+	VCVTPS2DQ    Y5, Y4
+	VPADDD       c0000007fAVX2<>+0(SB), Y4, Y4
+	VPSLLD       $0x17, Y4, Y4
+	VMULPS       Y4, Y6, Y6
+	VCMPPS       $0x05, cc2aea8f6AVX2<>+0(SB), Y3, Y3
+	VANDPS       Y3, Y6, Y6
+	VMOVUPS      Y6, (AX)(DI*4)
+	VADDPS       Y6, Y1, Y1
+	VMOVUPS      32(AX)(DI*4), Y3
+	VSUBPS       Y0, Y3, Y3
+	VMOVUPS      c42b0bd71AVX2<>+0(SB), Y4
+	VMOVUPS      cc2aea8f6AVX2<>+0(SB), Y5
+	VMAXPS       Y3, Y5, Y5
+	VMINPS       Y5, Y4, Y4
+	VMULPS       c3fb8aa3bAVX2<>+0(SB), Y4, Y5
+	VROUNDPS     $0x08, Y5, Y5
+	VMOVAPS      Y4, Y4
+	VFNMADD231PS c3f318000AVX2<>+0(SB), Y5, Y4
+	VFNMADD231PS cb95e8083AVX2<>+0(SB), Y5, Y4
+	VMOVUPS      c3ab50835AVX2<>+0(SB), Y6
+	VFMADD213PS  c3c0922e4AVX2<>+0(SB), Y4, Y6
+	VFMADD213PS  c3d2aac9eAVX2<>+0(SB), Y4, Y6
+	VFMADD213PS  c3e2aaa41AVX2<>+0(SB), Y4, Y6
+	VFMADD213PS  c3efffffeAVX2<>+0(SB), Y4, Y6
+	VMULPS       Y4, Y4, Y7
+	VFMADD213PS  Y4, Y7, Y6
+	VADDPS       c3f800000AVX2<>+0(SB), Y6, Y6
+	VCVTPS2DQ    Y5, Y4
+	VPADDD       c0000007fAVX2<>+0(SB), Y4, Y4
+	VPSLLD       $0x17, Y4, Y4
+	VMULPS       Y4, Y6, Y6
+	VCMPPS       $0x05, cc2aea8f6AVX2<>+0(SB), Y3, Y3
+	VANDPS       Y3, Y6, Y6
+	VMOVUPS      Y6, 32(AX)(DI*4)
+	VADDPS       Y6, Y2, Y2
+	ADDQ         $+16, DI
+	SUBQ         $+16, R8
+	JGE          loop247
+
+few248:
+	ADDQ $+8, R8
+	JL   tail250
+
+one249:
+	VMOVUPS      (AX)(DI*4), Y3
+	VSUBPS       Y0, Y3, Y3
+	VMOVUPS      c42b0bd71AVX2<>+0(SB), Y4
+	VMOVUPS      cc2aea8f6AVX2<>+0(SB), Y5
+	VMAXPS       Y3, Y5, Y5
+	VMINPS       Y5, Y4, Y4
+	VMULPS       c3fb8aa3bAVX2<>+0(SB), Y4, Y5
+	VROUNDPS     $0x08, Y5, Y5
+	VMOVAPS      Y4, Y4
+	VFNMADD231PS c3f318000AVX2<>+0(SB), Y5, Y4
+	VFNMADD231PS cb95e8083AVX2<>+0(SB), Y5, Y4
+	VMOVUPS      c3ab50835AVX2<>+0(SB), Y6
+	VFMADD213PS  c3c0922e4AVX2<>+0(SB), Y4, Y6
+	VFMADD213PS  c3d2aac9eAVX2<>+0(SB), Y4, Y6
+	VFMADD213PS  c3e2aaa41AVX2<>+0(SB), Y4, Y6
+	VFMADD213PS  c3efffffeAVX2<>+0(SB), Y4, Y6
+	VMULPS       Y4, Y4, Y7
+	VFMADD213PS  Y4, Y7, Y6
+	VADDPS       c3f800000AVX2<>+0(SB), Y6, Y6
+	VCVTPS2DQ    Y5, Y4
+	VPADDD       c0000007fAVX2<>+0(SB), Y4, Y4
+	VPSLLD       $0x17, Y4, Y4
+	VMULPS       Y4, Y6, Y6
+	VCMPPS       $0x05, cc2aea8f6AVX2<>+0(SB), Y3, Y3
+	VANDPS       Y3, Y6, Y6
+	VMOVUPS      Y6, (AX)(DI*4)
+	VADDPS       Y6, Y1, Y1
+	ADDQ         $+8, DI
+	SUBQ         $+8, R8
+	JGE          one249
+
+tail250:
+	ADDQ         $+8, R8
+	JZ           done251
+	LEAQ         masksAVX2<>+0(SB), R9
+	NEGQ         R8
+	VMOVUPS      32(R9)(R8*4), Y3
+	VMASKMOVPS   (AX)(DI*4), Y3, Y4
+	VSUBPS       Y0, Y4, Y0
+	VMOVUPS      c42b0bd71AVX2<>+0(SB), Y4
+	VMOVUPS      cc2aea8f6AVX2<>+0(SB), Y5
+	VMAXPS       Y0, Y5, Y5
+	VMINPS       Y5, Y4, Y4
+	VMULPS       c3fb8aa3bAVX2<>+0(SB), Y4, Y5
+	VROUNDPS     $0x08, Y5, Y5
+	VMOVAPS      Y4, Y4
+	VFNMADD231PS c3f318000AVX2<>+0(SB), Y5, Y4
+	VFNMADD231PS cb95e8083AVX2<>+0(SB), Y5, Y4
+	VMOVUPS      c3ab50835AVX2<>+0(SB), Y6
+	VFMADD213PS  c3c0922e4AVX2<>+0(SB), Y4, Y6
+	VFMADD213PS  c3d2aac9eAVX2<>+0(SB), Y4, Y6
+	VFMADD213PS  c3e2aaa41AVX2<>+0(SB), Y4, Y6
+	VFMADD213PS  c3efffffeAVX2<>+0(SB), Y4, Y6
+	VMULPS       Y4, Y4, Y7
+	VFMADD213PS  Y4, Y7, Y6
+	VADDPS       c3f800000AVX2<>+0(SB), Y6, Y6
+	VCVTPS2DQ    Y5, Y4
+	VPADDD       c0000007fAVX2<>+0(SB), Y4, Y4
+	VPSLLD       $0x17, Y4, Y4
+	VMULPS       Y4, Y6, Y6
+	VCMPPS       $0x05, cc2aea8f6AVX2<>+0(SB), Y0, Y0
+	VANDPS       Y0, Y6, Y6
+	VMASKMOVPS   Y6, Y3, (AX)(DI*4)
+	VANDPS       Y3, Y6, Y6
+	VADDPS       Y6, Y1, Y1
+
+done251:
+	VADDPS       Y2, Y1, Y1
+	VMOVAPS      Y1, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X1
+	VMOVHLPS     X1, X1, X0
+	VADDPS       X0, X1, X1
+	VMOVSHDUP    X1, X0
+	VADDPS       X0, X1, X1
+	VMOVSS       X1, (SI)
+	ADDQ         $0x04, SI
+	ADDQ         CX, AX
+	DECQ         DX
+	JMP          row240
+
+end241:
+	VZEROUPPER
+	RET
+
+DATA cff7fffffAVX2<>+0(SB)/4, $0xff7fffff
+DATA cff7fffffAVX2<>+4(SB)/4, $0xff7fffff
+DATA cff7fffffAVX2<>+8(SB)/4, $0xff7fffff
+DATA cff7fffffAVX2<>+12(SB)/4, $0xff7fffff
+DATA cff7fffffAVX2<>+16(SB)/4, $0xff7fffff
+DATA cff7fffffAVX2<>+20(SB)/4, $0xff7fffff
+DATA cff7fffffAVX2<>+24(SB)/4, $0xff7fffff
+DATA cff7fffffAVX2<>+28(SB)/4, $0xff7fffff
+DATA cff7fffffAVX2<>+32(SB)/4, $0xff7fffff
+DATA cff7fffffAVX2<>+36(SB)/4, $0xff7fffff
+DATA cff7fffffAVX2<>+40(SB)/4, $0xff7fffff
+DATA cff7fffffAVX2<>+44(SB)/4, $0xff7fffff
+DATA cff7fffffAVX2<>+48(SB)/4, $0xff7fffff
+DATA cff7fffffAVX2<>+52(SB)/4, $0xff7fffff
+DATA cff7fffffAVX2<>+56(SB)/4, $0xff7fffff
+DATA cff7fffffAVX2<>+60(SB)/4, $0xff7fffff
+GLOBL cff7fffffAVX2<>(SB), RODATA|NOPTR, $64
+
+// func scaleRowsAVX2(x *float32, stride int, rows int, n int, s *float32)
+// Requires: AVX
+TEXT ·scaleRowsAVX2(SB), NOSPLIT, $0-40
+	MOVQ x+0(FP), AX
+	MOVQ stride+8(FP), CX
+	MOVQ rows+16(FP), DX
+	MOVQ n+24(FP), BX
+	MOVQ s+32(FP), SI
+	SUBQ $0x01, DX
+	JL   rest253
+
+loop252:
+	VBROADCASTSS (SI), Y0
+	XORQ         DI, DI
+	MOVQ         BX, R8
+	SUBQ         $+16, R8
+	JL           few257
+
+loop256:
+	VMOVUPS (AX)(DI*4), Y1
+	VMULPS  Y0, Y1, Y1
+	VMOVUPS Y1, (AX)(DI*4)
+	VMOVUPS 32(AX)(DI*4), Y1
+	VMULPS  Y0, Y1, Y1
+	VMOVUPS Y1, 32(AX)(DI*4)
+	ADDQ    $+16, DI
+	SUBQ    $+16, R8
+	JGE     loop256
+
+few257:
+	ADDQ $+8, R8
+	JL   tail259
+
+one258:
+	VMOVUPS (AX)(DI*4), Y1
+	VMULPS  Y0, Y1, Y1
+	VMOVUPS Y1, (AX)(DI*4)
+	ADDQ    $+8, DI
+	SUBQ    $+8, R8
+	JGE     one258
+
+tail259:
+	ADDQ       $+8, R8
+	JZ         done260
+	LEAQ       masksAVX2<>+0(SB), R9
+	NEGQ       R8
+	VMOVUPS    32(R9)(R8*4), Y1
+	VMASKMOVPS (AX)(DI*4), Y1, Y2
+	VMULPS     Y0, Y2, Y0
+	VMASKMOVPS Y0, Y1, (AX)(DI*4)
+
+done260:
+	ADDQ $0x04, SI
+	ADDQ CX, AX
+	SUBQ $0x01, DX
+	JGE  loop252
+
+rest253:
+	ADDQ $0x01, DX
+	JZ   done255
+
+one254:
+	VBROADCASTSS (SI), Y0
+	XORQ         DI, DI
+	MOVQ         BX, R8
+	SUBQ         $+16, R8
+	JL           few262
+
+loop261:
+	VMOVUPS (AX)(DI*4), Y1
+	VMULPS  Y0, Y1, Y1
+	VMOVUPS Y1, (AX)(DI*4)
+	VMOVUPS 32(AX)(DI*4), Y1
+	VMULPS  Y0, Y1, Y1
+	VMOVUPS Y1, 32(AX)(DI*4)
+	ADDQ    $+16, DI
+	SUBQ    $+16, R8
+	JGE     loop261
+
+few262:
+	ADDQ $+8, R8
+	JL   tail264
+
+one263:
+	VMOVUPS (AX)(DI*4), Y1
+	VMULPS  Y0, Y1, Y1
+	VMOVUPS Y1, (AX)(DI*4)
+	ADDQ    $+8, DI
+	SUBQ    $+8, R8
+	JGE     one263
+
+tail264:
+	ADDQ       $+8, R8
+	JZ         done265
+	LEAQ       masksAVX2<>+0(SB), R9
+	NEGQ       R8
+	VMOVUPS    32(R9)(R8*4), Y1
+	VMASKMOVPS (AX)(DI*4), Y1, Y2
+	VMULPS     Y0, Y2, Y0
+	VMASKMOVPS Y0, Y1, (AX)(DI*4)
+
+done265:
+	ADDQ $0x04, SI
+	ADDQ CX, AX
+	DECQ DX
+	JNZ  one254
+
+done255:
+	VZEROUPPER
+	RET
+
+// func layerNormRowAVX2(dst *float32, x *float32, gain *float32, bias *float32, n int, eps float32) (mean float32, rstd float32)
+// Requires: AVX, AVX2, FMA3, SSE
+TEXT ·layerNormRowAVX2(SB), NOSPLIT, $0-56
+	MOVQ       dst+0(FP), AX
+	MOVQ       x+8(FP), CX
+	MOVQ       gain+16(FP), DX
+	MOVQ       bias+24(FP), BX
+	MOVQ       n+32(FP), SI
+	VXORPS     X0, X0, X0
+	VCVTSI2SSQ SI, X0, X0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	VXORPS     Y4, Y4, Y4
+	XORQ       DI, DI
+	MOVQ       SI, R8
+	SUBQ       $+32, R8
+	JL         few267
+
+loop266:
+	VMOVUPS (CX)(DI*4), Y5
+	VADDPS  Y5, Y1, Y1
+	VMOVUPS 32(CX)(DI*4), Y5
+	VADDPS  Y5, Y2, Y2
+	VMOVUPS 64(CX)(DI*4), Y5
+	VADDPS  Y5, Y3, Y3
+	VMOVUPS 96(CX)(DI*4), Y5
+	VADDPS  Y5, Y4, Y4
+	ADDQ    $+32, DI
+	SUBQ    $+32, R8
+	JGE     loop266
+
+few267:
+	ADDQ $+24, R8
+	JL   tail269
+
+one268:
+	VMOVUPS (CX)(DI*4), Y5
+	VADDPS  Y5, Y1, Y1
+	ADDQ    $+8, DI
+	SUBQ    $+8, R8
+	JGE     one268
+
+tail269:
+	ADDQ       $+8, R8
+	JZ         done270
+	LEAQ       masksAVX2<>+0(SB), R9
+	NEGQ       R8
+	VMOVUPS    32(R9)(R8*4), Y5
+	VMASKMOVPS (CX)(DI*4), Y5, Y5
+	VADDPS     Y5, Y1, Y1
+
+done270:
+	VADDPS       Y2, Y1, Y1
+	VADDPS       Y4, Y3, Y3
+	VADDPS       Y3, Y1, Y1
+	VMOVAPS      Y1, Y1
+	VEXTRACTF128 $0x01, Y1, X2
+	VADDPS       X2, X1, X2
+	VMOVHLPS     X2, X2, X1
+	VADDPS       X1, X2, X2
+	VMOVSHDUP    X2, X1
+	VADDPS       X1, X2, X2
+	VDIVSS       X0, X2, X2
+	MOVSS        X2, mean+48(FP)
+	VBROADCASTSS X2, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	XORQ         DI, DI
+	MOVQ         SI, R8
+	SUBQ         $+32, R8
+	JL           few272
+
+loop271:
+	VMOVUPS     (CX)(DI*4), Y6
+	VSUBPS      Y1, Y6, Y6
+	VFMADD231PS Y6, Y6, Y2
+	VMOVUPS     32(CX)(DI*4), Y6
+	VSUBPS      Y1, Y6, Y6
+	VFMADD231PS Y6, Y6, Y3
+	VMOVUPS     64(CX)(DI*4), Y6
+	VSUBPS      Y1, Y6, Y6
+	VFMADD231PS Y6, Y6, Y4
+	VMOVUPS     96(CX)(DI*4), Y6
+	VSUBPS      Y1, Y6, Y6
+	VFMADD231PS Y6, Y6, Y5
+	ADDQ        $+32, DI
+	SUBQ        $+32, R8
+	JGE         loop271
+
+few272:
+	ADDQ $+24, R8
+	JL   tail274
+
+one273:
+	VMOVUPS     (CX)(DI*4), Y6
+	VSUBPS      Y1, Y6, Y6
+	VFMADD231PS Y6, Y6, Y2
+	ADDQ        $+8, DI
+	SUBQ        $+8, R8
+	JGE         one273
+
+tail274:
+	ADDQ        $+8, R8
+	JZ          done275
+	LEAQ        masksAVX2<>+0(SB), R9
+	NEGQ        R8
+	VMOVUPS     32(R9)(R8*4), Y6
+	VMASKMOVPS  (CX)(DI*4), Y6, Y7
+	VSUBPS      Y1, Y7, Y7
+	VANDPS      Y6, Y7, Y7
+	VFMADD231PS Y7, Y7, Y2
+
+done275:
+	VADDPS       Y3, Y2, Y2
+	VADDPS       Y5, Y4, Y4
+	VADDPS       Y4, Y2, Y2
+	VMOVAPS      Y2, Y2
+	VEXTRACTF128 $0x01, Y2, X3
+	VADDPS       X3, X2, X3
+	VMOVHLPS     X3, X3, X2
+	VADDPS       X2, X3, X3
+	VMOVSHDUP    X3, X2
+	VADDPS       X2, X3, X3
+	VDIVSS       X0, X3, X3
+	MOVSS        eps+40(FP), X0
+	VADDSS       X0, X3, X3
+	VSQRTSS      X3, X3, X3
+	VMOVSS       c3f800000AVX2<>+0(SB), X0
+	VDIVSS       X3, X0, X3
+	MOVSS        X3, rstd+52(FP)
+	VBROADCASTSS X3, Y0
+	XORQ         DI, DI
+	SUBQ         $+16, SI
+	JL           few277
+
+loop276:
+	VMOVUPS     (CX)(DI*4), Y2
+	VSUBPS      Y1, Y2, Y2
+	VMULPS      Y0, Y2, Y2
+	VMOVUPS     (BX)(DI*4), Y3
+	VMOVUPS     (DX)(DI*4), Y4
+	VFMADD231PS Y4, Y2, Y3
+	VMOVUPS     Y3, (AX)(DI*4)
+	VMOVUPS     32(CX)(DI*4), Y2
+	VSUBPS      Y1, Y2, Y2
+	VMULPS      Y0, Y2, Y2
+	VMOVUPS     32(BX)(DI*4), Y3
+	VMOVUPS     32(DX)(DI*4), Y4
+	VFMADD231PS Y4, Y2, Y3
+	VMOVUPS     Y3, 32(AX)(DI*4)
+	ADDQ        $+16, DI
+	SUBQ        $+16, SI
+	JGE         loop276
+
+few277:
+	ADDQ $+8, SI
+	JL   tail279
+
+one278:
+	VMOVUPS     (CX)(DI*4), Y2
+	VSUBPS      Y1, Y2, Y2
+	VMULPS      Y0, Y2, Y2
+	VMOVUPS     (BX)(DI*4), Y3
+	VMOVUPS     (DX)(DI*4), Y4
+	VFMADD231PS Y4, Y2, Y3
+	VMOVUPS     Y3, (AX)(DI*4)
+	ADDQ        $+8, DI
+	SUBQ        $+8, SI
+	JGE         one278
+
+tail279:
+	ADDQ        $+8, SI
+	JZ          done280
+	LEAQ        masksAVX2<>+0(SB), R8
+	NEGQ        SI
+	VMOVUPS     32(R8)(SI*4), Y2
+	VMASKMOVPS  (CX)(DI*4), Y2, Y3
+	VSUBPS      Y1, Y3, Y1
+	VMULPS      Y0, Y1, Y0
+	VMASKMOVPS  (BX)(DI*4), Y2, Y1
+	VMASKMOVPS  (DX)(DI*4), Y2, Y3
+	VFMADD231PS Y3, Y0, Y1
+	VMASKMOVPS  Y1, Y2, (AX)(DI*4)
+
+done280:
 	VZEROUPPER
 	RET
 
@@ -5695,9 +6290,9 @@ TEXT ·dotsAVX2(SB), NOSPLIT, $0-52
 	MOVQ  n+40(FP), DI
 	MOVSS s+48(FP), X0
 
-four238:
+four281:
 	CMPQ   DI, $0x04
-	JL     one239
+	JL     one282
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	LEAQ   (DX)(BX*1), R8
@@ -5709,9 +6304,9 @@ four238:
 	MOVQ   SI, R12
 	ANDQ   $-8, R12
 
-loop241:
+loop284:
 	CMPQ        R11, R12
-	JGE         tail242
+	JGE         tail285
 	VMOVUPS     (CX)(R11*4), Y5
 	VMOVUPS     (DX)(R11*4), Y6
 	VFMADD231PS Y6, Y5, Y1
@@ -5722,12 +6317,12 @@ loop241:
 	VMOVUPS     (R10)(R11*4), Y6
 	VFMADD231PS Y6, Y5, Y4
 	ADDQ        $0x08, R11
-	JMP         loop241
+	JMP         loop284
 
-tail242:
+tail285:
 	MOVQ        SI, R12
 	SUBQ        R11, R12
-	JZ          done243
+	JZ          done286
 	LEAQ        masksAVX2<>+0(SB), R13
 	NEGQ        R12
 	VMOVUPS     32(R13)(R12*4), Y5
@@ -5741,7 +6336,7 @@ tail242:
 	VMASKMOVPS  (R10)(R11*4), Y5, Y5
 	VFMADD231PS Y5, Y6, Y4
 
-done243:
+done286:
 	VMOVAPS      Y1, Y1
 	VEXTRACTF128 $0x01, Y1, X5
 	VADDPS       X5, X1, X5
@@ -5781,29 +6376,29 @@ done243:
 	ADDQ         $0x10, AX
 	LEAQ         (R10)(BX*1), DX
 	SUBQ         $0x04, DI
-	JMP          four238
+	JMP          four281
 
-one239:
+one282:
 	TESTQ  DI, DI
-	JZ     done240
+	JZ     done283
 	VXORPS Y1, Y1, Y1
 	XORQ   R8, R8
 	MOVQ   SI, R9
 	ANDQ   $-8, R9
 
-loop244:
+loop287:
 	CMPQ        R8, R9
-	JGE         tail245
+	JGE         tail288
 	VMOVUPS     (CX)(R8*4), Y2
 	VMOVUPS     (DX)(R8*4), Y3
 	VFMADD231PS Y3, Y2, Y1
 	ADDQ        $0x08, R8
-	JMP         loop244
+	JMP         loop287
 
-tail245:
+tail288:
 	MOVQ        SI, R9
 	SUBQ        R8, R9
-	JZ          done246
+	JZ          done289
 	LEAQ        masksAVX2<>+0(SB), R10
 	NEGQ        R9
 	VMOVUPS     32(R10)(R9*4), Y2
@@ -5811,7 +6406,7 @@ tail245:
 	VMASKMOVPS  (DX)(R8*4), Y2, Y2
 	VFMADD231PS Y2, Y3, Y1
 
-done246:
+done289:
 	VMOVAPS      Y1, Y1
 	VEXTRACTF128 $0x01, Y1, X2
 	VADDPS       X2, X1, X2
@@ -5824,9 +6419,9 @@ done246:
 	ADDQ         $0x04, AX
 	LEAQ         (DX)(BX*1), DX
 	DECQ         DI
-	JMP          one239
+	JMP          one282
 
-done240:
+done283:
 	VZEROUPPER
 	RET
 
@@ -5843,9 +6438,9 @@ TEXT ·copyStridedAVX2(SB), NOSPLIT, $0-48
 	NEGQ    SI
 	VMOVUPS 32(R8)(SI*4), Y0
 	SUBQ    $0x04, DI
-	JL      rest248
+	JL      rest291
 
-loop247:
+loop290:
 	VMASKMOVPS (DX), Y0, Y1
 	VMASKMOVPS Y1, Y0, (AX)
 	ADDQ       BX, DX
@@ -5863,27 +6458,27 @@ loop247:
 	ADDQ       BX, DX
 	ADDQ       CX, AX
 	SUBQ       $0x04, DI
-	JGE        loop247
+	JGE        loop290
 
-rest248:
+rest291:
 	ADDQ $0x04, DI
-	JZ   done250
+	JZ   done293
 
-one249:
+one292:
 	VMASKMOVPS (DX), Y0, Y1
 	VMASKMOVPS Y1, Y0, (AX)
 	ADDQ       BX, DX
 	ADDQ       CX, AX
 	DECQ       DI
-	JNZ        one249
+	JNZ        one292
 
-done250:
+done293:
 	VZEROUPPER
 	RET
 
-// func int8Words1AVX2(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+// func int8Words1AVX2(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 // Requires: AVX, AVX2
-TEXT ·int8Words1AVX2(SB), NOSPLIT, $0-88
+TEXT ·int8Words1AVX2(SB), NOSPLIT, $0-104
 	MOVQ   $0x00000004, AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -5892,9 +6487,9 @@ TEXT ·int8Words1AVX2(SB), NOSPLIT, $0-88
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	SUBQ   $0x02, DX
-	JL     rest252
+	JL     rest295
 
-loop251:
+loop294:
 	VPMOVSXBW    (BX), Y2
 	VPMOVSXBW    16(BX), Y3
 	VPBROADCASTD (CX), Y4
@@ -5914,13 +6509,13 @@ loop251:
 	ADDQ         $+32, BX
 	ADDQ         AX, CX
 	SUBQ         $0x02, DX
-	JGE          loop251
+	JGE          loop294
 
-rest252:
+rest295:
 	ADDQ $0x02, DX
-	JZ   done254
+	JZ   done297
 
-one253:
+one296:
 	VPMOVSXBW    (BX), Y2
 	VPMOVSXBW    16(BX), Y3
 	VPBROADCASTD (CX), Y4
@@ -5931,9 +6526,9 @@ one253:
 	ADDQ         $+32, BX
 	ADDQ         AX, CX
 	DECQ         DX
-	JNZ          one253
+	JNZ          one296
 
-done254:
+done297:
 	MOVQ         sx+64(FP), AX
 	MOVQ         wsum+72(FP), CX
 	MOVQ         sw+80(FP), CX
@@ -5944,49 +6539,127 @@ done254:
 	VCVTDQ2PS    Y1, Y1
 	VMULPS       Y2, Y1, Y1
 	VMULPS       32(CX), Y1, Y1
-	MOVQ         c+32(FP), AX
-	MOVQ         cs+40(FP), CX
+	MOVQ         bias+88(FP), AX
+	MOVQ         res+96(FP), CX
 	MOVQ         n+48(FP), DX
-	LEAQ         (AX), BX
-	MOVQ         DX, SI
-	CMPQ         SI, $0x08
-	JL           masked256
-	VMOVUPS      Y0, (BX)
-	ADDQ         CX, BX
-	JMP          next257
+	MOVQ         DX, BX
+	CMPQ         BX, $0x08
+	JL           masked300
+	VMOVUPS      (AX), Y2
+	VADDPS       Y2, Y0, Y0
+	JMP          next301
 
-masked256:
+masked300:
+	LEAQ       masksAVX2<>+0(SB), SI
+	NEGQ       BX
+	VMOVUPS    32(SI)(BX*4), Y2
+	VMASKMOVPS (AX), Y2, Y2
+	VADDPS     Y2, Y0, Y0
+
+next301:
+	SUBQ    $0x08, DX
+	JLE     done299
+	CMPQ    DX, $0x08
+	JL      masked302
+	VMOVUPS 32(AX), Y2
+	VADDPS  Y2, Y1, Y1
+	JMP     next303
+
+masked302:
+	LEAQ       masksAVX2<>+0(SB), BX
+	NEGQ       DX
+	VMOVUPS    32(BX)(DX*4), Y2
+	VMASKMOVPS 32(AX), Y2, Y2
+	VADDPS     Y2, Y1, Y1
+
+next303:
+done299:
+	TESTQ  CX, CX
+	JZ     plain298
+	MOVQ   cs+40(FP), AX
+	MOVQ   n+48(FP), DX
+	MOVQ   DX, BX
+	CMPQ   BX, $0x08
+	JL     masked305
+	LEAQ   (CX), BX
+	VADDPS (BX), Y0, Y0
+	ADDQ   AX, BX
+	JMP    next306
+
+masked305:
+	LEAQ       masksAVX2<>+0(SB), SI
+	NEGQ       BX
+	VMOVUPS    32(SI)(BX*4), Y2
+	LEAQ       (CX), BX
+	VMASKMOVPS (BX), Y2, Y2
+	VADDPS     Y2, Y0, Y0
+	ADDQ       AX, BX
+
+next306:
+	SUBQ   $0x08, DX
+	JLE    done304
+	CMPQ   DX, $0x08
+	JL     masked307
+	LEAQ   32(CX), CX
+	VADDPS (CX), Y1, Y1
+	ADDQ   AX, CX
+	JMP    next308
+
+masked307:
+	LEAQ       masksAVX2<>+0(SB), BX
+	NEGQ       DX
+	VMOVUPS    32(BX)(DX*4), Y2
+	LEAQ       32(CX), CX
+	VMASKMOVPS (CX), Y2, Y2
+	VADDPS     Y2, Y1, Y1
+	ADDQ       AX, CX
+
+next308:
+done304:
+plain298:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x08
+	JL      masked310
+	VMOVUPS Y0, (BX)
+	ADDQ    CX, BX
+	JMP     next311
+
+masked310:
 	LEAQ       masksAVX2<>+0(SB), DI
 	NEGQ       SI
 	VMOVUPS    32(DI)(SI*4), Y2
 	VMASKMOVPS Y0, Y2, (BX)
 	ADDQ       CX, BX
 
-next257:
+next311:
 	LEAQ    32(AX), AX
 	SUBQ    $0x08, DX
-	JLE     done255
+	JLE     done309
 	CMPQ    DX, $0x08
-	JL      masked258
+	JL      masked312
 	VMOVUPS Y1, (AX)
 	ADDQ    CX, AX
-	JMP     next259
+	JMP     next313
 
-masked258:
+masked312:
 	LEAQ       masksAVX2<>+0(SB), BX
 	NEGQ       DX
 	VMOVUPS    32(BX)(DX*4), Y0
 	VMASKMOVPS Y1, Y0, (AX)
 	ADDQ       CX, AX
 
-next259:
-done255:
+next313:
+done309:
 	VZEROUPPER
 	RET
 
-// func int8Words2AVX2(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+// func int8Words2AVX2(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 // Requires: AVX, AVX2
-TEXT ·int8Words2AVX2(SB), NOSPLIT, $0-88
+TEXT ·int8Words2AVX2(SB), NOSPLIT, $0-104
 	MOVQ   $0x00000004, AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -5997,9 +6670,9 @@ TEXT ·int8Words2AVX2(SB), NOSPLIT, $0-88
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
 	SUBQ   $0x02, BX
-	JL     rest261
+	JL     rest315
 
-loop260:
+loop314:
 	VPMOVSXBW    (SI), Y4
 	VPMOVSXBW    16(SI), Y5
 	VPBROADCASTD (CX), Y6
@@ -6029,13 +6702,13 @@ loop260:
 	ADDQ         $+32, SI
 	ADDQ         AX, CX
 	SUBQ         $0x02, BX
-	JGE          loop260
+	JGE          loop314
 
-rest261:
+rest315:
 	ADDQ $0x02, BX
-	JZ   done263
+	JZ   done317
 
-one262:
+one316:
 	VPMOVSXBW    (SI), Y4
 	VPMOVSXBW    16(SI), Y5
 	VPBROADCASTD (CX), Y6
@@ -6051,9 +6724,9 @@ one262:
 	ADDQ         $+32, SI
 	ADDQ         AX, CX
 	DECQ         BX
-	JNZ          one262
+	JNZ          one316
 
-done263:
+done317:
 	MOVQ         sx+64(FP), AX
 	MOVQ         wsum+72(FP), CX
 	MOVQ         sw+80(FP), CX
@@ -6071,20 +6744,112 @@ done263:
 	VCVTDQ2PS    Y3, Y3
 	VMULPS       Y4, Y3, Y3
 	VMULPS       32(CX), Y3, Y3
-	MOVQ         c+32(FP), AX
-	MOVQ         cs+40(FP), CX
+	MOVQ         bias+88(FP), AX
+	MOVQ         res+96(FP), CX
 	MOVQ         n+48(FP), DX
-	LEAQ         (AX), BX
-	MOVQ         DX, SI
-	CMPQ         SI, $0x08
-	JL           masked265
-	VMOVUPS      Y0, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Y2, (BX)
-	ADDQ         CX, BX
-	JMP          next266
+	MOVQ         DX, BX
+	CMPQ         BX, $0x08
+	JL           masked320
+	VMOVUPS      (AX), Y4
+	VADDPS       Y4, Y0, Y0
+	VADDPS       Y4, Y2, Y2
+	JMP          next321
 
-masked265:
+masked320:
+	LEAQ       masksAVX2<>+0(SB), SI
+	NEGQ       BX
+	VMOVUPS    32(SI)(BX*4), Y4
+	VMASKMOVPS (AX), Y4, Y4
+	VADDPS     Y4, Y0, Y0
+	VADDPS     Y4, Y2, Y2
+
+next321:
+	SUBQ    $0x08, DX
+	JLE     done319
+	CMPQ    DX, $0x08
+	JL      masked322
+	VMOVUPS 32(AX), Y4
+	VADDPS  Y4, Y1, Y1
+	VADDPS  Y4, Y3, Y3
+	JMP     next323
+
+masked322:
+	LEAQ       masksAVX2<>+0(SB), BX
+	NEGQ       DX
+	VMOVUPS    32(BX)(DX*4), Y4
+	VMASKMOVPS 32(AX), Y4, Y4
+	VADDPS     Y4, Y1, Y1
+	VADDPS     Y4, Y3, Y3
+
+next323:
+done319:
+	TESTQ  CX, CX
+	JZ     plain318
+	MOVQ   cs+40(FP), AX
+	MOVQ   n+48(FP), DX
+	MOVQ   DX, BX
+	CMPQ   BX, $0x08
+	JL     masked325
+	LEAQ   (CX), BX
+	VADDPS (BX), Y0, Y0
+	ADDQ   AX, BX
+	VADDPS (BX), Y2, Y2
+	ADDQ   AX, BX
+	JMP    next326
+
+masked325:
+	LEAQ       masksAVX2<>+0(SB), SI
+	NEGQ       BX
+	VMOVUPS    32(SI)(BX*4), Y4
+	LEAQ       (CX), BX
+	VMASKMOVPS (BX), Y4, Y5
+	VADDPS     Y5, Y0, Y0
+	ADDQ       AX, BX
+	VMASKMOVPS (BX), Y4, Y4
+	VADDPS     Y4, Y2, Y2
+	ADDQ       AX, BX
+
+next326:
+	SUBQ   $0x08, DX
+	JLE    done324
+	CMPQ   DX, $0x08
+	JL     masked327
+	LEAQ   32(CX), CX
+	VADDPS (CX), Y1, Y1
+	ADDQ   AX, CX
+	VADDPS (CX), Y3, Y3
+	ADDQ   AX, CX
+	JMP    next328
+
+masked327:
+	LEAQ       masksAVX2<>+0(SB), BX
+	NEGQ       DX
+	VMOVUPS    32(BX)(DX*4), Y4
+	LEAQ       32(CX), CX
+	VMASKMOVPS (CX), Y4, Y5
+	VADDPS     Y5, Y1, Y1
+	ADDQ       AX, CX
+	VMASKMOVPS (CX), Y4, Y4
+	VADDPS     Y4, Y3, Y3
+	ADDQ       AX, CX
+
+next328:
+done324:
+plain318:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x08
+	JL      masked330
+	VMOVUPS Y0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Y2, (BX)
+	ADDQ    CX, BX
+	JMP     next331
+
+masked330:
 	LEAQ       masksAVX2<>+0(SB), DI
 	NEGQ       SI
 	VMOVUPS    32(DI)(SI*4), Y4
@@ -6093,19 +6858,19 @@ masked265:
 	VMASKMOVPS Y2, Y4, (BX)
 	ADDQ       CX, BX
 
-next266:
+next331:
 	LEAQ    32(AX), AX
 	SUBQ    $0x08, DX
-	JLE     done264
+	JLE     done329
 	CMPQ    DX, $0x08
-	JL      masked267
+	JL      masked332
 	VMOVUPS Y1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Y3, (AX)
 	ADDQ    CX, AX
-	JMP     next268
+	JMP     next333
 
-masked267:
+masked332:
 	LEAQ       masksAVX2<>+0(SB), BX
 	NEGQ       DX
 	VMOVUPS    32(BX)(DX*4), Y0
@@ -6114,14 +6879,14 @@ masked267:
 	VMASKMOVPS Y3, Y0, (AX)
 	ADDQ       CX, AX
 
-next268:
-done264:
+next333:
+done329:
 	VZEROUPPER
 	RET
 
-// func int8Words3AVX2(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+// func int8Words3AVX2(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 // Requires: AVX, AVX2
-TEXT ·int8Words3AVX2(SB), NOSPLIT, $0-88
+TEXT ·int8Words3AVX2(SB), NOSPLIT, $0-104
 	MOVQ   $0x00000004, AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -6134,9 +6899,9 @@ TEXT ·int8Words3AVX2(SB), NOSPLIT, $0-88
 	VXORPS Y4, Y4, Y4
 	VXORPS Y5, Y5, Y5
 	SUBQ   $0x02, BX
-	JL     rest270
+	JL     rest335
 
-loop269:
+loop334:
 	VPMOVSXBW    (SI), Y6
 	VPMOVSXBW    16(SI), Y7
 	VPBROADCASTD (CX), Y8
@@ -6176,13 +6941,13 @@ loop269:
 	ADDQ         $+32, SI
 	ADDQ         AX, CX
 	SUBQ         $0x02, BX
-	JGE          loop269
+	JGE          loop334
 
-rest270:
+rest335:
 	ADDQ $0x02, BX
-	JZ   done272
+	JZ   done337
 
-one271:
+one336:
 	VPMOVSXBW    (SI), Y6
 	VPMOVSXBW    16(SI), Y7
 	VPBROADCASTD (CX), Y8
@@ -6203,9 +6968,9 @@ one271:
 	ADDQ         $+32, SI
 	ADDQ         AX, CX
 	DECQ         BX
-	JNZ          one271
+	JNZ          one336
 
-done272:
+done337:
 	MOVQ         sx+64(FP), AX
 	MOVQ         wsum+72(FP), CX
 	MOVQ         sw+80(FP), CX
@@ -6230,22 +6995,128 @@ done272:
 	VCVTDQ2PS    Y5, Y5
 	VMULPS       Y6, Y5, Y5
 	VMULPS       32(CX), Y5, Y5
-	MOVQ         c+32(FP), AX
-	MOVQ         cs+40(FP), CX
+	MOVQ         bias+88(FP), AX
+	MOVQ         res+96(FP), CX
 	MOVQ         n+48(FP), DX
-	LEAQ         (AX), BX
-	MOVQ         DX, SI
-	CMPQ         SI, $0x08
-	JL           masked274
-	VMOVUPS      Y0, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Y2, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Y4, (BX)
-	ADDQ         CX, BX
-	JMP          next275
+	MOVQ         DX, BX
+	CMPQ         BX, $0x08
+	JL           masked340
+	VMOVUPS      (AX), Y6
+	VADDPS       Y6, Y0, Y0
+	VADDPS       Y6, Y2, Y2
+	VADDPS       Y6, Y4, Y4
+	JMP          next341
 
-masked274:
+masked340:
+	LEAQ       masksAVX2<>+0(SB), SI
+	NEGQ       BX
+	VMOVUPS    32(SI)(BX*4), Y6
+	VMASKMOVPS (AX), Y6, Y6
+	VADDPS     Y6, Y0, Y0
+	VADDPS     Y6, Y2, Y2
+	VADDPS     Y6, Y4, Y4
+
+next341:
+	SUBQ    $0x08, DX
+	JLE     done339
+	CMPQ    DX, $0x08
+	JL      masked342
+	VMOVUPS 32(AX), Y6
+	VADDPS  Y6, Y1, Y1
+	VADDPS  Y6, Y3, Y3
+	VADDPS  Y6, Y5, Y5
+	JMP     next343
+
+masked342:
+	LEAQ       masksAVX2<>+0(SB), BX
+	NEGQ       DX
+	VMOVUPS    32(BX)(DX*4), Y6
+	VMASKMOVPS 32(AX), Y6, Y6
+	VADDPS     Y6, Y1, Y1
+	VADDPS     Y6, Y3, Y3
+	VADDPS     Y6, Y5, Y5
+
+next343:
+done339:
+	TESTQ  CX, CX
+	JZ     plain338
+	MOVQ   cs+40(FP), AX
+	MOVQ   n+48(FP), DX
+	MOVQ   DX, BX
+	CMPQ   BX, $0x08
+	JL     masked345
+	LEAQ   (CX), BX
+	VADDPS (BX), Y0, Y0
+	ADDQ   AX, BX
+	VADDPS (BX), Y2, Y2
+	ADDQ   AX, BX
+	VADDPS (BX), Y4, Y4
+	ADDQ   AX, BX
+	JMP    next346
+
+masked345:
+	LEAQ       masksAVX2<>+0(SB), SI
+	NEGQ       BX
+	VMOVUPS    32(SI)(BX*4), Y6
+	LEAQ       (CX), BX
+	VMASKMOVPS (BX), Y6, Y7
+	VADDPS     Y7, Y0, Y0
+	ADDQ       AX, BX
+	VMASKMOVPS (BX), Y6, Y7
+	VADDPS     Y7, Y2, Y2
+	ADDQ       AX, BX
+	VMASKMOVPS (BX), Y6, Y6
+	VADDPS     Y6, Y4, Y4
+	ADDQ       AX, BX
+
+next346:
+	SUBQ   $0x08, DX
+	JLE    done344
+	CMPQ   DX, $0x08
+	JL     masked347
+	LEAQ   32(CX), CX
+	VADDPS (CX), Y1, Y1
+	ADDQ   AX, CX
+	VADDPS (CX), Y3, Y3
+	ADDQ   AX, CX
+	VADDPS (CX), Y5, Y5
+	ADDQ   AX, CX
+	JMP    next348
+
+masked347:
+	LEAQ       masksAVX2<>+0(SB), BX
+	NEGQ       DX
+	VMOVUPS    32(BX)(DX*4), Y6
+	LEAQ       32(CX), CX
+	VMASKMOVPS (CX), Y6, Y7
+	VADDPS     Y7, Y1, Y1
+	ADDQ       AX, CX
+	VMASKMOVPS (CX), Y6, Y7
+	VADDPS     Y7, Y3, Y3
+	ADDQ       AX, CX
+	VMASKMOVPS (CX), Y6, Y6
+	VADDPS     Y6, Y5, Y5
+	ADDQ       AX, CX
+
+next348:
+done344:
+plain338:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x08
+	JL      masked350
+	VMOVUPS Y0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Y2, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Y4, (BX)
+	ADDQ    CX, BX
+	JMP     next351
+
+masked350:
 	LEAQ       masksAVX2<>+0(SB), DI
 	NEGQ       SI
 	VMOVUPS    32(DI)(SI*4), Y6
@@ -6256,21 +7127,21 @@ masked274:
 	VMASKMOVPS Y4, Y6, (BX)
 	ADDQ       CX, BX
 
-next275:
+next351:
 	LEAQ    32(AX), AX
 	SUBQ    $0x08, DX
-	JLE     done273
+	JLE     done349
 	CMPQ    DX, $0x08
-	JL      masked276
+	JL      masked352
 	VMOVUPS Y1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Y3, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Y5, (AX)
 	ADDQ    CX, AX
-	JMP     next277
+	JMP     next353
 
-masked276:
+masked352:
 	LEAQ       masksAVX2<>+0(SB), BX
 	NEGQ       DX
 	VMOVUPS    32(BX)(DX*4), Y0
@@ -6281,14 +7152,14 @@ masked276:
 	VMASKMOVPS Y5, Y0, (AX)
 	ADDQ       CX, AX
 
-next277:
-done273:
+next353:
+done349:
 	VZEROUPPER
 	RET
 
-// func int8Words4AVX2(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+// func int8Words4AVX2(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 // Requires: AVX, AVX2
-TEXT ·int8Words4AVX2(SB), NOSPLIT, $0-88
+TEXT ·int8Words4AVX2(SB), NOSPLIT, $0-104
 	MOVQ   $0x00000004, AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -6304,9 +7175,9 @@ TEXT ·int8Words4AVX2(SB), NOSPLIT, $0-88
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
 	SUBQ   $0x02, SI
-	JL     rest279
+	JL     rest355
 
-loop278:
+loop354:
 	VPMOVSXBW    (DI), Y8
 	VPMOVSXBW    16(DI), Y9
 	VPBROADCASTD (CX), Y10
@@ -6356,13 +7227,13 @@ loop278:
 	ADDQ         $+32, DI
 	ADDQ         AX, CX
 	SUBQ         $0x02, SI
-	JGE          loop278
+	JGE          loop354
 
-rest279:
+rest355:
 	ADDQ $0x02, SI
-	JZ   done281
+	JZ   done357
 
-one280:
+one356:
 	VPMOVSXBW    (DI), Y8
 	VPMOVSXBW    16(DI), Y9
 	VPBROADCASTD (CX), Y10
@@ -6388,9 +7259,9 @@ one280:
 	ADDQ         $+32, DI
 	ADDQ         AX, CX
 	DECQ         SI
-	JNZ          one280
+	JNZ          one356
 
-done281:
+done357:
 	MOVQ         sx+64(FP), AX
 	MOVQ         wsum+72(FP), CX
 	MOVQ         sw+80(FP), CX
@@ -6422,24 +7293,144 @@ done281:
 	VCVTDQ2PS    Y7, Y7
 	VMULPS       Y8, Y7, Y7
 	VMULPS       32(CX), Y7, Y7
-	MOVQ         c+32(FP), AX
-	MOVQ         cs+40(FP), CX
+	MOVQ         bias+88(FP), AX
+	MOVQ         res+96(FP), CX
 	MOVQ         n+48(FP), DX
-	LEAQ         (AX), BX
-	MOVQ         DX, SI
-	CMPQ         SI, $0x08
-	JL           masked283
-	VMOVUPS      Y0, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Y2, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Y4, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Y6, (BX)
-	ADDQ         CX, BX
-	JMP          next284
+	MOVQ         DX, BX
+	CMPQ         BX, $0x08
+	JL           masked360
+	VMOVUPS      (AX), Y8
+	VADDPS       Y8, Y0, Y0
+	VADDPS       Y8, Y2, Y2
+	VADDPS       Y8, Y4, Y4
+	VADDPS       Y8, Y6, Y6
+	JMP          next361
 
-masked283:
+masked360:
+	LEAQ       masksAVX2<>+0(SB), SI
+	NEGQ       BX
+	VMOVUPS    32(SI)(BX*4), Y8
+	VMASKMOVPS (AX), Y8, Y8
+	VADDPS     Y8, Y0, Y0
+	VADDPS     Y8, Y2, Y2
+	VADDPS     Y8, Y4, Y4
+	VADDPS     Y8, Y6, Y6
+
+next361:
+	SUBQ    $0x08, DX
+	JLE     done359
+	CMPQ    DX, $0x08
+	JL      masked362
+	VMOVUPS 32(AX), Y8
+	VADDPS  Y8, Y1, Y1
+	VADDPS  Y8, Y3, Y3
+	VADDPS  Y8, Y5, Y5
+	VADDPS  Y8, Y7, Y7
+	JMP     next363
+
+masked362:
+	LEAQ       masksAVX2<>+0(SB), BX
+	NEGQ       DX
+	VMOVUPS    32(BX)(DX*4), Y8
+	VMASKMOVPS 32(AX), Y8, Y8
+	VADDPS     Y8, Y1, Y1
+	VADDPS     Y8, Y3, Y3
+	VADDPS     Y8, Y5, Y5
+	VADDPS     Y8, Y7, Y7
+
+next363:
+done359:
+	TESTQ  CX, CX
+	JZ     plain358
+	MOVQ   cs+40(FP), AX
+	MOVQ   n+48(FP), DX
+	MOVQ   DX, BX
+	CMPQ   BX, $0x08
+	JL     masked365
+	LEAQ   (CX), BX
+	VADDPS (BX), Y0, Y0
+	ADDQ   AX, BX
+	VADDPS (BX), Y2, Y2
+	ADDQ   AX, BX
+	VADDPS (BX), Y4, Y4
+	ADDQ   AX, BX
+	VADDPS (BX), Y6, Y6
+	ADDQ   AX, BX
+	JMP    next366
+
+masked365:
+	LEAQ       masksAVX2<>+0(SB), SI
+	NEGQ       BX
+	VMOVUPS    32(SI)(BX*4), Y8
+	LEAQ       (CX), BX
+	VMASKMOVPS (BX), Y8, Y9
+	VADDPS     Y9, Y0, Y0
+	ADDQ       AX, BX
+	VMASKMOVPS (BX), Y8, Y9
+	VADDPS     Y9, Y2, Y2
+	ADDQ       AX, BX
+	VMASKMOVPS (BX), Y8, Y9
+	VADDPS     Y9, Y4, Y4
+	ADDQ       AX, BX
+	VMASKMOVPS (BX), Y8, Y8
+	VADDPS     Y8, Y6, Y6
+	ADDQ       AX, BX
+
+next366:
+	SUBQ   $0x08, DX
+	JLE    done364
+	CMPQ   DX, $0x08
+	JL     masked367
+	LEAQ   32(CX), CX
+	VADDPS (CX), Y1, Y1
+	ADDQ   AX, CX
+	VADDPS (CX), Y3, Y3
+	ADDQ   AX, CX
+	VADDPS (CX), Y5, Y5
+	ADDQ   AX, CX
+	VADDPS (CX), Y7, Y7
+	ADDQ   AX, CX
+	JMP    next368
+
+masked367:
+	LEAQ       masksAVX2<>+0(SB), BX
+	NEGQ       DX
+	VMOVUPS    32(BX)(DX*4), Y8
+	LEAQ       32(CX), CX
+	VMASKMOVPS (CX), Y8, Y9
+	VADDPS     Y9, Y1, Y1
+	ADDQ       AX, CX
+	VMASKMOVPS (CX), Y8, Y9
+	VADDPS     Y9, Y3, Y3
+	ADDQ       AX, CX
+	VMASKMOVPS (CX), Y8, Y9
+	VADDPS     Y9, Y5, Y5
+	ADDQ       AX, CX
+	VMASKMOVPS (CX), Y8, Y8
+	VADDPS     Y8, Y7, Y7
+	ADDQ       AX, CX
+
+next368:
+done364:
+plain358:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x08
+	JL      masked370
+	VMOVUPS Y0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Y2, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Y4, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Y6, (BX)
+	ADDQ    CX, BX
+	JMP     next371
+
+masked370:
 	LEAQ       masksAVX2<>+0(SB), DI
 	NEGQ       SI
 	VMOVUPS    32(DI)(SI*4), Y8
@@ -6452,12 +7443,12 @@ masked283:
 	VMASKMOVPS Y6, Y8, (BX)
 	ADDQ       CX, BX
 
-next284:
+next371:
 	LEAQ    32(AX), AX
 	SUBQ    $0x08, DX
-	JLE     done282
+	JLE     done369
 	CMPQ    DX, $0x08
-	JL      masked285
+	JL      masked372
 	VMOVUPS Y1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Y3, (AX)
@@ -6466,9 +7457,9 @@ next284:
 	ADDQ    CX, AX
 	VMOVUPS Y7, (AX)
 	ADDQ    CX, AX
-	JMP     next286
+	JMP     next373
 
-masked285:
+masked372:
 	LEAQ       masksAVX2<>+0(SB), BX
 	NEGQ       DX
 	VMOVUPS    32(BX)(DX*4), Y0
@@ -6481,14 +7472,14 @@ masked285:
 	VMASKMOVPS Y7, Y0, (AX)
 	ADDQ       CX, AX
 
-next286:
-done282:
+next373:
+done369:
 	VZEROUPPER
 	RET
 
-// func int8Words5AVX2(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+// func int8Words5AVX2(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 // Requires: AVX, AVX2
-TEXT ·int8Words5AVX2(SB), NOSPLIT, $0-88
+TEXT ·int8Words5AVX2(SB), NOSPLIT, $0-104
 	MOVQ   $0x00000004, AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -6506,9 +7497,9 @@ TEXT ·int8Words5AVX2(SB), NOSPLIT, $0-88
 	VXORPS Y8, Y8, Y8
 	VXORPS Y9, Y9, Y9
 	SUBQ   $0x02, SI
-	JL     rest288
+	JL     rest375
 
-loop287:
+loop374:
 	VPMOVSXBW    (DI), Y10
 	VPMOVSXBW    16(DI), Y11
 	VPBROADCASTD (CX), Y12
@@ -6568,13 +7559,13 @@ loop287:
 	ADDQ         $+32, DI
 	ADDQ         AX, CX
 	SUBQ         $0x02, SI
-	JGE          loop287
+	JGE          loop374
 
-rest288:
+rest375:
 	ADDQ $0x02, SI
-	JZ   done290
+	JZ   done377
 
-one289:
+one376:
 	VPMOVSXBW    (DI), Y10
 	VPMOVSXBW    16(DI), Y11
 	VPBROADCASTD (CX), Y12
@@ -6605,9 +7596,9 @@ one289:
 	ADDQ         $+32, DI
 	ADDQ         AX, CX
 	DECQ         SI
-	JNZ          one289
+	JNZ          one376
 
-done290:
+done377:
 	MOVQ         sx+64(FP), AX
 	MOVQ         wsum+72(FP), CX
 	MOVQ         sw+80(FP), CX
@@ -6646,26 +7637,160 @@ done290:
 	VCVTDQ2PS    Y9, Y9
 	VMULPS       Y10, Y9, Y9
 	VMULPS       32(CX), Y9, Y9
-	MOVQ         c+32(FP), AX
-	MOVQ         cs+40(FP), CX
+	MOVQ         bias+88(FP), AX
+	MOVQ         res+96(FP), CX
 	MOVQ         n+48(FP), DX
-	LEAQ         (AX), BX
-	MOVQ         DX, SI
-	CMPQ         SI, $0x08
-	JL           masked292
-	VMOVUPS      Y0, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Y2, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Y4, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Y6, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Y8, (BX)
-	ADDQ         CX, BX
-	JMP          next293
+	MOVQ         DX, BX
+	CMPQ         BX, $0x08
+	JL           masked380
+	VMOVUPS      (AX), Y10
+	VADDPS       Y10, Y0, Y0
+	VADDPS       Y10, Y2, Y2
+	VADDPS       Y10, Y4, Y4
+	VADDPS       Y10, Y6, Y6
+	VADDPS       Y10, Y8, Y8
+	JMP          next381
 
-masked292:
+masked380:
+	LEAQ       masksAVX2<>+0(SB), SI
+	NEGQ       BX
+	VMOVUPS    32(SI)(BX*4), Y10
+	VMASKMOVPS (AX), Y10, Y10
+	VADDPS     Y10, Y0, Y0
+	VADDPS     Y10, Y2, Y2
+	VADDPS     Y10, Y4, Y4
+	VADDPS     Y10, Y6, Y6
+	VADDPS     Y10, Y8, Y8
+
+next381:
+	SUBQ    $0x08, DX
+	JLE     done379
+	CMPQ    DX, $0x08
+	JL      masked382
+	VMOVUPS 32(AX), Y10
+	VADDPS  Y10, Y1, Y1
+	VADDPS  Y10, Y3, Y3
+	VADDPS  Y10, Y5, Y5
+	VADDPS  Y10, Y7, Y7
+	VADDPS  Y10, Y9, Y9
+	JMP     next383
+
+masked382:
+	LEAQ       masksAVX2<>+0(SB), BX
+	NEGQ       DX
+	VMOVUPS    32(BX)(DX*4), Y10
+	VMASKMOVPS 32(AX), Y10, Y10
+	VADDPS     Y10, Y1, Y1
+	VADDPS     Y10, Y3, Y3
+	VADDPS     Y10, Y5, Y5
+	VADDPS     Y10, Y7, Y7
+	VADDPS     Y10, Y9, Y9
+
+next383:
+done379:
+	TESTQ  CX, CX
+	JZ     plain378
+	MOVQ   cs+40(FP), AX
+	MOVQ   n+48(FP), DX
+	MOVQ   DX, BX
+	CMPQ   BX, $0x08
+	JL     masked385
+	LEAQ   (CX), BX
+	VADDPS (BX), Y0, Y0
+	ADDQ   AX, BX
+	VADDPS (BX), Y2, Y2
+	ADDQ   AX, BX
+	VADDPS (BX), Y4, Y4
+	ADDQ   AX, BX
+	VADDPS (BX), Y6, Y6
+	ADDQ   AX, BX
+	VADDPS (BX), Y8, Y8
+	ADDQ   AX, BX
+	JMP    next386
+
+masked385:
+	LEAQ       masksAVX2<>+0(SB), SI
+	NEGQ       BX
+	VMOVUPS    32(SI)(BX*4), Y10
+	LEAQ       (CX), BX
+	VMASKMOVPS (BX), Y10, Y11
+	VADDPS     Y11, Y0, Y0
+	ADDQ       AX, BX
+	VMASKMOVPS (BX), Y10, Y11
+	VADDPS     Y11, Y2, Y2
+	ADDQ       AX, BX
+	VMASKMOVPS (BX), Y10, Y11
+	VADDPS     Y11, Y4, Y4
+	ADDQ       AX, BX
+	VMASKMOVPS (BX), Y10, Y11
+	VADDPS     Y11, Y6, Y6
+	ADDQ       AX, BX
+	VMASKMOVPS (BX), Y10, Y10
+	VADDPS     Y10, Y8, Y8
+	ADDQ       AX, BX
+
+next386:
+	SUBQ   $0x08, DX
+	JLE    done384
+	CMPQ   DX, $0x08
+	JL     masked387
+	LEAQ   32(CX), CX
+	VADDPS (CX), Y1, Y1
+	ADDQ   AX, CX
+	VADDPS (CX), Y3, Y3
+	ADDQ   AX, CX
+	VADDPS (CX), Y5, Y5
+	ADDQ   AX, CX
+	VADDPS (CX), Y7, Y7
+	ADDQ   AX, CX
+	VADDPS (CX), Y9, Y9
+	ADDQ   AX, CX
+	JMP    next388
+
+masked387:
+	LEAQ       masksAVX2<>+0(SB), BX
+	NEGQ       DX
+	VMOVUPS    32(BX)(DX*4), Y10
+	LEAQ       32(CX), CX
+	VMASKMOVPS (CX), Y10, Y11
+	VADDPS     Y11, Y1, Y1
+	ADDQ       AX, CX
+	VMASKMOVPS (CX), Y10, Y11
+	VADDPS     Y11, Y3, Y3
+	ADDQ       AX, CX
+	VMASKMOVPS (CX), Y10, Y11
+	VADDPS     Y11, Y5, Y5
+	ADDQ       AX, CX
+	VMASKMOVPS (CX), Y10, Y11
+	VADDPS     Y11, Y7, Y7
+	ADDQ       AX, CX
+	VMASKMOVPS (CX), Y10, Y10
+	VADDPS     Y10, Y9, Y9
+	ADDQ       AX, CX
+
+next388:
+done384:
+plain378:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x08
+	JL      masked390
+	VMOVUPS Y0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Y2, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Y4, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Y6, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Y8, (BX)
+	ADDQ    CX, BX
+	JMP     next391
+
+masked390:
 	LEAQ       masksAVX2<>+0(SB), DI
 	NEGQ       SI
 	VMOVUPS    32(DI)(SI*4), Y10
@@ -6680,12 +7805,12 @@ masked292:
 	VMASKMOVPS Y8, Y10, (BX)
 	ADDQ       CX, BX
 
-next293:
+next391:
 	LEAQ    32(AX), AX
 	SUBQ    $0x08, DX
-	JLE     done291
+	JLE     done389
 	CMPQ    DX, $0x08
-	JL      masked294
+	JL      masked392
 	VMOVUPS Y1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Y3, (AX)
@@ -6696,9 +7821,9 @@ next293:
 	ADDQ    CX, AX
 	VMOVUPS Y9, (AX)
 	ADDQ    CX, AX
-	JMP     next295
+	JMP     next393
 
-masked294:
+masked392:
 	LEAQ       masksAVX2<>+0(SB), BX
 	NEGQ       DX
 	VMOVUPS    32(BX)(DX*4), Y0
@@ -6713,14 +7838,14 @@ masked294:
 	VMASKMOVPS Y9, Y0, (AX)
 	ADDQ       CX, AX
 
-next295:
-done291:
+next393:
+done389:
 	VZEROUPPER
 	RET
 
-// func int8Words6AVX2(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+// func int8Words6AVX2(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 // Requires: AVX, AVX2
-TEXT ·int8Words6AVX2(SB), NOSPLIT, $0-88
+TEXT ·int8Words6AVX2(SB), NOSPLIT, $0-104
 	MOVQ   $0x00000004, AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -6742,9 +7867,9 @@ TEXT ·int8Words6AVX2(SB), NOSPLIT, $0-88
 	VXORPS Y10, Y10, Y10
 	VXORPS Y11, Y11, Y11
 	SUBQ   $0x02, DI
-	JL     rest297
+	JL     rest395
 
-loop296:
+loop394:
 	VPMOVSXBW    (R8), Y12
 	VPMOVSXBW    16(R8), Y13
 	VPBROADCASTD (CX), Y14
@@ -6816,13 +7941,13 @@ loop296:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	SUBQ         $0x02, DI
-	JGE          loop296
+	JGE          loop394
 
-rest297:
+rest395:
 	ADDQ $0x02, DI
-	JZ   done299
+	JZ   done397
 
-one298:
+one396:
 	VPMOVSXBW    (R8), Y12
 	VPMOVSXBW    16(R8), Y13
 	VPBROADCASTD (CX), Y14
@@ -6859,9 +7984,9 @@ one298:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	DECQ         DI
-	JNZ          one298
+	JNZ          one396
 
-done299:
+done397:
 	MOVQ         sx+64(FP), AX
 	MOVQ         wsum+72(FP), CX
 	MOVQ         sw+80(FP), CX
@@ -6907,28 +8032,176 @@ done299:
 	VCVTDQ2PS    Y11, Y11
 	VMULPS       Y12, Y11, Y11
 	VMULPS       32(CX), Y11, Y11
-	MOVQ         c+32(FP), AX
-	MOVQ         cs+40(FP), CX
+	MOVQ         bias+88(FP), AX
+	MOVQ         res+96(FP), CX
 	MOVQ         n+48(FP), DX
-	LEAQ         (AX), BX
-	MOVQ         DX, SI
-	CMPQ         SI, $0x08
-	JL           masked301
-	VMOVUPS      Y0, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Y2, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Y4, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Y6, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Y8, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Y10, (BX)
-	ADDQ         CX, BX
-	JMP          next302
+	MOVQ         DX, BX
+	CMPQ         BX, $0x08
+	JL           masked400
+	VMOVUPS      (AX), Y12
+	VADDPS       Y12, Y0, Y0
+	VADDPS       Y12, Y2, Y2
+	VADDPS       Y12, Y4, Y4
+	VADDPS       Y12, Y6, Y6
+	VADDPS       Y12, Y8, Y8
+	VADDPS       Y12, Y10, Y10
+	JMP          next401
 
-masked301:
+masked400:
+	LEAQ       masksAVX2<>+0(SB), SI
+	NEGQ       BX
+	VMOVUPS    32(SI)(BX*4), Y12
+	VMASKMOVPS (AX), Y12, Y12
+	VADDPS     Y12, Y0, Y0
+	VADDPS     Y12, Y2, Y2
+	VADDPS     Y12, Y4, Y4
+	VADDPS     Y12, Y6, Y6
+	VADDPS     Y12, Y8, Y8
+	VADDPS     Y12, Y10, Y10
+
+next401:
+	SUBQ    $0x08, DX
+	JLE     done399
+	CMPQ    DX, $0x08
+	JL      masked402
+	VMOVUPS 32(AX), Y12
+	VADDPS  Y12, Y1, Y1
+	VADDPS  Y12, Y3, Y3
+	VADDPS  Y12, Y5, Y5
+	VADDPS  Y12, Y7, Y7
+	VADDPS  Y12, Y9, Y9
+	VADDPS  Y12, Y11, Y11
+	JMP     next403
+
+masked402:
+	LEAQ       masksAVX2<>+0(SB), BX
+	NEGQ       DX
+	VMOVUPS    32(BX)(DX*4), Y12
+	VMASKMOVPS 32(AX), Y12, Y12
+	VADDPS     Y12, Y1, Y1
+	VADDPS     Y12, Y3, Y3
+	VADDPS     Y12, Y5, Y5
+	VADDPS     Y12, Y7, Y7
+	VADDPS     Y12, Y9, Y9
+	VADDPS     Y12, Y11, Y11
+
+next403:
+done399:
+	TESTQ  CX, CX
+	JZ     plain398
+	MOVQ   cs+40(FP), AX
+	MOVQ   n+48(FP), DX
+	MOVQ   DX, BX
+	CMPQ   BX, $0x08
+	JL     masked405
+	LEAQ   (CX), BX
+	VADDPS (BX), Y0, Y0
+	ADDQ   AX, BX
+	VADDPS (BX), Y2, Y2
+	ADDQ   AX, BX
+	VADDPS (BX), Y4, Y4
+	ADDQ   AX, BX
+	VADDPS (BX), Y6, Y6
+	ADDQ   AX, BX
+	VADDPS (BX), Y8, Y8
+	ADDQ   AX, BX
+	VADDPS (BX), Y10, Y10
+	ADDQ   AX, BX
+	JMP    next406
+
+masked405:
+	LEAQ       masksAVX2<>+0(SB), SI
+	NEGQ       BX
+	VMOVUPS    32(SI)(BX*4), Y12
+	LEAQ       (CX), BX
+	VMASKMOVPS (BX), Y12, Y13
+	VADDPS     Y13, Y0, Y0
+	ADDQ       AX, BX
+	VMASKMOVPS (BX), Y12, Y13
+	VADDPS     Y13, Y2, Y2
+	ADDQ       AX, BX
+	VMASKMOVPS (BX), Y12, Y13
+	VADDPS     Y13, Y4, Y4
+	ADDQ       AX, BX
+	VMASKMOVPS (BX), Y12, Y13
+	VADDPS     Y13, Y6, Y6
+	ADDQ       AX, BX
+	VMASKMOVPS (BX), Y12, Y13
+	VADDPS     Y13, Y8, Y8
+	ADDQ       AX, BX
+	VMASKMOVPS (BX), Y12, Y12
+	VADDPS     Y12, Y10, Y10
+	ADDQ       AX, BX
+
+next406:
+	SUBQ   $0x08, DX
+	JLE    done404
+	CMPQ   DX, $0x08
+	JL     masked407
+	LEAQ   32(CX), CX
+	VADDPS (CX), Y1, Y1
+	ADDQ   AX, CX
+	VADDPS (CX), Y3, Y3
+	ADDQ   AX, CX
+	VADDPS (CX), Y5, Y5
+	ADDQ   AX, CX
+	VADDPS (CX), Y7, Y7
+	ADDQ   AX, CX
+	VADDPS (CX), Y9, Y9
+	ADDQ   AX, CX
+	VADDPS (CX), Y11, Y11
+	ADDQ   AX, CX
+	JMP    next408
+
+masked407:
+	LEAQ       masksAVX2<>+0(SB), BX
+	NEGQ       DX
+	VMOVUPS    32(BX)(DX*4), Y12
+	LEAQ       32(CX), CX
+	VMASKMOVPS (CX), Y12, Y13
+	VADDPS     Y13, Y1, Y1
+	ADDQ       AX, CX
+	VMASKMOVPS (CX), Y12, Y13
+	VADDPS     Y13, Y3, Y3
+	ADDQ       AX, CX
+	VMASKMOVPS (CX), Y12, Y13
+	VADDPS     Y13, Y5, Y5
+	ADDQ       AX, CX
+	VMASKMOVPS (CX), Y12, Y13
+	VADDPS     Y13, Y7, Y7
+	ADDQ       AX, CX
+	VMASKMOVPS (CX), Y12, Y13
+	VADDPS     Y13, Y9, Y9
+	ADDQ       AX, CX
+	VMASKMOVPS (CX), Y12, Y12
+	VADDPS     Y12, Y11, Y11
+	ADDQ       AX, CX
+
+next408:
+done404:
+plain398:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x08
+	JL      masked410
+	VMOVUPS Y0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Y2, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Y4, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Y6, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Y8, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Y10, (BX)
+	ADDQ    CX, BX
+	JMP     next411
+
+masked410:
 	LEAQ       masksAVX2<>+0(SB), DI
 	NEGQ       SI
 	VMOVUPS    32(DI)(SI*4), Y12
@@ -6945,12 +8218,12 @@ masked301:
 	VMASKMOVPS Y10, Y12, (BX)
 	ADDQ       CX, BX
 
-next302:
+next411:
 	LEAQ    32(AX), AX
 	SUBQ    $0x08, DX
-	JLE     done300
+	JLE     done409
 	CMPQ    DX, $0x08
-	JL      masked303
+	JL      masked412
 	VMOVUPS Y1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Y3, (AX)
@@ -6963,9 +8236,9 @@ next302:
 	ADDQ    CX, AX
 	VMOVUPS Y11, (AX)
 	ADDQ    CX, AX
-	JMP     next304
+	JMP     next413
 
-masked303:
+masked412:
 	LEAQ       masksAVX2<>+0(SB), BX
 	NEGQ       DX
 	VMOVUPS    32(BX)(DX*4), Y0
@@ -6982,8 +8255,8 @@ masked303:
 	VMASKMOVPS Y11, Y0, (AX)
 	ADDQ       CX, AX
 
-next304:
-done300:
+next413:
+done409:
 	VZEROUPPER
 	RET
 
@@ -7001,9 +8274,9 @@ TEXT ·blocks16x1AVX2(SB), NOSPLIT, $0-80
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	SUBQ   $0x01, BX
-	JL     rest306
+	JL     rest415
 
-loop305:
+loop414:
 	VPBROADCASTD (DI), Y2
 	VMOVAPS      Y2, Y3
 	VMOVUPS      (DX), Y4
@@ -7113,13 +8386,13 @@ loop305:
 	ADDQ         $0x04, SI
 	ADDQ         $0x04, DI
 	SUBQ         $0x01, BX
-	JGE          loop305
+	JGE          loop414
 
-rest306:
+rest415:
 	ADDQ $0x01, BX
-	JZ   done308
+	JZ   done417
 
-one307:
+one416:
 	VPBROADCASTD (DI), Y2
 	VMOVAPS      Y2, Y3
 	VMOVUPS      (DX), Y4
@@ -7229,46 +8502,46 @@ one307:
 	ADDQ         $0x04, SI
 	ADDQ         $0x04, DI
 	DECQ         BX
-	JNZ          one307
+	JNZ          one416
 
-done308:
+done417:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x08
-	JL      masked310
+	JL      masked419
 	VMOVUPS Y0, (BX)
 	ADDQ    CX, BX
-	JMP     next311
+	JMP     next420
 
-masked310:
+masked419:
 	LEAQ       masksAVX2<>+0(SB), DI
 	NEGQ       SI
 	VMOVUPS    32(DI)(SI*4), Y2
 	VMASKMOVPS Y0, Y2, (BX)
 	ADDQ       CX, BX
 
-next311:
+next420:
 	LEAQ    32(AX), AX
 	SUBQ    $0x08, DX
-	JLE     done309
+	JLE     done418
 	CMPQ    DX, $0x08
-	JL      masked312
+	JL      masked421
 	VMOVUPS Y1, (AX)
 	ADDQ    CX, AX
-	JMP     next313
+	JMP     next422
 
-masked312:
+masked421:
 	LEAQ       masksAVX2<>+0(SB), BX
 	NEGQ       DX
 	VMOVUPS    32(BX)(DX*4), Y0
 	VMASKMOVPS Y1, Y0, (AX)
 	ADDQ       CX, AX
 
-next313:
-done309:
+next422:
+done418:
 	VZEROUPPER
 	RET
 
@@ -7287,9 +8560,9 @@ TEXT ·blocks16Minx1AVX2(SB), NOSPLIT, $0-80
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	SUBQ   $0x01, BX
-	JL     rest315
+	JL     rest424
 
-loop314:
+loop423:
 	VMOVAPS      Y2, Y3
 	VMOVAPS      Y2, Y4
 	VMOVUPS      (DX), Y5
@@ -7402,13 +8675,13 @@ loop314:
 	ADDQ         $0x04, SI
 	ADDQ         $0x04, DI
 	SUBQ         $0x01, BX
-	JGE          loop314
+	JGE          loop423
 
-rest315:
+rest424:
 	ADDQ $0x01, BX
-	JZ   done317
+	JZ   done426
 
-one316:
+one425:
 	VMOVAPS      Y2, Y3
 	VMOVAPS      Y2, Y4
 	VMOVUPS      (DX), Y5
@@ -7521,46 +8794,46 @@ one316:
 	ADDQ         $0x04, SI
 	ADDQ         $0x04, DI
 	DECQ         BX
-	JNZ          one316
+	JNZ          one425
 
-done317:
+done426:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x08
-	JL      masked319
+	JL      masked428
 	VMOVUPS Y0, (BX)
 	ADDQ    CX, BX
-	JMP     next320
+	JMP     next429
 
-masked319:
+masked428:
 	LEAQ       masksAVX2<>+0(SB), DI
 	NEGQ       SI
 	VMOVUPS    32(DI)(SI*4), Y2
 	VMASKMOVPS Y0, Y2, (BX)
 	ADDQ       CX, BX
 
-next320:
+next429:
 	LEAQ    32(AX), AX
 	SUBQ    $0x08, DX
-	JLE     done318
+	JLE     done427
 	CMPQ    DX, $0x08
-	JL      masked321
+	JL      masked430
 	VMOVUPS Y1, (AX)
 	ADDQ    CX, AX
-	JMP     next322
+	JMP     next431
 
-masked321:
+masked430:
 	LEAQ       masksAVX2<>+0(SB), BX
 	NEGQ       DX
 	VMOVUPS    32(BX)(DX*4), Y0
 	VMASKMOVPS Y1, Y0, (AX)
 	ADDQ       CX, AX
 
-next322:
-done318:
+next431:
+done427:
 	VZEROUPPER
 	RET
 
@@ -7580,9 +8853,9 @@ TEXT ·blocks16x2AVX2(SB), NOSPLIT, $0-80
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
 	SUBQ   $0x01, SI
-	JL     rest324
+	JL     rest433
 
-loop323:
+loop432:
 	VPBROADCASTD (R8), Y4
 	VMOVAPS      Y4, Y5
 	VPBROADCASTD (R8)(R9*1), Y6
@@ -7761,13 +9034,13 @@ loop323:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	SUBQ         $0x01, SI
-	JGE          loop323
+	JGE          loop432
 
-rest324:
+rest433:
 	ADDQ $0x01, SI
-	JZ   done326
+	JZ   done435
 
-one325:
+one434:
 	VPBROADCASTD (R8), Y4
 	VMOVAPS      Y4, Y5
 	VPBROADCASTD (R8)(R9*1), Y6
@@ -7946,23 +9219,23 @@ one325:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	DECQ         SI
-	JNZ          one325
+	JNZ          one434
 
-done326:
+done435:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x08
-	JL      masked328
+	JL      masked437
 	VMOVUPS Y0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Y2, (BX)
 	ADDQ    CX, BX
-	JMP     next329
+	JMP     next438
 
-masked328:
+masked437:
 	LEAQ       masksAVX2<>+0(SB), DI
 	NEGQ       SI
 	VMOVUPS    32(DI)(SI*4), Y4
@@ -7971,19 +9244,19 @@ masked328:
 	VMASKMOVPS Y2, Y4, (BX)
 	ADDQ       CX, BX
 
-next329:
+next438:
 	LEAQ    32(AX), AX
 	SUBQ    $0x08, DX
-	JLE     done327
+	JLE     done436
 	CMPQ    DX, $0x08
-	JL      masked330
+	JL      masked439
 	VMOVUPS Y1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Y3, (AX)
 	ADDQ    CX, AX
-	JMP     next331
+	JMP     next440
 
-masked330:
+masked439:
 	LEAQ       masksAVX2<>+0(SB), BX
 	NEGQ       DX
 	VMOVUPS    32(BX)(DX*4), Y0
@@ -7992,8 +9265,8 @@ masked330:
 	VMASKMOVPS Y3, Y0, (AX)
 	ADDQ       CX, AX
 
-next331:
-done327:
+next440:
+done436:
 	VZEROUPPER
 	RET
 
@@ -8014,9 +9287,9 @@ TEXT ·blocks16Minx2AVX2(SB), NOSPLIT, $0-80
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
 	SUBQ   $0x01, SI
-	JL     rest333
+	JL     rest442
 
-loop332:
+loop441:
 	VMOVAPS      Y4, Y5
 	VMOVAPS      Y4, Y6
 	VMOVAPS      Y4, Y7
@@ -8201,13 +9474,13 @@ loop332:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	SUBQ         $0x01, SI
-	JGE          loop332
+	JGE          loop441
 
-rest333:
+rest442:
 	ADDQ $0x01, SI
-	JZ   done335
+	JZ   done444
 
-one334:
+one443:
 	VMOVAPS      Y4, Y5
 	VMOVAPS      Y4, Y6
 	VMOVAPS      Y4, Y7
@@ -8392,23 +9665,23 @@ one334:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	DECQ         SI
-	JNZ          one334
+	JNZ          one443
 
-done335:
+done444:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x08
-	JL      masked337
+	JL      masked446
 	VMOVUPS Y0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Y2, (BX)
 	ADDQ    CX, BX
-	JMP     next338
+	JMP     next447
 
-masked337:
+masked446:
 	LEAQ       masksAVX2<>+0(SB), DI
 	NEGQ       SI
 	VMOVUPS    32(DI)(SI*4), Y4
@@ -8417,19 +9690,19 @@ masked337:
 	VMASKMOVPS Y2, Y4, (BX)
 	ADDQ       CX, BX
 
-next338:
+next447:
 	LEAQ    32(AX), AX
 	SUBQ    $0x08, DX
-	JLE     done336
+	JLE     done445
 	CMPQ    DX, $0x08
-	JL      masked339
+	JL      masked448
 	VMOVUPS Y1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Y3, (AX)
 	ADDQ    CX, AX
-	JMP     next340
+	JMP     next449
 
-masked339:
+masked448:
 	LEAQ       masksAVX2<>+0(SB), BX
 	NEGQ       DX
 	VMOVUPS    32(BX)(DX*4), Y0
@@ -8438,8 +9711,8 @@ masked339:
 	VMASKMOVPS Y3, Y0, (AX)
 	ADDQ       CX, AX
 
-next340:
-done336:
+next449:
+done445:
 	VZEROUPPER
 	RET
 
@@ -8457,9 +9730,9 @@ TEXT ·blocks32x1AVX2(SB), NOSPLIT, $0-80
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	SUBQ   $0x01, BX
-	JL     rest342
+	JL     rest451
 
-loop341:
+loop450:
 	VPBROADCASTD (DI), Y2
 	VMOVAPS      Y2, Y3
 	VMOVUPS      (DX), Y4
@@ -8665,13 +9938,13 @@ loop341:
 	ADDQ         $0x04, SI
 	ADDQ         $0x04, DI
 	SUBQ         $0x01, BX
-	JGE          loop341
+	JGE          loop450
 
-rest342:
+rest451:
 	ADDQ $0x01, BX
-	JZ   done344
+	JZ   done453
 
-one343:
+one452:
 	VPBROADCASTD (DI), Y2
 	VMOVAPS      Y2, Y3
 	VMOVUPS      (DX), Y4
@@ -8877,46 +10150,46 @@ one343:
 	ADDQ         $0x04, SI
 	ADDQ         $0x04, DI
 	DECQ         BX
-	JNZ          one343
+	JNZ          one452
 
-done344:
+done453:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x08
-	JL      masked346
+	JL      masked455
 	VMOVUPS Y0, (BX)
 	ADDQ    CX, BX
-	JMP     next347
+	JMP     next456
 
-masked346:
+masked455:
 	LEAQ       masksAVX2<>+0(SB), DI
 	NEGQ       SI
 	VMOVUPS    32(DI)(SI*4), Y2
 	VMASKMOVPS Y0, Y2, (BX)
 	ADDQ       CX, BX
 
-next347:
+next456:
 	LEAQ    32(AX), AX
 	SUBQ    $0x08, DX
-	JLE     done345
+	JLE     done454
 	CMPQ    DX, $0x08
-	JL      masked348
+	JL      masked457
 	VMOVUPS Y1, (AX)
 	ADDQ    CX, AX
-	JMP     next349
+	JMP     next458
 
-masked348:
+masked457:
 	LEAQ       masksAVX2<>+0(SB), BX
 	NEGQ       DX
 	VMOVUPS    32(BX)(DX*4), Y0
 	VMASKMOVPS Y1, Y0, (AX)
 	ADDQ       CX, AX
 
-next349:
-done345:
+next458:
+done454:
 	VZEROUPPER
 	RET
 
@@ -8935,9 +10208,9 @@ TEXT ·blocks32Minx1AVX2(SB), NOSPLIT, $0-80
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	SUBQ   $0x01, BX
-	JL     rest351
+	JL     rest460
 
-loop350:
+loop459:
 	VMOVAPS      Y2, Y3
 	VMOVAPS      Y2, Y4
 	VMOVUPS      (DX), Y5
@@ -9146,13 +10419,13 @@ loop350:
 	ADDQ         $0x04, SI
 	ADDQ         $0x04, DI
 	SUBQ         $0x01, BX
-	JGE          loop350
+	JGE          loop459
 
-rest351:
+rest460:
 	ADDQ $0x01, BX
-	JZ   done353
+	JZ   done462
 
-one352:
+one461:
 	VMOVAPS      Y2, Y3
 	VMOVAPS      Y2, Y4
 	VMOVUPS      (DX), Y5
@@ -9361,46 +10634,46 @@ one352:
 	ADDQ         $0x04, SI
 	ADDQ         $0x04, DI
 	DECQ         BX
-	JNZ          one352
+	JNZ          one461
 
-done353:
+done462:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x08
-	JL      masked355
+	JL      masked464
 	VMOVUPS Y0, (BX)
 	ADDQ    CX, BX
-	JMP     next356
+	JMP     next465
 
-masked355:
+masked464:
 	LEAQ       masksAVX2<>+0(SB), DI
 	NEGQ       SI
 	VMOVUPS    32(DI)(SI*4), Y2
 	VMASKMOVPS Y0, Y2, (BX)
 	ADDQ       CX, BX
 
-next356:
+next465:
 	LEAQ    32(AX), AX
 	SUBQ    $0x08, DX
-	JLE     done354
+	JLE     done463
 	CMPQ    DX, $0x08
-	JL      masked357
+	JL      masked466
 	VMOVUPS Y1, (AX)
 	ADDQ    CX, AX
-	JMP     next358
+	JMP     next467
 
-masked357:
+masked466:
 	LEAQ       masksAVX2<>+0(SB), BX
 	NEGQ       DX
 	VMOVUPS    32(BX)(DX*4), Y0
 	VMASKMOVPS Y1, Y0, (AX)
 	ADDQ       CX, AX
 
-next358:
-done354:
+next467:
+done463:
 	VZEROUPPER
 	RET
 
@@ -9420,9 +10693,9 @@ TEXT ·blocks32x2AVX2(SB), NOSPLIT, $0-80
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
 	SUBQ   $0x01, SI
-	JL     rest360
+	JL     rest469
 
-loop359:
+loop468:
 	VPBROADCASTD (R8), Y4
 	VMOVAPS      Y4, Y5
 	VPBROADCASTD (R8)(R9*1), Y6
@@ -9757,13 +11030,13 @@ loop359:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	SUBQ         $0x01, SI
-	JGE          loop359
+	JGE          loop468
 
-rest360:
+rest469:
 	ADDQ $0x01, SI
-	JZ   done362
+	JZ   done471
 
-one361:
+one470:
 	VPBROADCASTD (R8), Y4
 	VMOVAPS      Y4, Y5
 	VPBROADCASTD (R8)(R9*1), Y6
@@ -10098,23 +11371,23 @@ one361:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	DECQ         SI
-	JNZ          one361
+	JNZ          one470
 
-done362:
+done471:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x08
-	JL      masked364
+	JL      masked473
 	VMOVUPS Y0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Y2, (BX)
 	ADDQ    CX, BX
-	JMP     next365
+	JMP     next474
 
-masked364:
+masked473:
 	LEAQ       masksAVX2<>+0(SB), DI
 	NEGQ       SI
 	VMOVUPS    32(DI)(SI*4), Y4
@@ -10123,19 +11396,19 @@ masked364:
 	VMASKMOVPS Y2, Y4, (BX)
 	ADDQ       CX, BX
 
-next365:
+next474:
 	LEAQ    32(AX), AX
 	SUBQ    $0x08, DX
-	JLE     done363
+	JLE     done472
 	CMPQ    DX, $0x08
-	JL      masked366
+	JL      masked475
 	VMOVUPS Y1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Y3, (AX)
 	ADDQ    CX, AX
-	JMP     next367
+	JMP     next476
 
-masked366:
+masked475:
 	LEAQ       masksAVX2<>+0(SB), BX
 	NEGQ       DX
 	VMOVUPS    32(BX)(DX*4), Y0
@@ -10144,8 +11417,8 @@ masked366:
 	VMASKMOVPS Y3, Y0, (AX)
 	ADDQ       CX, AX
 
-next367:
-done363:
+next476:
+done472:
 	VZEROUPPER
 	RET
 
@@ -10166,9 +11439,9 @@ TEXT ·blocks32Minx2AVX2(SB), NOSPLIT, $0-80
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
 	SUBQ   $0x01, SI
-	JL     rest369
+	JL     rest478
 
-loop368:
+loop477:
 	VMOVAPS      Y4, Y5
 	VMOVAPS      Y4, Y6
 	VMOVAPS      Y4, Y7
@@ -10509,13 +11782,13 @@ loop368:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	SUBQ         $0x01, SI
-	JGE          loop368
+	JGE          loop477
 
-rest369:
+rest478:
 	ADDQ $0x01, SI
-	JZ   done371
+	JZ   done480
 
-one370:
+one479:
 	VMOVAPS      Y4, Y5
 	VMOVAPS      Y4, Y6
 	VMOVAPS      Y4, Y7
@@ -10856,23 +12129,23 @@ one370:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	DECQ         SI
-	JNZ          one370
+	JNZ          one479
 
-done371:
+done480:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x08
-	JL      masked373
+	JL      masked482
 	VMOVUPS Y0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Y2, (BX)
 	ADDQ    CX, BX
-	JMP     next374
+	JMP     next483
 
-masked373:
+masked482:
 	LEAQ       masksAVX2<>+0(SB), DI
 	NEGQ       SI
 	VMOVUPS    32(DI)(SI*4), Y4
@@ -10881,19 +12154,19 @@ masked373:
 	VMASKMOVPS Y2, Y4, (BX)
 	ADDQ       CX, BX
 
-next374:
+next483:
 	LEAQ    32(AX), AX
 	SUBQ    $0x08, DX
-	JLE     done372
+	JLE     done481
 	CMPQ    DX, $0x08
-	JL      masked375
+	JL      masked484
 	VMOVUPS Y1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Y3, (AX)
 	ADDQ    CX, AX
-	JMP     next376
+	JMP     next485
 
-masked375:
+masked484:
 	LEAQ       masksAVX2<>+0(SB), BX
 	NEGQ       DX
 	VMOVUPS    32(BX)(DX*4), Y0
@@ -10902,8 +12175,8 @@ masked375:
 	VMASKMOVPS Y3, Y0, (AX)
 	ADDQ       CX, AX
 
-next376:
-done372:
+next485:
+done481:
 	VZEROUPPER
 	RET
 
@@ -10915,9 +12188,9 @@ TEXT ·expandQ4_0AVX2(SB), NOSPLIT, $0-24
 	MOVQ    blocks+16(FP), DX
 	VMOVDQU c0f0f0f0fAVX2<>+0(SB), Y0
 	SUBQ    $0x01, DX
-	JL      rest378
+	JL      rest487
 
-loop377:
+loop486:
 	VMOVDQU     2(CX), X2
 	VPSRLW      $0x04, X2, X1
 	VINSERTI128 $0x01, X1, Y2, Y1
@@ -10930,13 +12203,13 @@ loop377:
 	ADDQ        $0x12, CX
 	ADDQ        $0x24, AX
 	SUBQ        $0x01, DX
-	JGE         loop377
+	JGE         loop486
 
-rest378:
+rest487:
 	ADDQ $0x01, DX
-	JZ   done380
+	JZ   done489
 
-one379:
+one488:
 	VMOVDQU     2(CX), X2
 	VPSRLW      $0x04, X2, X1
 	VINSERTI128 $0x01, X1, Y2, Y1
@@ -10949,9 +12222,9 @@ one379:
 	ADDQ        $0x12, CX
 	ADDQ        $0x24, AX
 	DECQ        DX
-	JNZ         one379
+	JNZ         one488
 
-done380:
+done489:
 	VZEROUPPER
 	RET
 
@@ -10982,9 +12255,9 @@ TEXT ·expandQ4_1AVX2(SB), NOSPLIT, $0-24
 	VMOVDQU c0f0f0f0fAVX2<>+0(SB), Y0
 	VMOVDQU c80000000AVX2<>+0(SB), X1
 	SUBQ    $0x01, DX
-	JL      rest382
+	JL      rest491
 
-loop381:
+loop490:
 	VMOVDQU     4(CX), X3
 	VPSRLW      $0x04, X3, X2
 	VINSERTI128 $0x01, X2, Y3, Y2
@@ -10999,13 +12272,13 @@ loop381:
 	ADDQ        $0x14, CX
 	ADDQ        $0x28, AX
 	SUBQ        $0x01, DX
-	JGE         loop381
+	JGE         loop490
 
-rest382:
+rest491:
 	ADDQ $0x01, DX
-	JZ   done384
+	JZ   done493
 
-one383:
+one492:
 	VMOVDQU     4(CX), X3
 	VPSRLW      $0x04, X3, X2
 	VINSERTI128 $0x01, X2, Y3, Y2
@@ -11020,9 +12293,9 @@ one383:
 	ADDQ        $0x14, CX
 	ADDQ        $0x28, AX
 	DECQ        DX
-	JNZ         one383
+	JNZ         one492
 
-done384:
+done493:
 	VZEROUPPER
 	RET
 
@@ -11037,9 +12310,9 @@ TEXT ·expandQ5_0AVX2(SB), NOSPLIT, $0-24
 	VMOVDQU bitAVX2<>+0(SB), Y2
 	VMOVDQU pickAVX2<>+0(SB), Y3
 	SUBQ    $0x01, DX
-	JL      rest386
+	JL      rest495
 
-loop385:
+loop494:
 	VPBROADCASTD 2(CX), Y5
 	VPSHUFB      Y3, Y5, Y5
 	VPAND        Y2, Y5, Y5
@@ -11058,13 +12331,13 @@ loop385:
 	ADDQ         $0x16, CX
 	ADDQ         $0x24, AX
 	SUBQ         $0x01, DX
-	JGE          loop385
+	JGE          loop494
 
-rest386:
+rest495:
 	ADDQ $0x01, DX
-	JZ   done388
+	JZ   done497
 
-one387:
+one496:
 	VPBROADCASTD 2(CX), Y5
 	VPSHUFB      Y3, Y5, Y5
 	VPAND        Y2, Y5, Y5
@@ -11083,9 +12356,9 @@ one387:
 	ADDQ         $0x16, CX
 	ADDQ         $0x24, AX
 	DECQ         DX
-	JNZ          one387
+	JNZ          one496
 
-done388:
+done497:
 	VZEROUPPER
 	RET
 
@@ -11187,9 +12460,9 @@ TEXT ·expandQ5_1AVX2(SB), NOSPLIT, $0-24
 	VMOVDQU pickAVX2<>+0(SB), Y3
 	VMOVDQU c80000000AVX2<>+0(SB), X4
 	SUBQ    $0x01, DX
-	JL      rest390
+	JL      rest499
 
-loop389:
+loop498:
 	VPBROADCASTD 4(CX), Y6
 	VPSHUFB      Y3, Y6, Y6
 	VPAND        Y2, Y6, Y6
@@ -11210,13 +12483,13 @@ loop389:
 	ADDQ         $0x18, CX
 	ADDQ         $0x28, AX
 	SUBQ         $0x01, DX
-	JGE          loop389
+	JGE          loop498
 
-rest390:
+rest499:
 	ADDQ $0x01, DX
-	JZ   done392
+	JZ   done501
 
-one391:
+one500:
 	VPBROADCASTD 4(CX), Y6
 	VPSHUFB      Y3, Y6, Y6
 	VPAND        Y2, Y6, Y6
@@ -11237,9 +12510,9 @@ one391:
 	ADDQ         $0x18, CX
 	ADDQ         $0x28, AX
 	DECQ         DX
-	JNZ          one391
+	JNZ          one500
 
-done392:
+done501:
 	VZEROUPPER
 	RET
 
@@ -11251,9 +12524,9 @@ TEXT ·expandQ8_0AVX2(SB), NOSPLIT, $0-24
 	MOVQ    blocks+16(FP), DX
 	VMOVDQU c80808080AVX2<>+0(SB), Y0
 	SUBQ    $0x01, DX
-	JL      rest394
+	JL      rest503
 
-loop393:
+loop502:
 	VPXOR     2(CX), Y0, Y1
 	VMOVDQU   Y1, (AX)
 	MOVWLZX   (CX), BX
@@ -11263,13 +12536,13 @@ loop393:
 	ADDQ      $0x22, CX
 	ADDQ      $0x24, AX
 	SUBQ      $0x01, DX
-	JGE       loop393
+	JGE       loop502
 
-rest394:
+rest503:
 	ADDQ $0x01, DX
-	JZ   done396
+	JZ   done505
 
-one395:
+one504:
 	VPXOR     2(CX), Y0, Y1
 	VMOVDQU   Y1, (AX)
 	MOVWLZX   (CX), BX
@@ -11279,9 +12552,9 @@ one395:
 	ADDQ      $0x22, CX
 	ADDQ      $0x24, AX
 	DECQ      DX
-	JNZ       one395
+	JNZ       one504
 
-done396:
+done505:
 	VZEROUPPER
 	RET
 
@@ -11311,9 +12584,9 @@ TEXT ·expandQ4_KAVX2(SB), NOSPLIT, $64-24
 	MOVQ    blocks+16(FP), DX
 	VMOVDQU c0f0f0f0fAVX2<>+0(SB), Y0
 	SUBQ    $0x01, DX
-	JL      rest398
+	JL      rest507
 
-loop397:
+loop506:
 	VMOVDQU      16(CX), Y1
 	VPAND        Y0, Y1, Y1
 	VMOVDQU      Y1, (AX)
@@ -11411,13 +12684,13 @@ loop397:
 	ADDQ         $+144, CX
 	ADDQ         $+320, AX
 	SUBQ         $0x01, DX
-	JGE          loop397
+	JGE          loop506
 
-rest398:
+rest507:
 	ADDQ $0x01, DX
-	JZ   done400
+	JZ   done509
 
-one399:
+one508:
 	VMOVDQU      16(CX), Y1
 	VPAND        Y0, Y1, Y1
 	VMOVDQU      Y1, (AX)
@@ -11515,9 +12788,9 @@ one399:
 	ADDQ         $+144, CX
 	ADDQ         $+320, AX
 	DECQ         DX
-	JNZ          one399
+	JNZ          one508
 
-done400:
+done509:
 	VZEROUPPER
 	RET
 
@@ -11530,9 +12803,9 @@ TEXT ·expandQ5_KAVX2(SB), NOSPLIT, $64-24
 	VMOVDQU c0f0f0f0fAVX2<>+0(SB), Y0
 	VMOVDQU c10101010AVX2<>+0(SB), Y1
 	SUBQ    $0x01, DX
-	JL      rest402
+	JL      rest511
 
-loop401:
+loop510:
 	VMOVDQU      16(CX), Y2
 	VMOVDQU      48(CX), Y3
 	VPAND        Y0, Y3, Y3
@@ -11655,13 +12928,13 @@ loop401:
 	ADDQ         $+176, CX
 	ADDQ         $+320, AX
 	SUBQ         $0x01, DX
-	JGE          loop401
+	JGE          loop510
 
-rest402:
+rest511:
 	ADDQ $0x01, DX
-	JZ   done404
+	JZ   done513
 
-one403:
+one512:
 	VMOVDQU      16(CX), Y2
 	VMOVDQU      48(CX), Y3
 	VPAND        Y0, Y3, Y3
@@ -11784,9 +13057,9 @@ one403:
 	ADDQ         $+176, CX
 	ADDQ         $+320, AX
 	DECQ         DX
-	JNZ          one403
+	JNZ          one512
 
-done404:
+done513:
 	VZEROUPPER
 	RET
 
@@ -11799,9 +13072,9 @@ TEXT ·expandQ6_KAVX2(SB), NOSPLIT, $64-24
 	VMOVDQU c0f0f0f0fAVX2<>+0(SB), Y0
 	VMOVDQU c30303030AVX2<>+0(SB), Y1
 	SUBQ    $0x01, DX
-	JL      rest406
+	JL      rest515
 
-loop405:
+loop514:
 	VMOVDQU      (CX), Y2
 	VPAND        Y0, Y2, Y2
 	VMOVDQU      128(CX), Y3
@@ -11915,13 +13188,13 @@ loop405:
 	ADDQ         $+210, CX
 	ADDQ         $+320, AX
 	SUBQ         $0x01, DX
-	JGE          loop405
+	JGE          loop514
 
-rest406:
+rest515:
 	ADDQ $0x01, DX
-	JZ   done408
+	JZ   done517
 
-one407:
+one516:
 	VMOVDQU      (CX), Y2
 	VPAND        Y0, Y2, Y2
 	VMOVDQU      128(CX), Y3
@@ -12035,9 +13308,9 @@ one407:
 	ADDQ         $+210, CX
 	ADDQ         $+320, AX
 	DECQ         DX
-	JNZ          one407
+	JNZ          one516
 
-done408:
+done517:
 	VZEROUPPER
 	RET
 
@@ -12073,9 +13346,9 @@ TEXT ·rowQ4_0AVX2(SB), NOSPLIT, $0-56
 	LEAQ   (DX)(BX*4), R9
 	LEAQ   (R9)(BX*4), R10
 	SUBQ   $0x01, AX
-	JL     rest410
+	JL     rest519
 
-loop409:
+loop518:
 	PREFETCHT0   (R10)
 	PREFETCHNTA  10240(R10)
 	PREFETCHT0   64(R10)
@@ -12175,13 +13448,13 @@ loop409:
 	ADDQ         $+4, SI
 	ADDQ         $+4, DI
 	SUBQ         $0x01, AX
-	JGE          loop409
+	JGE          loop518
 
-rest410:
+rest519:
 	ADDQ $0x01, AX
-	JZ   done412
+	JZ   done521
 
-one411:
+one520:
 	PREFETCHT0   (R10)
 	PREFETCHNTA  10240(R10)
 	PREFETCHT0   64(R10)
@@ -12281,9 +13554,9 @@ one411:
 	ADDQ         $+4, SI
 	ADDQ         $+4, DI
 	DECQ         AX
-	JNZ          one411
+	JNZ          one520
 
-done412:
+done521:
 	MOVQ    c+32(FP), AX
 	VMOVUPS Y0, (AX)
 	VZEROUPPER
@@ -12321,9 +13594,9 @@ TEXT ·rowQ4_1AVX2(SB), NOSPLIT, $0-56
 	LEAQ   (DX)(BX*4), R9
 	LEAQ   (R9)(BX*4), R10
 	SUBQ   $0x01, AX
-	JL     rest414
+	JL     rest523
 
-loop413:
+loop522:
 	PREFETCHT0   (R10)
 	PREFETCHNTA  10240(R10)
 	PREFETCHT0   64(R10)
@@ -12434,13 +13707,13 @@ loop413:
 	ADDQ         $+4, SI
 	ADDQ         $+4, DI
 	SUBQ         $0x01, AX
-	JGE          loop413
+	JGE          loop522
 
-rest414:
+rest523:
 	ADDQ $0x01, AX
-	JZ   done416
+	JZ   done525
 
-one415:
+one524:
 	PREFETCHT0   (R10)
 	PREFETCHNTA  10240(R10)
 	PREFETCHT0   64(R10)
@@ -12551,9 +13824,9 @@ one415:
 	ADDQ         $+4, SI
 	ADDQ         $+4, DI
 	DECQ         AX
-	JNZ          one415
+	JNZ          one524
 
-done416:
+done525:
 	MOVQ    c+32(FP), AX
 	VMOVUPS Y0, (AX)
 	VZEROUPPER
@@ -12573,9 +13846,9 @@ TEXT ·rowQ5_0AVX2(SB), NOSPLIT, $0-56
 	LEAQ   (DX)(BX*4), R9
 	LEAQ   (R9)(BX*4), R10
 	SUBQ   $0x01, AX
-	JL     rest418
+	JL     rest527
 
-loop417:
+loop526:
 	PREFETCHT0   (R10)
 	PREFETCHNTA  10240(R10)
 	PREFETCHT0   64(R10)
@@ -12723,13 +13996,13 @@ loop417:
 	ADDQ         $+4, SI
 	ADDQ         $+4, DI
 	SUBQ         $0x01, AX
-	JGE          loop417
+	JGE          loop526
 
-rest418:
+rest527:
 	ADDQ $0x01, AX
-	JZ   done420
+	JZ   done529
 
-one419:
+one528:
 	PREFETCHT0   (R10)
 	PREFETCHNTA  10240(R10)
 	PREFETCHT0   64(R10)
@@ -12877,9 +14150,9 @@ one419:
 	ADDQ         $+4, SI
 	ADDQ         $+4, DI
 	DECQ         AX
-	JNZ          one419
+	JNZ          one528
 
-done420:
+done529:
 	MOVQ    c+32(FP), AX
 	VMOVUPS Y0, (AX)
 	VZEROUPPER
@@ -12899,9 +14172,9 @@ TEXT ·rowQ5_1AVX2(SB), NOSPLIT, $0-56
 	LEAQ   (DX)(BX*4), R9
 	LEAQ   (R9)(BX*4), R10
 	SUBQ   $0x01, AX
-	JL     rest422
+	JL     rest531
 
-loop421:
+loop530:
 	PREFETCHT0   (R10)
 	PREFETCHNTA  10240(R10)
 	PREFETCHT0   64(R10)
@@ -13060,13 +14333,13 @@ loop421:
 	ADDQ         $+4, SI
 	ADDQ         $+4, DI
 	SUBQ         $0x01, AX
-	JGE          loop421
+	JGE          loop530
 
-rest422:
+rest531:
 	ADDQ $0x01, AX
-	JZ   done424
+	JZ   done533
 
-one423:
+one532:
 	PREFETCHT0   (R10)
 	PREFETCHNTA  10240(R10)
 	PREFETCHT0   64(R10)
@@ -13225,9 +14498,9 @@ one423:
 	ADDQ         $+4, SI
 	ADDQ         $+4, DI
 	DECQ         AX
-	JNZ          one423
+	JNZ          one532
 
-done424:
+done533:
 	MOVQ    c+32(FP), AX
 	VMOVUPS Y0, (AX)
 	VZEROUPPER
@@ -13247,9 +14520,9 @@ TEXT ·rowQ8_0AVX2(SB), NOSPLIT, $0-56
 	LEAQ   (DX)(BX*4), R9
 	LEAQ   (R9)(BX*4), R10
 	SUBQ   $0x01, AX
-	JL     rest426
+	JL     rest535
 
-loop425:
+loop534:
 	PREFETCHT0   (R10)
 	PREFETCHNTA  10240(R10)
 	PREFETCHT0   64(R10)
@@ -13343,13 +14616,13 @@ loop425:
 	ADDQ         $+4, SI
 	ADDQ         $+4, DI
 	SUBQ         $0x01, AX
-	JGE          loop425
+	JGE          loop534
 
-rest426:
+rest535:
 	ADDQ $0x01, AX
-	JZ   done428
+	JZ   done537
 
-one427:
+one536:
 	PREFETCHT0   (R10)
 	PREFETCHNTA  10240(R10)
 	PREFETCHT0   64(R10)
@@ -13443,9 +14716,9 @@ one427:
 	ADDQ         $+4, SI
 	ADDQ         $+4, DI
 	DECQ         AX
-	JNZ          one427
+	JNZ          one536
 
-done428:
+done537:
 	MOVQ    c+32(FP), AX
 	VMOVUPS Y0, (AX)
 	VZEROUPPER
@@ -13501,9 +14774,9 @@ TEXT ·rowQ4_KAVX2(SB), NOSPLIT, $192-56
 	LEAQ   (DX)(BX*4), R9
 	LEAQ   (R9)(BX*4), R10
 	SUBQ   $0x01, AX
-	JL     rest430
+	JL     rest539
 
-loop429:
+loop538:
 	PREFETCHT0   (R10)
 	PREFETCHNTA  10240(R10)
 	PREFETCHT0   64(R10)
@@ -14180,13 +15453,13 @@ loop429:
 	ADDQ         $+32, SI
 	ADDQ         $+32, DI
 	SUBQ         $0x01, AX
-	JGE          loop429
+	JGE          loop538
 
-rest430:
+rest539:
 	ADDQ $0x01, AX
-	JZ   done432
+	JZ   done541
 
-one431:
+one540:
 	PREFETCHT0   (R10)
 	PREFETCHNTA  10240(R10)
 	PREFETCHT0   64(R10)
@@ -14863,9 +16136,9 @@ one431:
 	ADDQ         $+32, SI
 	ADDQ         $+32, DI
 	DECQ         AX
-	JNZ          one431
+	JNZ          one540
 
-done432:
+done541:
 	MOVQ    c+32(FP), AX
 	VMOVUPS Y0, (AX)
 	VZEROUPPER
@@ -14903,9 +16176,9 @@ TEXT ·rowQ5_KAVX2(SB), NOSPLIT, $192-56
 	LEAQ   (DX)(BX*4), R9
 	LEAQ   (R9)(BX*4), R10
 	SUBQ   $0x01, AX
-	JL     rest434
+	JL     rest543
 
-loop433:
+loop542:
 	PREFETCHT0   (R10)
 	PREFETCHNTA  10240(R10)
 	PREFETCHT0   64(R10)
@@ -15838,13 +17111,13 @@ loop433:
 	ADDQ         $+32, SI
 	ADDQ         $+32, DI
 	SUBQ         $0x01, AX
-	JGE          loop433
+	JGE          loop542
 
-rest434:
+rest543:
 	ADDQ $0x01, AX
-	JZ   done436
+	JZ   done545
 
-one435:
+one544:
 	PREFETCHT0   (R10)
 	PREFETCHNTA  10240(R10)
 	PREFETCHT0   64(R10)
@@ -16777,9 +18050,9 @@ one435:
 	ADDQ         $+32, SI
 	ADDQ         $+32, DI
 	DECQ         AX
-	JNZ          one435
+	JNZ          one544
 
-done436:
+done545:
 	MOVQ    c+32(FP), AX
 	VMOVUPS Y0, (AX)
 	VZEROUPPER
@@ -16799,9 +18072,9 @@ TEXT ·rowQ6_KAVX2(SB), NOSPLIT, $0-56
 	LEAQ   (DX)(BX*4), R9
 	LEAQ   (R9)(BX*4), R10
 	SUBQ   $0x01, AX
-	JL     rest438
+	JL     rest547
 
-loop437:
+loop546:
 	PREFETCHT0   (R10)
 	PREFETCHNTA  10240(R10)
 	PREFETCHT0   64(R10)
@@ -17745,13 +19018,13 @@ loop437:
 	ADDQ         $+64, SI
 	ADDQ         $+64, DI
 	SUBQ         $0x01, AX
-	JGE          loop437
+	JGE          loop546
 
-rest438:
+rest547:
 	ADDQ $0x01, AX
-	JZ   done440
+	JZ   done549
 
-one439:
+one548:
 	PREFETCHT0   (R10)
 	PREFETCHNTA  10240(R10)
 	PREFETCHT0   64(R10)
@@ -18695,9 +19968,9 @@ one439:
 	ADDQ         $+64, SI
 	ADDQ         $+64, DI
 	DECQ         AX
-	JNZ          one439
+	JNZ          one548
 
-done440:
+done549:
 	MOVQ    c+32(FP), AX
 	VMOVUPS Y0, (AX)
 	VZEROUPPER
@@ -18714,9 +19987,9 @@ TEXT ·quantizeBlocksAVX2(SB), NOSPLIT, $0-40
 	VMOVSS c42fe0000AVX2<>+0(SB), X0
 	VXORPS Y1, Y1, Y1
 	SUBQ   $0x01, DX
-	JL     rest442
+	JL     rest551
 
-loop441:
+loop550:
 	VMOVUPS      (CX), Y2
 	VANDPS       c7fffffffAVX2<>+0(SB), Y2, Y2
 	VMOVUPS      32(CX), Y3
@@ -18793,13 +20066,13 @@ loop441:
 	ADDQ         $0x04, BX
 	ADDQ         $0x08, SI
 	SUBQ         $0x01, DX
-	JGE          loop441
+	JGE          loop550
 
-rest442:
+rest551:
 	ADDQ $0x01, DX
-	JZ   done444
+	JZ   done553
 
-one443:
+one552:
 	VMOVUPS      (CX), Y2
 	VANDPS       c7fffffffAVX2<>+0(SB), Y2, Y2
 	VMOVUPS      32(CX), Y3
@@ -18876,9 +20149,9 @@ one443:
 	ADDQ         $0x04, BX
 	ADDQ         $0x08, SI
 	DECQ         DX
-	JNZ          one443
+	JNZ          one552
 
-done444:
+done553:
 	VZEROUPPER
 	RET
 
@@ -18907,31 +20180,62 @@ TEXT ·minMaxAVX2(SB), NOSPLIT, $0-24
 	MOVQ   n+8(FP), CX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
 	XORQ   DX, DX
-	MOVQ   CX, BX
-	ANDQ   $-8, BX
+	SUBQ   $+32, CX
+	JL     few555
 
-loop445:
-	CMPQ    DX, BX
-	JGE     tail446
-	VMOVUPS (AX)(DX*4), Y2
-	VMINPS  Y2, Y0, Y0
-	VMAXPS  Y2, Y1, Y1
-	ADDQ    $0x08, DX
-	JMP     loop445
+loop554:
+	VMOVUPS (AX)(DX*4), Y8
+	VMINPS  Y8, Y0, Y0
+	VMAXPS  Y8, Y1, Y1
+	VMOVUPS 32(AX)(DX*4), Y8
+	VMINPS  Y8, Y2, Y2
+	VMAXPS  Y8, Y3, Y3
+	VMOVUPS 64(AX)(DX*4), Y8
+	VMINPS  Y8, Y4, Y4
+	VMAXPS  Y8, Y5, Y5
+	VMOVUPS 96(AX)(DX*4), Y8
+	VMINPS  Y8, Y6, Y6
+	VMAXPS  Y8, Y7, Y7
+	ADDQ    $+32, DX
+	SUBQ    $+32, CX
+	JGE     loop554
 
-tail446:
-	MOVQ       CX, BX
-	SUBQ       DX, BX
-	JZ         done447
-	LEAQ       masksAVX2<>+0(SB), CX
-	NEGQ       BX
-	VMOVUPS    32(CX)(BX*4), Y2
-	VMASKMOVPS (AX)(DX*4), Y2, Y2
-	VMINPS     Y2, Y0, Y0
-	VMAXPS     Y2, Y1, Y1
+few555:
+	ADDQ $+24, CX
+	JL   tail557
 
-done447:
+one556:
+	VMOVUPS (AX)(DX*4), Y8
+	VMINPS  Y8, Y0, Y0
+	VMAXPS  Y8, Y1, Y1
+	ADDQ    $+8, DX
+	SUBQ    $+8, CX
+	JGE     one556
+
+tail557:
+	ADDQ       $+8, CX
+	JZ         done558
+	LEAQ       masksAVX2<>+0(SB), BX
+	NEGQ       CX
+	VMOVUPS    32(BX)(CX*4), Y8
+	VMASKMOVPS (AX)(DX*4), Y8, Y8
+	VMINPS     Y8, Y0, Y0
+	VMAXPS     Y8, Y1, Y1
+
+done558:
+	VMINPS       Y2, Y0, Y0
+	VMAXPS       Y3, Y1, Y1
+	VMINPS       Y4, Y0, Y0
+	VMAXPS       Y5, Y1, Y1
+	VMINPS       Y6, Y0, Y0
+	VMAXPS       Y7, Y1, Y1
 	VMOVAPS      Y0, Y0
 	VEXTRACTF128 $0x01, Y0, X2
 	VMINPS       X2, X0, X2
@@ -18964,9 +20268,9 @@ TEXT ·quantizeWordsAVX2(SB), NOSPLIT, $0-32
 	VPBROADCASTD X1, Y1
 	VMOVUPS      c000000ffAVX2<>+0(SB), Y2
 
-loop448:
+loop559:
 	SUBQ         $0x08, DX
-	JL           done449
+	JL           done560
 	VMOVUPS      (CX), Y4
 	VMULPS       Y0, Y4, Y4
 	VCVTPS2DQ    Y4, Y4
@@ -18979,8 +20283,8 @@ loop448:
 	VMOVUPS      X5, (AX)
 	ADDQ         $0x10, AX
 	ADDQ         $0x20, CX
-	JMP          loop448
+	JMP          loop559
 
-done449:
+done560:
 	VZEROUPPER
 	RET

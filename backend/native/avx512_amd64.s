@@ -9798,17 +9798,394 @@ done344:
 // func geluAVX512(dst *float32, x *float32, n int)
 // Requires: AVX, AVX512DQ, AVX512F, BMI2
 TEXT ·geluAVX512(SB), NOSPLIT, $0-24
-	MOVQ dst+0(FP), AX
-	MOVQ x+8(FP), CX
-	MOVQ n+16(FP), DX
-	XORQ BX, BX
-	MOVQ DX, SI
-	ANDQ $-16, SI
+	MOVQ    dst+0(FP), AX
+	MOVQ    x+8(FP), CX
+	MOVQ    n+16(FP), DX
+	VMOVUPS geluTable0AVX512<>+0(SB), Z0
+	VMOVUPS geluTable1AVX512<>+0(SB), Z1
+	VMOVUPS geluTable2AVX512<>+0(SB), Z2
+	VMOVUPS geluTable3AVX512<>+0(SB), Z3
+	VMOVUPS geluTable4AVX512<>+0(SB), Z4
+	VMOVUPS geluTable5AVX512<>+0(SB), Z5
+	VMOVUPS c4023d70aAVX512<>+0(SB), Z6
+	VMOVUPS c4b400000AVX512<>+0(SB), Z7
+	VMOVUPS c3ec80000AVX512<>+0(SB), Z8
+	VMOVUPS c40bb8000AVX512<>+0(SB), Z9
+	VPXORD  Z10, Z10, Z10
+	XORQ    BX, BX
+	SUBQ    $+64, DX
+	JL      few346
 
 loop345:
-	CMPQ         BX, SI
-	JGE          tail346
-	VMOVUPS      (CX)(BX*4), Z0
+	VMOVUPS      (CX)(BX*4), Z11
+	VANDPS       c7fffffffAVX512<>+0(SB), Z11, Z12
+	VMINPS       Z12, Z9, Z12
+	VMOVAPS      Z7, Z13
+	VFMADD231PS  Z6, Z12, Z13
+	VMOVAPS      Z12, Z14
+	VSUBPS       Z7, Z13, Z15
+	VFNMADD231PS Z8, Z15, Z14
+	VPERMPS      Z5, Z13, Z15
+	VPERMPS      Z4, Z13, Z16
+	VFMADD231PS  Z14, Z15, Z16
+	VPERMPS      Z3, Z13, Z15
+	VFMADD231PS  Z14, Z16, Z15
+	VPERMPS      Z2, Z13, Z16
+	VFMADD231PS  Z14, Z15, Z16
+	VPERMPS      Z1, Z13, Z15
+	VFMADD231PS  Z14, Z16, Z15
+	VPERMPS      Z0, Z13, Z13
+	VFMADD231PS  Z14, Z15, Z13
+	VMAXPS       Z11, Z10, Z11
+	VFNMADD231PS Z12, Z13, Z11
+	VMOVUPS      Z11, (AX)(BX*4)
+	VMOVUPS      64(CX)(BX*4), Z11
+	VANDPS       c7fffffffAVX512<>+0(SB), Z11, Z12
+	VMINPS       Z12, Z9, Z12
+	VMOVAPS      Z7, Z13
+	VFMADD231PS  Z6, Z12, Z13
+	VMOVAPS      Z12, Z14
+	VSUBPS       Z7, Z13, Z15
+	VFNMADD231PS Z8, Z15, Z14
+	VPERMPS      Z5, Z13, Z15
+	VPERMPS      Z4, Z13, Z16
+	VFMADD231PS  Z14, Z15, Z16
+	VPERMPS      Z3, Z13, Z15
+	VFMADD231PS  Z14, Z16, Z15
+	VPERMPS      Z2, Z13, Z16
+	VFMADD231PS  Z14, Z15, Z16
+	VPERMPS      Z1, Z13, Z15
+	VFMADD231PS  Z14, Z16, Z15
+	VPERMPS      Z0, Z13, Z13
+	VFMADD231PS  Z14, Z15, Z13
+	VMAXPS       Z11, Z10, Z11
+	VFNMADD231PS Z12, Z13, Z11
+	VMOVUPS      Z11, 64(AX)(BX*4)
+	VMOVUPS      128(CX)(BX*4), Z11
+	VANDPS       c7fffffffAVX512<>+0(SB), Z11, Z12
+	VMINPS       Z12, Z9, Z12
+	VMOVAPS      Z7, Z13
+	VFMADD231PS  Z6, Z12, Z13
+	VMOVAPS      Z12, Z14
+	VSUBPS       Z7, Z13, Z15
+	VFNMADD231PS Z8, Z15, Z14
+	VPERMPS      Z5, Z13, Z15
+	VPERMPS      Z4, Z13, Z16
+	VFMADD231PS  Z14, Z15, Z16
+	VPERMPS      Z3, Z13, Z15
+	VFMADD231PS  Z14, Z16, Z15
+	VPERMPS      Z2, Z13, Z16
+	VFMADD231PS  Z14, Z15, Z16
+	VPERMPS      Z1, Z13, Z15
+	VFMADD231PS  Z14, Z16, Z15
+	VPERMPS      Z0, Z13, Z13
+	VFMADD231PS  Z14, Z15, Z13
+	VMAXPS       Z11, Z10, Z11
+	VFNMADD231PS Z12, Z13, Z11
+	VMOVUPS      Z11, 128(AX)(BX*4)
+	VMOVUPS      192(CX)(BX*4), Z11
+	VANDPS       c7fffffffAVX512<>+0(SB), Z11, Z12
+	VMINPS       Z12, Z9, Z12
+	VMOVAPS      Z7, Z13
+	VFMADD231PS  Z6, Z12, Z13
+	VMOVAPS      Z12, Z14
+	VSUBPS       Z7, Z13, Z15
+	VFNMADD231PS Z8, Z15, Z14
+	VPERMPS      Z5, Z13, Z15
+	VPERMPS      Z4, Z13, Z16
+	VFMADD231PS  Z14, Z15, Z16
+	VPERMPS      Z3, Z13, Z15
+	VFMADD231PS  Z14, Z16, Z15
+	VPERMPS      Z2, Z13, Z16
+	VFMADD231PS  Z14, Z15, Z16
+	VPERMPS      Z1, Z13, Z15
+	VFMADD231PS  Z14, Z16, Z15
+	VPERMPS      Z0, Z13, Z13
+	VFMADD231PS  Z14, Z15, Z13
+	VMAXPS       Z11, Z10, Z11
+	VFNMADD231PS Z12, Z13, Z11
+	VMOVUPS      Z11, 192(AX)(BX*4)
+	ADDQ         $+64, BX
+	SUBQ         $+64, DX
+	JGE          loop345
+
+few346:
+	ADDQ $+48, DX
+	JL   tail348
+
+one347:
+	VMOVUPS      (CX)(BX*4), Z11
+	VANDPS       c7fffffffAVX512<>+0(SB), Z11, Z12
+	VMINPS       Z12, Z9, Z12
+	VMOVAPS      Z7, Z13
+	VFMADD231PS  Z6, Z12, Z13
+	VMOVAPS      Z12, Z14
+	VSUBPS       Z7, Z13, Z15
+	VFNMADD231PS Z8, Z15, Z14
+	VPERMPS      Z5, Z13, Z15
+	VPERMPS      Z4, Z13, Z16
+	VFMADD231PS  Z14, Z15, Z16
+	VPERMPS      Z3, Z13, Z15
+	VFMADD231PS  Z14, Z16, Z15
+	VPERMPS      Z2, Z13, Z16
+	VFMADD231PS  Z14, Z15, Z16
+	VPERMPS      Z1, Z13, Z15
+	VFMADD231PS  Z14, Z16, Z15
+	VPERMPS      Z0, Z13, Z13
+	VFMADD231PS  Z14, Z15, Z13
+	VMAXPS       Z11, Z10, Z11
+	VFNMADD231PS Z12, Z13, Z11
+	VMOVUPS      Z11, (AX)(BX*4)
+	ADDQ         $+16, BX
+	SUBQ         $+16, DX
+	JGE          one347
+
+tail348:
+	ADDQ         $+16, DX
+	JZ           done349
+	MOVL         $-1, SI
+	BZHIL        DX, SI, DX
+	KMOVW        DX, K1
+	VMOVUPS.Z    (CX)(BX*4), K1, Z11
+	VANDPS       c7fffffffAVX512<>+0(SB), Z11, Z12
+	VMINPS       Z12, Z9, Z9
+	VMOVAPS      Z7, Z12
+	VFMADD231PS  Z6, Z9, Z12
+	VMOVAPS      Z9, Z6
+	VSUBPS       Z7, Z12, Z7
+	VFNMADD231PS Z8, Z7, Z6
+	VPERMPS      Z5, Z12, Z5
+	VPERMPS      Z4, Z12, Z4
+	VFMADD231PS  Z6, Z5, Z4
+	VPERMPS      Z3, Z12, Z3
+	VFMADD231PS  Z6, Z4, Z3
+	VPERMPS      Z2, Z12, Z2
+	VFMADD231PS  Z6, Z3, Z2
+	VPERMPS      Z1, Z12, Z1
+	VFMADD231PS  Z6, Z2, Z1
+	VPERMPS      Z0, Z12, Z0
+	VFMADD231PS  Z6, Z1, Z0
+	VMAXPS       Z11, Z10, Z1
+	VFNMADD231PS Z9, Z0, Z1
+	VMOVUPS      Z1, K1, (AX)(BX*4)
+
+done349:
+	VZEROUPPER
+	RET
+
+DATA geluTable0AVX512<>+0(SB)/4, $0x3f000000
+DATA geluTable0AVX512<>+4(SB)/4, $0x3eb231ef
+DATA geluTable0AVX512<>+8(SB)/4, $0x3e5e8b2a
+DATA geluTable0AVX512<>+12(SB)/4, $0x3df70985
+DATA geluTable0AVX512<>+16(SB)/4, $0x3d72033e
+DATA geluTable0AVX512<>+20(SB)/4, $0x3cd018ac
+DATA geluTable0AVX512<>+24(SB)/4, $0x3c1c64a5
+DATA geluTable0AVX512<>+28(SB)/4, $0x3b4ccbce
+DATA geluTable0AVX512<>+32(SB)/4, $0x3a690d7f
+DATA geluTable0AVX512<>+36(SB)/4, $0x3966041c
+DATA geluTable0AVX512<>+40(SB)/4, $0x38449637
+DATA geluTable0AVX512<>+44(SB)/4, $0x37114f9d
+DATA geluTable0AVX512<>+48(SB)/4, $0x35b999d9
+DATA geluTable0AVX512<>+52(SB)/4, $0x344ca622
+DATA geluTable0AVX512<>+56(SB)/4, $0x32c2aa6c
+DATA geluTable0AVX512<>+60(SB)/4, $0x00000000
+GLOBL geluTable0AVX512<>(SB), RODATA|NOPTR, $64
+
+DATA geluTable1AVX512<>+0(SB)/4, $0xbecc422a
+DATA geluTable1AVX512<>+4(SB)/4, $0xbebd4120
+DATA geluTable1AVX512<>+8(SB)/4, $0xbe968987
+DATA geluTable1AVX512<>+12(SB)/4, $0xbe4d973e
+DATA geluTable1AVX512<>+16(SB)/4, $0xbdf10b22
+DATA geluTable1AVX512<>+20(SB)/4, $0xbd729da3
+DATA geluTable1AVX512<>+24(SB)/4, $0xbcd1a3e5
+DATA geluTable1AVX512<>+28(SB)/4, $0xbc1b82e7
+DATA geluTable1AVX512<>+32(SB)/4, $0xbb461113
+DATA geluTable1AVX512<>+36(SB)/4, $0xba589138
+DATA geluTable1AVX512<>+40(SB)/4, $0xb94b490f
+DATA geluTable1AVX512<>+44(SB)/4, $0xb823d06e
+DATA geluTable1AVX512<>+48(SB)/4, $0xb6e2a6d4
+DATA geluTable1AVX512<>+52(SB)/4, $0xb5869b76
+DATA geluTable1AVX512<>+56(SB)/4, $0xb4094245
+DATA geluTable1AVX512<>+60(SB)/4, $0x00000000
+GLOBL geluTable1AVX512<>(SB), RODATA|NOPTR, $64
+
+DATA geluTable2AVX512<>+0(SB)/4, $0x26974004
+DATA geluTable2AVX512<>+4(SB)/4, $0x3d93d9ba
+DATA geluTable2AVX512<>+8(SB)/4, $0x3deb359f
+DATA geluTable2AVX512<>+12(SB)/4, $0x3df0eccc
+DATA geluTable2AVX512<>+16(SB)/4, $0x3dbc5112
+DATA geluTable2AVX512<>+20(SB)/4, $0x3d6cef1f
+DATA geluTable2AVX512<>+24(SB)/4, $0x3cf5ad75
+DATA geluTable2AVX512<>+28(SB)/4, $0x3c549d75
+DATA geluTable2AVX512<>+32(SB)/4, $0x3b9abc36
+DATA geluTable2AVX512<>+36(SB)/4, $0x3abe52c1
+DATA geluTable2AVX512<>+40(SB)/4, $0x39c67a4f
+DATA geluTable2AVX512<>+44(SB)/4, $0x38afe73b
+DATA geluTable2AVX512<>+48(SB)/4, $0x3784b800
+DATA geluTable2AVX512<>+52(SB)/4, $0x362ab8af
+DATA geluTable2AVX512<>+56(SB)/4, $0x34bb6480
+DATA geluTable2AVX512<>+60(SB)/4, $0x00000000
+GLOBL geluTable2AVX512<>(SB), RODATA|NOPTR, $64
+
+DATA geluTable3AVX512<>+0(SB)/4, $0x3d882b9a
+DATA geluTable3AVX512<>+4(SB)/4, $0x3d55d54e
+DATA geluTable3AVX512<>+8(SB)/4, $0x3c9c6b9b
+DATA geluTable3AVX512<>+12(SB)/4, $0xbc4ca484
+DATA geluTable3AVX512<>+16(SB)/4, $0xbce79fe5
+DATA geluTable3AVX512<>+20(SB)/4, $0xbce3a165
+DATA geluTable3AVX512<>+24(SB)/4, $0xbc9cfe40
+DATA geluTable3AVX512<>+28(SB)/4, $0xbc27df3a
+DATA geluTable3AVX512<>+32(SB)/4, $0xbb90aec9
+DATA geluTable3AVX512<>+36(SB)/4, $0xbacd01fb
+DATA geluTable3AVX512<>+40(SB)/4, $0xb9f189c5
+DATA geluTable3AVX512<>+44(SB)/4, $0xb8ee5d9c
+DATA geluTable3AVX512<>+48(SB)/4, $0xb7c60584
+DATA geluTable3AVX512<>+52(SB)/4, $0xb68afa1d
+DATA geluTable3AVX512<>+56(SB)/4, $0xb5253d87
+DATA geluTable3AVX512<>+60(SB)/4, $0x00000000
+GLOBL geluTable3AVX512<>(SB), RODATA|NOPTR, $64
+
+DATA geluTable4AVX512<>+0(SB)/4, $0xa8adce12
+DATA geluTable4AVX512<>+4(SB)/4, $0xbc8b1284
+DATA geluTable4AVX512<>+8(SB)/4, $0xbcb9fab4
+DATA geluTable4AVX512<>+12(SB)/4, $0xbc8227f0
+DATA geluTable4AVX512<>+16(SB)/4, $0xbb8de50a
+DATA geluTable4AVX512<>+20(SB)/4, $0x3b7c35b5
+DATA geluTable4AVX512<>+24(SB)/4, $0x3bcaa4bc
+DATA geluTable4AVX512<>+28(SB)/4, $0x3b9e5f72
+DATA geluTable4AVX512<>+32(SB)/4, $0x3b2f1ac8
+DATA geluTable4AVX512<>+36(SB)/4, $0x3a95cb4d
+DATA geluTable4AVX512<>+40(SB)/4, $0x39cdcfac
+DATA geluTable4AVX512<>+44(SB)/4, $0x38e79149
+DATA geluTable4AVX512<>+48(SB)/4, $0x37d7e1f0
+DATA geluTable4AVX512<>+52(SB)/4, $0x36a80bdd
+DATA geluTable4AVX512<>+56(SB)/4, $0x355b9e67
+DATA geluTable4AVX512<>+60(SB)/4, $0x00000000
+GLOBL geluTable4AVX512<>(SB), RODATA|NOPTR, $64
+
+DATA geluTable5AVX512<>+0(SB)/4, $0xbc224c5b
+DATA geluTable5AVX512<>+4(SB)/4, $0xbbd395e2
+DATA geluTable5AVX512<>+8(SB)/4, $0x3a33d1a4
+DATA geluTable5AVX512<>+12(SB)/4, $0x3bb64d09
+DATA geluTable5AVX512<>+16(SB)/4, $0x3bb5ee76
+DATA geluTable5AVX512<>+20(SB)/4, $0x3b2ce29b
+DATA geluTable5AVX512<>+24(SB)/4, $0xb7fd807a
+DATA geluTable5AVX512<>+28(SB)/4, $0xba902daf
+DATA geluTable5AVX512<>+32(SB)/4, $0xba82f56e
+DATA geluTable5AVX512<>+36(SB)/4, $0xba139afb
+DATA geluTable5AVX512<>+40(SB)/4, $0xb9761943
+DATA geluTable5AVX512<>+44(SB)/4, $0xb8a0f806
+DATA geluTable5AVX512<>+48(SB)/4, $0xb7a9f0af
+DATA geluTable5AVX512<>+52(SB)/4, $0xb6932250
+DATA geluTable5AVX512<>+56(SB)/4, $0xb55314ae
+DATA geluTable5AVX512<>+60(SB)/4, $0x00000000
+GLOBL geluTable5AVX512<>(SB), RODATA|NOPTR, $64
+
+DATA c4023d70aAVX512<>+0(SB)/4, $0x4023d70a
+DATA c4023d70aAVX512<>+4(SB)/4, $0x4023d70a
+DATA c4023d70aAVX512<>+8(SB)/4, $0x4023d70a
+DATA c4023d70aAVX512<>+12(SB)/4, $0x4023d70a
+DATA c4023d70aAVX512<>+16(SB)/4, $0x4023d70a
+DATA c4023d70aAVX512<>+20(SB)/4, $0x4023d70a
+DATA c4023d70aAVX512<>+24(SB)/4, $0x4023d70a
+DATA c4023d70aAVX512<>+28(SB)/4, $0x4023d70a
+DATA c4023d70aAVX512<>+32(SB)/4, $0x4023d70a
+DATA c4023d70aAVX512<>+36(SB)/4, $0x4023d70a
+DATA c4023d70aAVX512<>+40(SB)/4, $0x4023d70a
+DATA c4023d70aAVX512<>+44(SB)/4, $0x4023d70a
+DATA c4023d70aAVX512<>+48(SB)/4, $0x4023d70a
+DATA c4023d70aAVX512<>+52(SB)/4, $0x4023d70a
+DATA c4023d70aAVX512<>+56(SB)/4, $0x4023d70a
+DATA c4023d70aAVX512<>+60(SB)/4, $0x4023d70a
+GLOBL c4023d70aAVX512<>(SB), RODATA|NOPTR, $64
+
+DATA c4b400000AVX512<>+0(SB)/4, $0x4b400000
+DATA c4b400000AVX512<>+4(SB)/4, $0x4b400000
+DATA c4b400000AVX512<>+8(SB)/4, $0x4b400000
+DATA c4b400000AVX512<>+12(SB)/4, $0x4b400000
+DATA c4b400000AVX512<>+16(SB)/4, $0x4b400000
+DATA c4b400000AVX512<>+20(SB)/4, $0x4b400000
+DATA c4b400000AVX512<>+24(SB)/4, $0x4b400000
+DATA c4b400000AVX512<>+28(SB)/4, $0x4b400000
+DATA c4b400000AVX512<>+32(SB)/4, $0x4b400000
+DATA c4b400000AVX512<>+36(SB)/4, $0x4b400000
+DATA c4b400000AVX512<>+40(SB)/4, $0x4b400000
+DATA c4b400000AVX512<>+44(SB)/4, $0x4b400000
+DATA c4b400000AVX512<>+48(SB)/4, $0x4b400000
+DATA c4b400000AVX512<>+52(SB)/4, $0x4b400000
+DATA c4b400000AVX512<>+56(SB)/4, $0x4b400000
+DATA c4b400000AVX512<>+60(SB)/4, $0x4b400000
+GLOBL c4b400000AVX512<>(SB), RODATA|NOPTR, $64
+
+DATA c3ec80000AVX512<>+0(SB)/4, $0x3ec80000
+DATA c3ec80000AVX512<>+4(SB)/4, $0x3ec80000
+DATA c3ec80000AVX512<>+8(SB)/4, $0x3ec80000
+DATA c3ec80000AVX512<>+12(SB)/4, $0x3ec80000
+DATA c3ec80000AVX512<>+16(SB)/4, $0x3ec80000
+DATA c3ec80000AVX512<>+20(SB)/4, $0x3ec80000
+DATA c3ec80000AVX512<>+24(SB)/4, $0x3ec80000
+DATA c3ec80000AVX512<>+28(SB)/4, $0x3ec80000
+DATA c3ec80000AVX512<>+32(SB)/4, $0x3ec80000
+DATA c3ec80000AVX512<>+36(SB)/4, $0x3ec80000
+DATA c3ec80000AVX512<>+40(SB)/4, $0x3ec80000
+DATA c3ec80000AVX512<>+44(SB)/4, $0x3ec80000
+DATA c3ec80000AVX512<>+48(SB)/4, $0x3ec80000
+DATA c3ec80000AVX512<>+52(SB)/4, $0x3ec80000
+DATA c3ec80000AVX512<>+56(SB)/4, $0x3ec80000
+DATA c3ec80000AVX512<>+60(SB)/4, $0x3ec80000
+GLOBL c3ec80000AVX512<>(SB), RODATA|NOPTR, $64
+
+DATA c40bb8000AVX512<>+0(SB)/4, $0x40bb8000
+DATA c40bb8000AVX512<>+4(SB)/4, $0x40bb8000
+DATA c40bb8000AVX512<>+8(SB)/4, $0x40bb8000
+DATA c40bb8000AVX512<>+12(SB)/4, $0x40bb8000
+DATA c40bb8000AVX512<>+16(SB)/4, $0x40bb8000
+DATA c40bb8000AVX512<>+20(SB)/4, $0x40bb8000
+DATA c40bb8000AVX512<>+24(SB)/4, $0x40bb8000
+DATA c40bb8000AVX512<>+28(SB)/4, $0x40bb8000
+DATA c40bb8000AVX512<>+32(SB)/4, $0x40bb8000
+DATA c40bb8000AVX512<>+36(SB)/4, $0x40bb8000
+DATA c40bb8000AVX512<>+40(SB)/4, $0x40bb8000
+DATA c40bb8000AVX512<>+44(SB)/4, $0x40bb8000
+DATA c40bb8000AVX512<>+48(SB)/4, $0x40bb8000
+DATA c40bb8000AVX512<>+52(SB)/4, $0x40bb8000
+DATA c40bb8000AVX512<>+56(SB)/4, $0x40bb8000
+DATA c40bb8000AVX512<>+60(SB)/4, $0x40bb8000
+GLOBL c40bb8000AVX512<>(SB), RODATA|NOPTR, $64
+
+DATA c7fffffffAVX512<>+0(SB)/4, $0x7fffffff
+DATA c7fffffffAVX512<>+4(SB)/4, $0x7fffffff
+DATA c7fffffffAVX512<>+8(SB)/4, $0x7fffffff
+DATA c7fffffffAVX512<>+12(SB)/4, $0x7fffffff
+DATA c7fffffffAVX512<>+16(SB)/4, $0x7fffffff
+DATA c7fffffffAVX512<>+20(SB)/4, $0x7fffffff
+DATA c7fffffffAVX512<>+24(SB)/4, $0x7fffffff
+DATA c7fffffffAVX512<>+28(SB)/4, $0x7fffffff
+DATA c7fffffffAVX512<>+32(SB)/4, $0x7fffffff
+DATA c7fffffffAVX512<>+36(SB)/4, $0x7fffffff
+DATA c7fffffffAVX512<>+40(SB)/4, $0x7fffffff
+DATA c7fffffffAVX512<>+44(SB)/4, $0x7fffffff
+DATA c7fffffffAVX512<>+48(SB)/4, $0x7fffffff
+DATA c7fffffffAVX512<>+52(SB)/4, $0x7fffffff
+DATA c7fffffffAVX512<>+56(SB)/4, $0x7fffffff
+DATA c7fffffffAVX512<>+60(SB)/4, $0x7fffffff
+GLOBL c7fffffffAVX512<>(SB), RODATA|NOPTR, $64
+
+// func geluGradAVX512(dx *float32, dy *float32, x *float32, n int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·geluGradAVX512(SB), NOSPLIT, $0-32
+	MOVQ dx+0(FP), AX
+	MOVQ dy+8(FP), CX
+	MOVQ x+16(FP), DX
+	MOVQ n+24(FP), BX
+	XORQ SI, SI
+	MOVQ BX, DI
+	ANDQ $-16, DI
+
+loop350:
+	CMPQ         SI, DI
+	JGE          tail351
+	VMOVUPS      (DX)(SI*4), Z0
 	VMOVUPS      c41a00000AVX512<>+0(SB), Z1
 	VANDPS       c7fffffffAVX512<>+0(SB), Z0, Z2
 	VMINPS       Z2, Z1, Z1
@@ -9835,34 +10212,42 @@ loop345:
 	VSCALEFPS    Z5, Z6, Z6
 	VMOVUPS      c3f800000AVX512<>+0(SB), Z2
 	VFMADD231PS  c3e800000AVX512<>+0(SB), Z1, Z2
-	VMOVUPS      c3f800000AVX512<>+0(SB), Z5
-	VDIVPS       Z2, Z5, Z2
-	VMOVUPS      c3ccfb2e9AVX512<>+0(SB), Z5
-	VFMADD213PS  cbe1ac4d2AVX512<>+0(SB), Z2, Z5
-	VFMADD213PS  c3e95fcbaAVX512<>+0(SB), Z2, Z5
-	VFMADD213PS  cbe4f4fd4AVX512<>+0(SB), Z2, Z5
-	VFMADD213PS  c3e4c74feAVX512<>+0(SB), Z2, Z5
-	VFMADD213PS  c3d0a2cc1AVX512<>+0(SB), Z2, Z5
-	VFMADD213PS  c3dd417deAVX512<>+0(SB), Z2, Z5
-	VFMADD213PS  c3dc9cf6fAVX512<>+0(SB), Z2, Z5
-	VFMADD213PS  c3dcc61faAVX512<>+0(SB), Z2, Z5
-	VMULPS       Z2, Z5, Z2
-	VMULPS       Z6, Z2, Z2
+	VMOVUPS      c3f800000AVX512<>+0(SB), Z1
+	VDIVPS       Z2, Z1, Z1
+	VMOVUPS      c3ccfb2e9AVX512<>+0(SB), Z2
+	VFMADD213PS  cbe1ac4d2AVX512<>+0(SB), Z1, Z2
+	VFMADD213PS  c3e95fcbaAVX512<>+0(SB), Z1, Z2
+	VFMADD213PS  cbe4f4fd4AVX512<>+0(SB), Z1, Z2
+	VFMADD213PS  c3e4c74feAVX512<>+0(SB), Z1, Z2
+	VFMADD213PS  c3d0a2cc1AVX512<>+0(SB), Z1, Z2
+	VFMADD213PS  c3dd417deAVX512<>+0(SB), Z1, Z2
+	VFMADD213PS  c3dc9cf6fAVX512<>+0(SB), Z1, Z2
+	VFMADD213PS  c3dcc61faAVX512<>+0(SB), Z1, Z2
+	VMULPS       Z1, Z2, Z1
+	VMULPS       Z6, Z1, Z1
 	VPXORD       Z3, Z3, Z3
-	VMAXPS       Z0, Z3, Z0
-	VFNMADD231PS Z1, Z2, Z0
-	VMOVUPS      Z0, (AX)(BX*4)
-	ADDQ         $0x10, BX
-	JMP          loop345
+	VMOVUPS      c3f800000AVX512<>+0(SB), Z2
+	VSUBPS       Z1, Z2, Z2
+	VCMPPS       $0x01, Z3, Z0, K1
+	VMOVAPS      Z2, Z2
+	VMOVAPS      Z1, K1, Z2
+	VMULPS       c3ecc422aAVX512<>+0(SB), Z0, Z0
+	VFMADD231PS  Z0, Z6, Z2
+	VMOVUPS      (AX)(SI*4), Z0
+	VMOVUPS      (CX)(SI*4), Z1
+	VFMADD231PS  Z1, Z2, Z0
+	VMOVUPS      Z0, (AX)(SI*4)
+	ADDQ         $0x10, SI
+	JMP          loop350
 
-tail346:
-	MOVQ         DX, SI
-	SUBQ         BX, SI
-	JZ           done347
-	MOVL         $-1, DX
-	BZHIL        SI, DX, DX
-	KMOVW        DX, K1
-	VMOVUPS.Z    (CX)(BX*4), K1, Z0
+tail351:
+	MOVQ         BX, DI
+	SUBQ         SI, DI
+	JZ           done352
+	MOVL         $-1, BX
+	BZHIL        DI, BX, BX
+	KMOVW        BX, K1
+	VMOVUPS.Z    (DX)(SI*4), K1, Z0
 	VMOVUPS      c41a00000AVX512<>+0(SB), Z1
 	VANDPS       c7fffffffAVX512<>+0(SB), Z0, Z2
 	VMINPS       Z2, Z1, Z1
@@ -9889,25 +10274,33 @@ tail346:
 	VSCALEFPS    Z3, Z5, Z5
 	VMOVUPS      c3f800000AVX512<>+0(SB), Z2
 	VFMADD231PS  c3e800000AVX512<>+0(SB), Z1, Z2
-	VMOVUPS      c3f800000AVX512<>+0(SB), Z3
-	VDIVPS       Z2, Z3, Z2
-	VMOVUPS      c3ccfb2e9AVX512<>+0(SB), Z3
-	VFMADD213PS  cbe1ac4d2AVX512<>+0(SB), Z2, Z3
-	VFMADD213PS  c3e95fcbaAVX512<>+0(SB), Z2, Z3
-	VFMADD213PS  cbe4f4fd4AVX512<>+0(SB), Z2, Z3
-	VFMADD213PS  c3e4c74feAVX512<>+0(SB), Z2, Z3
-	VFMADD213PS  c3d0a2cc1AVX512<>+0(SB), Z2, Z3
-	VFMADD213PS  c3dd417deAVX512<>+0(SB), Z2, Z3
-	VFMADD213PS  c3dc9cf6fAVX512<>+0(SB), Z2, Z3
-	VFMADD213PS  c3dcc61faAVX512<>+0(SB), Z2, Z3
-	VMULPS       Z2, Z3, Z2
-	VMULPS       Z5, Z2, Z2
+	VMOVUPS      c3f800000AVX512<>+0(SB), Z1
+	VDIVPS       Z2, Z1, Z1
+	VMOVUPS      c3ccfb2e9AVX512<>+0(SB), Z2
+	VFMADD213PS  cbe1ac4d2AVX512<>+0(SB), Z1, Z2
+	VFMADD213PS  c3e95fcbaAVX512<>+0(SB), Z1, Z2
+	VFMADD213PS  cbe4f4fd4AVX512<>+0(SB), Z1, Z2
+	VFMADD213PS  c3e4c74feAVX512<>+0(SB), Z1, Z2
+	VFMADD213PS  c3d0a2cc1AVX512<>+0(SB), Z1, Z2
+	VFMADD213PS  c3dd417deAVX512<>+0(SB), Z1, Z2
+	VFMADD213PS  c3dc9cf6fAVX512<>+0(SB), Z1, Z2
+	VFMADD213PS  c3dcc61faAVX512<>+0(SB), Z1, Z2
+	VMULPS       Z1, Z2, Z1
+	VMULPS       Z5, Z1, Z1
 	VPXORD       Z4, Z4, Z4
-	VMAXPS       Z0, Z4, Z0
-	VFNMADD231PS Z1, Z2, Z0
-	VMOVUPS      Z0, K1, (AX)(BX*4)
+	VMOVUPS      c3f800000AVX512<>+0(SB), Z2
+	VSUBPS       Z1, Z2, Z2
+	VCMPPS       $0x01, Z4, Z0, K2
+	VMOVAPS      Z2, Z2
+	VMOVAPS      Z1, K2, Z2
+	VMULPS       c3ecc422aAVX512<>+0(SB), Z0, Z0
+	VFMADD231PS  Z0, Z5, Z2
+	VMOVUPS.Z    (AX)(SI*4), K1, Z0
+	VMOVUPS.Z    (CX)(SI*4), K1, Z1
+	VFMADD231PS  Z1, Z2, Z0
+	VMOVUPS      Z0, K1, (AX)(SI*4)
 
-done347:
+done352:
 	VZEROUPPER
 	RET
 
@@ -9928,24 +10321,6 @@ DATA c41a00000AVX512<>+52(SB)/4, $0x41a00000
 DATA c41a00000AVX512<>+56(SB)/4, $0x41a00000
 DATA c41a00000AVX512<>+60(SB)/4, $0x41a00000
 GLOBL c41a00000AVX512<>(SB), RODATA|NOPTR, $64
-
-DATA c7fffffffAVX512<>+0(SB)/4, $0x7fffffff
-DATA c7fffffffAVX512<>+4(SB)/4, $0x7fffffff
-DATA c7fffffffAVX512<>+8(SB)/4, $0x7fffffff
-DATA c7fffffffAVX512<>+12(SB)/4, $0x7fffffff
-DATA c7fffffffAVX512<>+16(SB)/4, $0x7fffffff
-DATA c7fffffffAVX512<>+20(SB)/4, $0x7fffffff
-DATA c7fffffffAVX512<>+24(SB)/4, $0x7fffffff
-DATA c7fffffffAVX512<>+28(SB)/4, $0x7fffffff
-DATA c7fffffffAVX512<>+32(SB)/4, $0x7fffffff
-DATA c7fffffffAVX512<>+36(SB)/4, $0x7fffffff
-DATA c7fffffffAVX512<>+40(SB)/4, $0x7fffffff
-DATA c7fffffffAVX512<>+44(SB)/4, $0x7fffffff
-DATA c7fffffffAVX512<>+48(SB)/4, $0x7fffffff
-DATA c7fffffffAVX512<>+52(SB)/4, $0x7fffffff
-DATA c7fffffffAVX512<>+56(SB)/4, $0x7fffffff
-DATA c7fffffffAVX512<>+60(SB)/4, $0x7fffffff
-GLOBL c7fffffffAVX512<>(SB), RODATA|NOPTR, $64
 
 DATA cbf000000AVX512<>+0(SB)/4, $0xbf000000
 DATA cbf000000AVX512<>+4(SB)/4, $0xbf000000
@@ -10343,139 +10718,6 @@ DATA c3dcc61faAVX512<>+56(SB)/4, $0x3dcc61fa
 DATA c3dcc61faAVX512<>+60(SB)/4, $0x3dcc61fa
 GLOBL c3dcc61faAVX512<>(SB), RODATA|NOPTR, $64
 
-// func geluGradAVX512(dx *float32, dy *float32, x *float32, n int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
-TEXT ·geluGradAVX512(SB), NOSPLIT, $0-32
-	MOVQ dx+0(FP), AX
-	MOVQ dy+8(FP), CX
-	MOVQ x+16(FP), DX
-	MOVQ n+24(FP), BX
-	XORQ SI, SI
-	MOVQ BX, DI
-	ANDQ $-16, DI
-
-loop348:
-	CMPQ         SI, DI
-	JGE          tail349
-	VMOVUPS      (DX)(SI*4), Z0
-	VMOVUPS      c41a00000AVX512<>+0(SB), Z1
-	VANDPS       c7fffffffAVX512<>+0(SB), Z0, Z2
-	VMINPS       Z2, Z1, Z1
-	VMULPS       Z1, Z1, Z2
-	VMOVUPS      cbf000000AVX512<>+0(SB), Z5
-	VMULPS       Z2, Z5, Z2
-	VMOVUPS      c42b20000AVX512<>+0(SB), Z5
-	VMOVUPS      cc2d00000AVX512<>+0(SB), Z6
-	VMAXPS       Z2, Z6, Z2
-	VMINPS       Z2, Z5, Z2
-	VMULPS       c3fb8aa3bAVX512<>+0(SB), Z2, Z5
-	VRNDSCALEPS  $0x08, Z5, Z5
-	VMOVAPS      Z2, Z2
-	VFNMADD231PS c3f318000AVX512<>+0(SB), Z5, Z2
-	VFNMADD231PS cb95e8083AVX512<>+0(SB), Z5, Z2
-	VMOVUPS      c3ab50835AVX512<>+0(SB), Z6
-	VFMADD213PS  c3c0922e4AVX512<>+0(SB), Z2, Z6
-	VFMADD213PS  c3d2aac9eAVX512<>+0(SB), Z2, Z6
-	VFMADD213PS  c3e2aaa41AVX512<>+0(SB), Z2, Z6
-	VFMADD213PS  c3efffffeAVX512<>+0(SB), Z2, Z6
-	VMULPS       Z2, Z2, Z7
-	VFMADD213PS  Z2, Z7, Z6
-	VADDPS       c3f800000AVX512<>+0(SB), Z6, Z6
-	VSCALEFPS    Z5, Z6, Z6
-	VMOVUPS      c3f800000AVX512<>+0(SB), Z2
-	VFMADD231PS  c3e800000AVX512<>+0(SB), Z1, Z2
-	VMOVUPS      c3f800000AVX512<>+0(SB), Z1
-	VDIVPS       Z2, Z1, Z1
-	VMOVUPS      c3ccfb2e9AVX512<>+0(SB), Z2
-	VFMADD213PS  cbe1ac4d2AVX512<>+0(SB), Z1, Z2
-	VFMADD213PS  c3e95fcbaAVX512<>+0(SB), Z1, Z2
-	VFMADD213PS  cbe4f4fd4AVX512<>+0(SB), Z1, Z2
-	VFMADD213PS  c3e4c74feAVX512<>+0(SB), Z1, Z2
-	VFMADD213PS  c3d0a2cc1AVX512<>+0(SB), Z1, Z2
-	VFMADD213PS  c3dd417deAVX512<>+0(SB), Z1, Z2
-	VFMADD213PS  c3dc9cf6fAVX512<>+0(SB), Z1, Z2
-	VFMADD213PS  c3dcc61faAVX512<>+0(SB), Z1, Z2
-	VMULPS       Z1, Z2, Z1
-	VMULPS       Z6, Z1, Z1
-	VPXORD       Z3, Z3, Z3
-	VMOVUPS      c3f800000AVX512<>+0(SB), Z2
-	VSUBPS       Z1, Z2, Z2
-	VCMPPS       $0x01, Z3, Z0, K1
-	VMOVAPS      Z2, Z2
-	VMOVAPS      Z1, K1, Z2
-	VMULPS       c3ecc422aAVX512<>+0(SB), Z0, Z0
-	VFMADD231PS  Z0, Z6, Z2
-	VMOVUPS      (AX)(SI*4), Z0
-	VMOVUPS      (CX)(SI*4), Z1
-	VFMADD231PS  Z1, Z2, Z0
-	VMOVUPS      Z0, (AX)(SI*4)
-	ADDQ         $0x10, SI
-	JMP          loop348
-
-tail349:
-	MOVQ         BX, DI
-	SUBQ         SI, DI
-	JZ           done350
-	MOVL         $-1, BX
-	BZHIL        DI, BX, BX
-	KMOVW        BX, K1
-	VMOVUPS.Z    (DX)(SI*4), K1, Z0
-	VMOVUPS      c41a00000AVX512<>+0(SB), Z1
-	VANDPS       c7fffffffAVX512<>+0(SB), Z0, Z2
-	VMINPS       Z2, Z1, Z1
-	VMULPS       Z1, Z1, Z2
-	VMOVUPS      cbf000000AVX512<>+0(SB), Z3
-	VMULPS       Z2, Z3, Z2
-	VMOVUPS      c42b20000AVX512<>+0(SB), Z3
-	VMOVUPS      cc2d00000AVX512<>+0(SB), Z5
-	VMAXPS       Z2, Z5, Z2
-	VMINPS       Z2, Z3, Z2
-	VMULPS       c3fb8aa3bAVX512<>+0(SB), Z2, Z3
-	VRNDSCALEPS  $0x08, Z3, Z3
-	VMOVAPS      Z2, Z2
-	VFNMADD231PS c3f318000AVX512<>+0(SB), Z3, Z2
-	VFNMADD231PS cb95e8083AVX512<>+0(SB), Z3, Z2
-	VMOVUPS      c3ab50835AVX512<>+0(SB), Z5
-	VFMADD213PS  c3c0922e4AVX512<>+0(SB), Z2, Z5
-	VFMADD213PS  c3d2aac9eAVX512<>+0(SB), Z2, Z5
-	VFMADD213PS  c3e2aaa41AVX512<>+0(SB), Z2, Z5
-	VFMADD213PS  c3efffffeAVX512<>+0(SB), Z2, Z5
-	VMULPS       Z2, Z2, Z6
-	VFMADD213PS  Z2, Z6, Z5
-	VADDPS       c3f800000AVX512<>+0(SB), Z5, Z5
-	VSCALEFPS    Z3, Z5, Z5
-	VMOVUPS      c3f800000AVX512<>+0(SB), Z2
-	VFMADD231PS  c3e800000AVX512<>+0(SB), Z1, Z2
-	VMOVUPS      c3f800000AVX512<>+0(SB), Z1
-	VDIVPS       Z2, Z1, Z1
-	VMOVUPS      c3ccfb2e9AVX512<>+0(SB), Z2
-	VFMADD213PS  cbe1ac4d2AVX512<>+0(SB), Z1, Z2
-	VFMADD213PS  c3e95fcbaAVX512<>+0(SB), Z1, Z2
-	VFMADD213PS  cbe4f4fd4AVX512<>+0(SB), Z1, Z2
-	VFMADD213PS  c3e4c74feAVX512<>+0(SB), Z1, Z2
-	VFMADD213PS  c3d0a2cc1AVX512<>+0(SB), Z1, Z2
-	VFMADD213PS  c3dd417deAVX512<>+0(SB), Z1, Z2
-	VFMADD213PS  c3dc9cf6fAVX512<>+0(SB), Z1, Z2
-	VFMADD213PS  c3dcc61faAVX512<>+0(SB), Z1, Z2
-	VMULPS       Z1, Z2, Z1
-	VMULPS       Z5, Z1, Z1
-	VPXORD       Z4, Z4, Z4
-	VMOVUPS      c3f800000AVX512<>+0(SB), Z2
-	VSUBPS       Z1, Z2, Z2
-	VCMPPS       $0x01, Z4, Z0, K2
-	VMOVAPS      Z2, Z2
-	VMOVAPS      Z1, K2, Z2
-	VMULPS       c3ecc422aAVX512<>+0(SB), Z0, Z0
-	VFMADD231PS  Z0, Z5, Z2
-	VMOVUPS.Z    (AX)(SI*4), K1, Z0
-	VMOVUPS.Z    (CX)(SI*4), K1, Z1
-	VFMADD231PS  Z1, Z2, Z0
-	VMOVUPS      Z0, K1, (AX)(SI*4)
-
-done350:
-	VZEROUPPER
-	RET
-
 DATA c3ecc422aAVX512<>+0(SB)/4, $0x3ecc422a
 DATA c3ecc422aAVX512<>+4(SB)/4, $0x3ecc422a
 DATA c3ecc422aAVX512<>+8(SB)/4, $0x3ecc422a
@@ -10504,9 +10746,9 @@ TEXT ·geluTanhAVX512(SB), NOSPLIT, $0-24
 	MOVQ DX, SI
 	ANDQ $-16, SI
 
-loop351:
+loop353:
 	CMPQ         BX, SI
-	JGE          tail352
+	JGE          tail354
 	VMOVUPS      (CX)(BX*4), Z0
 	VMOVUPS      c3f800000AVX512<>+0(SB), Z1
 	VMULPS       Z0, Z0, Z2
@@ -10538,12 +10780,12 @@ loop351:
 	VMULPS       Z0, Z1, Z0
 	VMOVUPS      Z0, (AX)(BX*4)
 	ADDQ         $0x10, BX
-	JMP          loop351
+	JMP          loop353
 
-tail352:
+tail354:
 	MOVQ         DX, SI
 	SUBQ         BX, SI
-	JZ           done353
+	JZ           done355
 	MOVL         $-1, DX
 	BZHIL        SI, DX, DX
 	KMOVW        DX, K1
@@ -10578,7 +10820,7 @@ tail352:
 	VMULPS       Z0, Z1, Z0
 	VMOVUPS      Z0, K1, (AX)(BX*4)
 
-done353:
+done355:
 	VZEROUPPER
 	RET
 
@@ -10647,9 +10889,9 @@ TEXT ·geluTanhGradAVX512(SB), NOSPLIT, $0-32
 	MOVQ BX, DI
 	ANDQ $-16, DI
 
-loop354:
+loop356:
 	CMPQ         SI, DI
-	JGE          tail355
+	JGE          tail357
 	VMOVUPS      (DX)(SI*4), Z0
 	VMOVUPS      c41a00000AVX512<>+0(SB), Z1
 	VMOVUPS      cc1a00000AVX512<>+0(SB), Z2
@@ -10696,12 +10938,12 @@ loop354:
 	VFMADD231PS  Z1, Z3, Z0
 	VMOVUPS      Z0, (AX)(SI*4)
 	ADDQ         $0x10, SI
-	JMP          loop354
+	JMP          loop356
 
-tail355:
+tail357:
 	MOVQ         BX, DI
 	SUBQ         SI, DI
-	JZ           done356
+	JZ           done358
 	MOVL         $-1, BX
 	BZHIL        DI, BX, BX
 	KMOVW        BX, K1
@@ -10751,7 +10993,7 @@ tail355:
 	VFMADD231PS  Z1, Z3, Z0
 	VMOVUPS      Z0, K1, (AX)(SI*4)
 
-done356:
+done358:
 	VZEROUPPER
 	RET
 
@@ -10801,9 +11043,9 @@ TEXT ·quickGELUAVX512(SB), NOSPLIT, $0-24
 	MOVQ DX, SI
 	ANDQ $-16, SI
 
-loop357:
+loop359:
 	CMPQ         BX, SI
-	JGE          tail358
+	JGE          tail360
 	VMOVUPS      (CX)(BX*4), Z0
 	VMULPS       c3fd9db23AVX512<>+0(SB), Z0, Z1
 	VMULPS       cbf800000AVX512<>+0(SB), Z1, Z1
@@ -10831,12 +11073,12 @@ loop357:
 	VMULPS       Z0, Z1, Z0
 	VMOVUPS      Z0, (AX)(BX*4)
 	ADDQ         $0x10, BX
-	JMP          loop357
+	JMP          loop359
 
-tail358:
+tail360:
 	MOVQ         DX, SI
 	SUBQ         BX, SI
-	JZ           done359
+	JZ           done361
 	MOVL         $-1, DX
 	BZHIL        SI, DX, DX
 	KMOVW        DX, K1
@@ -10867,7 +11109,7 @@ tail358:
 	VMULPS       Z0, Z1, Z0
 	VMOVUPS      Z0, K1, (AX)(BX*4)
 
-done359:
+done361:
 	VZEROUPPER
 	RET
 
@@ -10900,9 +11142,9 @@ TEXT ·quickGELUGradAVX512(SB), NOSPLIT, $0-32
 	MOVQ BX, DI
 	ANDQ $-16, DI
 
-loop360:
+loop362:
 	CMPQ         SI, DI
-	JGE          tail361
+	JGE          tail363
 	VMOVUPS      (DX)(SI*4), Z0
 	VMULPS       c3fd9db23AVX512<>+0(SB), Z0, Z1
 	VMULPS       cbf800000AVX512<>+0(SB), Z1, Z1
@@ -10938,12 +11180,12 @@ loop360:
 	VFMADD231PS  Z1, Z2, Z0
 	VMOVUPS      Z0, (AX)(SI*4)
 	ADDQ         $0x10, SI
-	JMP          loop360
+	JMP          loop362
 
-tail361:
+tail363:
 	MOVQ         BX, DI
 	SUBQ         SI, DI
-	JZ           done362
+	JZ           done364
 	MOVL         $-1, BX
 	BZHIL        DI, BX, BX
 	KMOVW        BX, K1
@@ -10982,7 +11224,7 @@ tail361:
 	VFMADD231PS  Z1, Z2, Z0
 	VMOVUPS      Z0, K1, (AX)(SI*4)
 
-done362:
+done364:
 	VZEROUPPER
 	RET
 
@@ -10996,20 +11238,20 @@ TEXT ·reluAVX512(SB), NOSPLIT, $0-24
 	MOVQ DX, SI
 	ANDQ $-16, SI
 
-loop363:
+loop365:
 	CMPQ    BX, SI
-	JGE     tail364
+	JGE     tail366
 	VMOVUPS (CX)(BX*4), Z0
 	VPXORD  Z1, Z1, Z1
 	VMAXPS  Z0, Z1, Z0
 	VMOVUPS Z0, (AX)(BX*4)
 	ADDQ    $0x10, BX
-	JMP     loop363
+	JMP     loop365
 
-tail364:
+tail366:
 	MOVQ      DX, SI
 	SUBQ      BX, SI
-	JZ        done365
+	JZ        done367
 	MOVL      $-1, DX
 	BZHIL     SI, DX, DX
 	KMOVW     DX, K1
@@ -11018,7 +11260,7 @@ tail364:
 	VMAXPS    Z0, Z2, Z0
 	VMOVUPS   Z0, K1, (AX)(BX*4)
 
-done365:
+done367:
 	VZEROUPPER
 	RET
 
@@ -11033,9 +11275,9 @@ TEXT ·reluGradAVX512(SB), NOSPLIT, $0-32
 	MOVQ BX, DI
 	ANDQ $-16, DI
 
-loop366:
+loop368:
 	CMPQ        SI, DI
-	JGE         tail367
+	JGE         tail369
 	VMOVUPS     (DX)(SI*4), Z0
 	VPXORD      Z1, Z1, Z1
 	VMOVUPS     c3f800000AVX512<>+0(SB), Z2
@@ -11048,12 +11290,12 @@ loop366:
 	VFMADD231PS Z6, Z0, Z2
 	VMOVUPS     Z2, (AX)(SI*4)
 	ADDQ        $0x10, SI
-	JMP         loop366
+	JMP         loop368
 
-tail367:
+tail369:
 	MOVQ        BX, DI
 	SUBQ        SI, DI
-	JZ          done368
+	JZ          done370
 	MOVL        $-1, BX
 	BZHIL       DI, BX, BX
 	KMOVW       BX, K1
@@ -11069,7 +11311,7 @@ tail367:
 	VFMADD231PS Z2, Z0, Z1
 	VMOVUPS     Z1, K1, (AX)(SI*4)
 
-done368:
+done370:
 	VZEROUPPER
 	RET
 
@@ -11083,9 +11325,9 @@ TEXT ·siluAVX512(SB), NOSPLIT, $0-24
 	MOVQ DX, SI
 	ANDQ $-16, SI
 
-loop369:
+loop371:
 	CMPQ         BX, SI
-	JGE          tail370
+	JGE          tail372
 	VMOVUPS      (CX)(BX*4), Z0
 	VMULPS       c3f800000AVX512<>+0(SB), Z0, Z1
 	VMULPS       cbf800000AVX512<>+0(SB), Z1, Z1
@@ -11113,12 +11355,12 @@ loop369:
 	VMULPS       Z0, Z1, Z0
 	VMOVUPS      Z0, (AX)(BX*4)
 	ADDQ         $0x10, BX
-	JMP          loop369
+	JMP          loop371
 
-tail370:
+tail372:
 	MOVQ         DX, SI
 	SUBQ         BX, SI
-	JZ           done371
+	JZ           done373
 	MOVL         $-1, DX
 	BZHIL        SI, DX, DX
 	KMOVW        DX, K1
@@ -11149,7 +11391,7 @@ tail370:
 	VMULPS       Z0, Z1, Z0
 	VMOVUPS      Z0, K1, (AX)(BX*4)
 
-done371:
+done373:
 	VZEROUPPER
 	RET
 
@@ -11164,9 +11406,9 @@ TEXT ·siluGradAVX512(SB), NOSPLIT, $0-32
 	MOVQ BX, DI
 	ANDQ $-16, DI
 
-loop372:
+loop374:
 	CMPQ         SI, DI
-	JGE          tail373
+	JGE          tail375
 	VMOVUPS      (DX)(SI*4), Z0
 	VMULPS       c3f800000AVX512<>+0(SB), Z0, Z1
 	VMULPS       cbf800000AVX512<>+0(SB), Z1, Z1
@@ -11202,12 +11444,12 @@ loop372:
 	VFMADD231PS  Z1, Z2, Z0
 	VMOVUPS      Z0, (AX)(SI*4)
 	ADDQ         $0x10, SI
-	JMP          loop372
+	JMP          loop374
 
-tail373:
+tail375:
 	MOVQ         BX, DI
 	SUBQ         SI, DI
-	JZ           done374
+	JZ           done376
 	MOVL         $-1, BX
 	BZHIL        DI, BX, BX
 	KMOVW        BX, K1
@@ -11246,7 +11488,7 @@ tail373:
 	VFMADD231PS  Z1, Z2, Z0
 	VMOVUPS      Z0, K1, (AX)(SI*4)
 
-done374:
+done376:
 	VZEROUPPER
 	RET
 
@@ -11260,9 +11502,9 @@ TEXT ·tanhAVX512(SB), NOSPLIT, $0-24
 	MOVQ DX, SI
 	ANDQ $-16, SI
 
-loop375:
+loop377:
 	CMPQ         BX, SI
-	JGE          tail376
+	JGE          tail378
 	VMOVUPS      (CX)(BX*4), Z0
 	VANDPS       c7fffffffAVX512<>+0(SB), Z0, Z1
 	VMOVUPS      c41400000AVX512<>+0(SB), Z2
@@ -11307,12 +11549,12 @@ loop375:
 	VORPS        Z0, Z1, Z0
 	VMOVUPS      Z0, (AX)(BX*4)
 	ADDQ         $0x10, BX
-	JMP          loop375
+	JMP          loop377
 
-tail376:
+tail378:
 	MOVQ         DX, SI
 	SUBQ         BX, SI
-	JZ           done377
+	JZ           done379
 	MOVL         $-1, DX
 	BZHIL        SI, DX, DX
 	KMOVW        DX, K1
@@ -11360,7 +11602,7 @@ tail376:
 	VORPS        Z0, Z1, Z0
 	VMOVUPS      Z0, K1, (AX)(BX*4)
 
-done377:
+done379:
 	VZEROUPPER
 	RET
 
@@ -11537,9 +11779,9 @@ TEXT ·tanhGradAVX512(SB), NOSPLIT, $0-32
 	MOVQ BX, DI
 	ANDQ $-16, DI
 
-loop378:
+loop380:
 	CMPQ         SI, DI
-	JGE          tail379
+	JGE          tail381
 	VMOVUPS      (DX)(SI*4), Z0
 	VANDPS       c7fffffffAVX512<>+0(SB), Z0, Z1
 	VMOVUPS      c41400000AVX512<>+0(SB), Z2
@@ -11589,12 +11831,12 @@ loop378:
 	VFMADD231PS  Z2, Z1, Z0
 	VMOVUPS      Z0, (AX)(SI*4)
 	ADDQ         $0x10, SI
-	JMP          loop378
+	JMP          loop380
 
-tail379:
+tail381:
 	MOVQ         BX, DI
 	SUBQ         SI, DI
-	JZ           done380
+	JZ           done382
 	MOVL         $-1, BX
 	BZHIL        DI, BX, BX
 	KMOVW        BX, K1
@@ -11647,7 +11889,7 @@ tail379:
 	VFMADD231PS  Z2, Z1, Z0
 	VMOVUPS      Z0, K1, (AX)(SI*4)
 
-done380:
+done382:
 	VZEROUPPER
 	RET
 
@@ -11661,9 +11903,9 @@ TEXT ·sigmoidAVX512(SB), NOSPLIT, $0-24
 	MOVQ DX, SI
 	ANDQ $-16, SI
 
-loop381:
+loop383:
 	CMPQ         BX, SI
-	JGE          tail382
+	JGE          tail384
 	VMOVUPS      (CX)(BX*4), Z0
 	VMULPS       cbf800000AVX512<>+0(SB), Z0, Z0
 	VMOVUPS      c42b20000AVX512<>+0(SB), Z1
@@ -11689,12 +11931,12 @@ loop381:
 	VDIVPS       Z2, Z0, Z0
 	VMOVUPS      Z0, (AX)(BX*4)
 	ADDQ         $0x10, BX
-	JMP          loop381
+	JMP          loop383
 
-tail382:
+tail384:
 	MOVQ         DX, SI
 	SUBQ         BX, SI
-	JZ           done383
+	JZ           done385
 	MOVL         $-1, DX
 	BZHIL        SI, DX, DX
 	KMOVW        DX, K1
@@ -11723,7 +11965,7 @@ tail382:
 	VDIVPS       Z2, Z0, Z0
 	VMOVUPS      Z0, K1, (AX)(BX*4)
 
-done383:
+done385:
 	VZEROUPPER
 	RET
 
@@ -11738,9 +11980,9 @@ TEXT ·sigmoidGradAVX512(SB), NOSPLIT, $0-32
 	MOVQ BX, DI
 	ANDQ $-16, DI
 
-loop384:
+loop386:
 	CMPQ         SI, DI
-	JGE          tail385
+	JGE          tail387
 	VMOVUPS      (DX)(SI*4), Z0
 	VMULPS       cbf800000AVX512<>+0(SB), Z0, Z0
 	VMOVUPS      c42b20000AVX512<>+0(SB), Z1
@@ -11772,12 +12014,12 @@ loop384:
 	VFMADD231PS  Z2, Z0, Z1
 	VMOVUPS      Z1, (AX)(SI*4)
 	ADDQ         $0x10, SI
-	JMP          loop384
+	JMP          loop386
 
-tail385:
+tail387:
 	MOVQ         BX, DI
 	SUBQ         SI, DI
-	JZ           done386
+	JZ           done388
 	MOVL         $-1, BX
 	BZHIL        DI, BX, BX
 	KMOVW        BX, K1
@@ -11812,7 +12054,7 @@ tail385:
 	VFMADD231PS  Z2, Z0, Z1
 	VMOVUPS      Z1, K1, (AX)(SI*4)
 
-done386:
+done388:
 	VZEROUPPER
 	RET
 
@@ -11826,25 +12068,25 @@ TEXT ·sumAVX512(SB), NOSPLIT, $0-20
 	MOVQ   CX, BX
 	ANDQ   $-16, BX
 
-loop387:
+loop389:
 	CMPQ    DX, BX
-	JGE     tail388
+	JGE     tail390
 	VMOVUPS (AX)(DX*4), Z1
 	VADDPS  Z1, Z0, Z0
 	ADDQ    $0x10, DX
-	JMP     loop387
+	JMP     loop389
 
-tail388:
+tail390:
 	MOVQ      CX, BX
 	SUBQ      DX, BX
-	JZ        done389
+	JZ        done391
 	MOVL      $-1, CX
 	BZHIL     BX, CX, CX
 	KMOVW     CX, K1
 	VMOVUPS.Z (AX)(DX*4), K1, Z1
 	VADDPS    Z1, Z0, Z0
 
-done389:
+done391:
 	VEXTRACTF64X4 $0x01, Z0, Y1
 	VADDPS        Y1, Y0, Y1
 	VEXTRACTF128  $0x01, Y1, X0
@@ -11868,19 +12110,19 @@ TEXT ·dotAVX512(SB), NOSPLIT, $0-28
 	MOVQ   DX, SI
 	ANDQ   $-16, SI
 
-loop390:
+loop392:
 	CMPQ        BX, SI
-	JGE         tail391
+	JGE         tail393
 	VMOVUPS     (AX)(BX*4), Z1
 	VMOVUPS     (CX)(BX*4), Z2
 	VFMADD231PS Z1, Z2, Z0
 	ADDQ        $0x10, BX
-	JMP         loop390
+	JMP         loop392
 
-tail391:
+tail393:
 	MOVQ        DX, SI
 	SUBQ        BX, SI
-	JZ          done392
+	JZ          done394
 	MOVL        $-1, DX
 	BZHIL       SI, DX, DX
 	KMOVW       DX, K1
@@ -11888,7 +12130,7 @@ tail391:
 	VMOVUPS.Z   (CX)(BX*4), K1, Z2
 	VFMADD231PS Z1, Z2, Z0
 
-done392:
+done394:
 	VEXTRACTF64X4 $0x01, Z0, Y1
 	VADDPS        Y1, Y0, Y1
 	VEXTRACTF128  $0x01, Y1, X0
@@ -11912,19 +12154,19 @@ TEXT ·centredSquaresAVX512(SB), NOSPLIT, $0-28
 	MOVQ         CX, BX
 	ANDQ         $-16, BX
 
-loop393:
+loop395:
 	CMPQ        DX, BX
-	JGE         tail394
+	JGE         tail396
 	VMOVUPS     (AX)(DX*4), Z2
 	VSUBPS      Z0, Z2, Z2
 	VFMADD231PS Z2, Z2, Z1
 	ADDQ        $0x10, DX
-	JMP         loop393
+	JMP         loop395
 
-tail394:
+tail396:
 	MOVQ        CX, BX
 	SUBQ        DX, BX
-	JZ          done395
+	JZ          done397
 	MOVL        $-1, CX
 	BZHIL       BX, CX, CX
 	KMOVW       CX, K1
@@ -11933,7 +12175,7 @@ tail394:
 	VMOVAPS.Z   Z0, K1, Z0
 	VFMADD231PS Z0, Z0, Z1
 
-done395:
+done397:
 	VEXTRACTF64X4 $0x01, Z1, Y0
 	VADDPS        Y0, Y1, Y0
 	VEXTRACTF128  $0x01, Y0, X1
@@ -11957,9 +12199,9 @@ TEXT ·squares64AVX512(SB), NOSPLIT, $0-24
 	MOVQ   CX, BX
 	ANDQ   $-16, BX
 
-loop396:
+loop398:
 	CMPQ          DX, BX
-	JGE           tail397
+	JGE           tail399
 	VMOVUPS       (AX)(DX*4), Z2
 	VEXTRACTF64X4 $0x01, Z2, Y3
 	VCVTPS2PD     Y2, Z2
@@ -11967,12 +12209,12 @@ loop396:
 	VFMADD231PD   Z2, Z2, Z0
 	VFMADD231PD   Z3, Z3, Z1
 	ADDQ          $0x10, DX
-	JMP           loop396
+	JMP           loop398
 
-tail397:
+tail399:
 	MOVQ          CX, BX
 	SUBQ          DX, BX
-	JZ            done398
+	JZ            done400
 	MOVL          $-1, CX
 	BZHIL         BX, CX, CX
 	KMOVW         CX, K1
@@ -11983,7 +12225,7 @@ tail397:
 	VFMADD231PD   Z2, Z2, Z0
 	VFMADD231PD   Z3, Z3, Z1
 
-done398:
+done400:
 	VADDPD        Z1, Z0, Z0
 	VEXTRACTF64X4 $0x01, Z0, Y1
 	VADDPD        Y1, Y0, Y1
@@ -12005,17 +12247,17 @@ TEXT ·maxOfAVX512(SB), NOSPLIT, $0-20
 	MOVQ    CX, BX
 	ANDQ    $-16, BX
 
-loop399:
+loop401:
 	CMPQ   DX, BX
-	JGE    tail400
+	JGE    tail402
 	VMAXPS (AX)(DX*4), Z0, Z0
 	ADDQ   $0x10, DX
-	JMP    loop399
+	JMP    loop401
 
-tail400:
+tail402:
 	MOVQ    CX, BX
 	SUBQ    DX, BX
-	JZ      done401
+	JZ      done403
 	MOVL    $-1, CX
 	BZHIL   BX, CX, CX
 	KMOVW   CX, K1
@@ -12023,7 +12265,7 @@ tail400:
 	VMOVUPS (AX)(DX*4), K1, Z1
 	VMAXPS  Z1, Z0, Z0
 
-done401:
+done403:
 	VEXTRACTF64X4 $0x01, Z0, Y1
 	VMAXPS        Y1, Y0, Y1
 	VEXTRACTF128  $0x01, Y1, X0
@@ -12062,70 +12304,123 @@ TEXT ·expSumAVX512(SB), NOSPLIT, $0-36
 	MOVQ         n+16(FP), DX
 	VBROADCASTSS top+24(FP), Z0
 	VPXORD       Z1, Z1, Z1
+	VPXORD       Z2, Z2, Z2
 	XORQ         BX, BX
-	MOVQ         DX, SI
-	ANDQ         $-16, SI
+	SUBQ         $+32, DX
+	JL           few405
 
-loop402:
-	CMPQ         BX, SI
-	JGE          tail403
-	VMOVUPS      (CX)(BX*4), Z2
-	VSUBPS       Z0, Z2, Z2
+loop404:
+	VMOVUPS      (CX)(BX*4), Z3
+	VSUBPS       Z0, Z3, Z3
+	VMOVUPS      c42b20000AVX512<>+0(SB), Z4
+	VMOVUPS      cc2d00000AVX512<>+0(SB), Z5
+	VMAXPS       Z3, Z5, Z3
+	VMINPS       Z3, Z4, Z3
+	VMULPS       c3fb8aa3bAVX512<>+0(SB), Z3, Z4
+	VRNDSCALEPS  $0x08, Z4, Z4
+	VMOVAPS      Z3, Z3
+	VFNMADD231PS c3f318000AVX512<>+0(SB), Z4, Z3
+	VFNMADD231PS cb95e8083AVX512<>+0(SB), Z4, Z3
+	VMOVUPS      c3ab50835AVX512<>+0(SB), Z5
+	VFMADD213PS  c3c0922e4AVX512<>+0(SB), Z3, Z5
+	VFMADD213PS  c3d2aac9eAVX512<>+0(SB), Z3, Z5
+	VFMADD213PS  c3e2aaa41AVX512<>+0(SB), Z3, Z5
+	VFMADD213PS  c3efffffeAVX512<>+0(SB), Z3, Z5
+	VMULPS       Z3, Z3, Z6
+	VFMADD213PS  Z3, Z6, Z5
+	VADDPS       c3f800000AVX512<>+0(SB), Z5, Z5
+	VSCALEFPS    Z4, Z5, Z5
+	VMOVUPS      Z5, (AX)(BX*4)
+	VADDPS       Z5, Z1, Z1
+	VMOVUPS      64(CX)(BX*4), Z3
+	VSUBPS       Z0, Z3, Z3
+	VMOVUPS      c42b20000AVX512<>+0(SB), Z4
+	VMOVUPS      cc2d00000AVX512<>+0(SB), Z5
+	VMAXPS       Z3, Z5, Z3
+	VMINPS       Z3, Z4, Z3
+	VMULPS       c3fb8aa3bAVX512<>+0(SB), Z3, Z4
+	VRNDSCALEPS  $0x08, Z4, Z4
+	VMOVAPS      Z3, Z3
+	VFNMADD231PS c3f318000AVX512<>+0(SB), Z4, Z3
+	VFNMADD231PS cb95e8083AVX512<>+0(SB), Z4, Z3
+	VMOVUPS      c3ab50835AVX512<>+0(SB), Z5
+	VFMADD213PS  c3c0922e4AVX512<>+0(SB), Z3, Z5
+	VFMADD213PS  c3d2aac9eAVX512<>+0(SB), Z3, Z5
+	VFMADD213PS  c3e2aaa41AVX512<>+0(SB), Z3, Z5
+	VFMADD213PS  c3efffffeAVX512<>+0(SB), Z3, Z5
+	VMULPS       Z3, Z3, Z6
+	VFMADD213PS  Z3, Z6, Z5
+	VADDPS       c3f800000AVX512<>+0(SB), Z5, Z5
+	VSCALEFPS    Z4, Z5, Z5
+	VMOVUPS      Z5, 64(AX)(BX*4)
+	VADDPS       Z5, Z2, Z2
+	ADDQ         $+32, BX
+	SUBQ         $+32, DX
+	JGE          loop404
+
+few405:
+	ADDQ $+16, DX
+	JL   tail407
+
+one406:
+	VMOVUPS      (CX)(BX*4), Z3
+	VSUBPS       Z0, Z3, Z3
+	VMOVUPS      c42b20000AVX512<>+0(SB), Z4
+	VMOVUPS      cc2d00000AVX512<>+0(SB), Z5
+	VMAXPS       Z3, Z5, Z3
+	VMINPS       Z3, Z4, Z3
+	VMULPS       c3fb8aa3bAVX512<>+0(SB), Z3, Z4
+	VRNDSCALEPS  $0x08, Z4, Z4
+	VMOVAPS      Z3, Z3
+	VFNMADD231PS c3f318000AVX512<>+0(SB), Z4, Z3
+	VFNMADD231PS cb95e8083AVX512<>+0(SB), Z4, Z3
+	VMOVUPS      c3ab50835AVX512<>+0(SB), Z5
+	VFMADD213PS  c3c0922e4AVX512<>+0(SB), Z3, Z5
+	VFMADD213PS  c3d2aac9eAVX512<>+0(SB), Z3, Z5
+	VFMADD213PS  c3e2aaa41AVX512<>+0(SB), Z3, Z5
+	VFMADD213PS  c3efffffeAVX512<>+0(SB), Z3, Z5
+	VMULPS       Z3, Z3, Z6
+	VFMADD213PS  Z3, Z6, Z5
+	VADDPS       c3f800000AVX512<>+0(SB), Z5, Z5
+	VSCALEFPS    Z4, Z5, Z5
+	VMOVUPS      Z5, (AX)(BX*4)
+	VADDPS       Z5, Z1, Z1
+	ADDQ         $+16, BX
+	SUBQ         $+16, DX
+	JGE          one406
+
+tail407:
+	ADDQ         $+16, DX
+	JZ           done408
+	MOVL         $-1, SI
+	BZHIL        DX, SI, DX
+	KMOVW        DX, K1
+	VMOVUPS.Z    (CX)(BX*4), K1, Z3
+	VSUBPS       Z0, Z3, Z0
 	VMOVUPS      c42b20000AVX512<>+0(SB), Z3
 	VMOVUPS      cc2d00000AVX512<>+0(SB), Z4
-	VMAXPS       Z2, Z4, Z2
-	VMINPS       Z2, Z3, Z2
-	VMULPS       c3fb8aa3bAVX512<>+0(SB), Z2, Z3
+	VMAXPS       Z0, Z4, Z0
+	VMINPS       Z0, Z3, Z0
+	VMULPS       c3fb8aa3bAVX512<>+0(SB), Z0, Z3
 	VRNDSCALEPS  $0x08, Z3, Z3
-	VMOVAPS      Z2, Z2
-	VFNMADD231PS c3f318000AVX512<>+0(SB), Z3, Z2
-	VFNMADD231PS cb95e8083AVX512<>+0(SB), Z3, Z2
+	VMOVAPS      Z0, Z0
+	VFNMADD231PS c3f318000AVX512<>+0(SB), Z3, Z0
+	VFNMADD231PS cb95e8083AVX512<>+0(SB), Z3, Z0
 	VMOVUPS      c3ab50835AVX512<>+0(SB), Z4
-	VFMADD213PS  c3c0922e4AVX512<>+0(SB), Z2, Z4
-	VFMADD213PS  c3d2aac9eAVX512<>+0(SB), Z2, Z4
-	VFMADD213PS  c3e2aaa41AVX512<>+0(SB), Z2, Z4
-	VFMADD213PS  c3efffffeAVX512<>+0(SB), Z2, Z4
-	VMULPS       Z2, Z2, Z5
-	VFMADD213PS  Z2, Z5, Z4
+	VFMADD213PS  c3c0922e4AVX512<>+0(SB), Z0, Z4
+	VFMADD213PS  c3d2aac9eAVX512<>+0(SB), Z0, Z4
+	VFMADD213PS  c3e2aaa41AVX512<>+0(SB), Z0, Z4
+	VFMADD213PS  c3efffffeAVX512<>+0(SB), Z0, Z4
+	VMULPS       Z0, Z0, Z5
+	VFMADD213PS  Z0, Z5, Z4
 	VADDPS       c3f800000AVX512<>+0(SB), Z4, Z4
 	VSCALEFPS    Z3, Z4, Z4
-	VMOVUPS      Z4, (AX)(BX*4)
+	VMOVUPS      Z4, K1, (AX)(BX*4)
+	VMOVAPS.Z    Z4, K1, Z4
 	VADDPS       Z4, Z1, Z1
-	ADDQ         $0x10, BX
-	JMP          loop402
 
-tail403:
-	MOVQ         DX, SI
-	SUBQ         BX, SI
-	JZ           done404
-	MOVL         $-1, DX
-	BZHIL        SI, DX, DX
-	KMOVW        DX, K1
-	VMOVUPS.Z    (CX)(BX*4), K1, Z2
-	VSUBPS       Z0, Z2, Z0
-	VMOVUPS      c42b20000AVX512<>+0(SB), Z2
-	VMOVUPS      cc2d00000AVX512<>+0(SB), Z3
-	VMAXPS       Z0, Z3, Z0
-	VMINPS       Z0, Z2, Z0
-	VMULPS       c3fb8aa3bAVX512<>+0(SB), Z0, Z2
-	VRNDSCALEPS  $0x08, Z2, Z2
-	VMOVAPS      Z0, Z0
-	VFNMADD231PS c3f318000AVX512<>+0(SB), Z2, Z0
-	VFNMADD231PS cb95e8083AVX512<>+0(SB), Z2, Z0
-	VMOVUPS      c3ab50835AVX512<>+0(SB), Z3
-	VFMADD213PS  c3c0922e4AVX512<>+0(SB), Z0, Z3
-	VFMADD213PS  c3d2aac9eAVX512<>+0(SB), Z0, Z3
-	VFMADD213PS  c3e2aaa41AVX512<>+0(SB), Z0, Z3
-	VFMADD213PS  c3efffffeAVX512<>+0(SB), Z0, Z3
-	VMULPS       Z0, Z0, Z4
-	VFMADD213PS  Z0, Z4, Z3
-	VADDPS       c3f800000AVX512<>+0(SB), Z3, Z3
-	VSCALEFPS    Z2, Z3, Z3
-	VMOVUPS      Z3, K1, (AX)(BX*4)
-	VMOVAPS.Z    Z3, K1, Z3
-	VADDPS       Z3, Z1, Z1
-
-done404:
+done408:
+	VADDPS        Z2, Z1, Z1
 	VEXTRACTF64X4 $0x01, Z1, Y0
 	VADDPS        Y0, Y1, Y0
 	VEXTRACTF128  $0x01, Y0, X1
@@ -12149,21 +12444,21 @@ TEXT ·mulSubAVX512(SB), NOSPLIT, $0-28
 	MOVQ         DX, SI
 	ANDQ         $-16, SI
 
-loop405:
+loop409:
 	CMPQ    BX, SI
-	JGE     tail406
+	JGE     tail410
 	VMOVUPS (CX)(BX*4), Z1
 	VSUBPS  Z0, Z1, Z1
 	VMOVUPS (AX)(BX*4), Z2
 	VMULPS  Z1, Z2, Z1
 	VMOVUPS Z1, (AX)(BX*4)
 	ADDQ    $0x10, BX
-	JMP     loop405
+	JMP     loop409
 
-tail406:
+tail410:
 	MOVQ      DX, SI
 	SUBQ      BX, SI
-	JZ        done407
+	JZ        done411
 	MOVL      $-1, DX
 	BZHIL     SI, DX, DX
 	KMOVW     DX, K1
@@ -12173,7 +12468,7 @@ tail406:
 	VMULPS    Z0, Z1, Z0
 	VMOVUPS   Z0, K1, (AX)(BX*4)
 
-done407:
+done411:
 	VZEROUPPER
 	RET
 
@@ -12191,9 +12486,9 @@ TEXT ·normRowAVX512(SB), NOSPLIT, $0-48
 	MOVQ         SI, R8
 	ANDQ         $-16, R8
 
-loop408:
+loop412:
 	CMPQ        DI, R8
-	JGE         tail409
+	JGE         tail413
 	VMOVUPS     (CX)(DI*4), Z2
 	VSUBPS      Z0, Z2, Z2
 	VMULPS      Z1, Z2, Z2
@@ -12202,12 +12497,12 @@ loop408:
 	VFMADD231PS Z4, Z2, Z3
 	VMOVUPS     Z3, (AX)(DI*4)
 	ADDQ        $0x10, DI
-	JMP         loop408
+	JMP         loop412
 
-tail409:
+tail413:
 	MOVQ        SI, R8
 	SUBQ        DI, R8
-	JZ          done410
+	JZ          done414
 	MOVL        $-1, SI
 	BZHIL       R8, SI, SI
 	KMOVW       SI, K1
@@ -12219,7 +12514,7 @@ tail409:
 	VFMADD231PS Z2, Z0, Z1
 	VMOVUPS     Z1, K1, (AX)(DI*4)
 
-done410:
+done414:
 	VZEROUPPER
 	RET
 
@@ -12238,9 +12533,9 @@ TEXT ·normBackSumsAVX512(SB), NOSPLIT, $0-48
 	MOVQ         BX, DI
 	ANDQ         $-16, DI
 
-loop411:
+loop415:
 	CMPQ        SI, DI
-	JGE         tail412
+	JGE         tail416
 	VMOVUPS     (AX)(SI*4), Z4
 	VMOVUPS     (DX)(SI*4), Z5
 	VMULPS      Z4, Z5, Z4
@@ -12250,12 +12545,12 @@ loop411:
 	VADDPS      Z4, Z2, Z2
 	VFMADD231PS Z4, Z5, Z3
 	ADDQ        $0x10, SI
-	JMP         loop411
+	JMP         loop415
 
-tail412:
+tail416:
 	MOVQ        BX, DI
 	SUBQ        SI, DI
-	JZ          done413
+	JZ          done417
 	MOVL        $-1, BX
 	BZHIL       DI, BX, BX
 	KMOVW       BX, K1
@@ -12268,7 +12563,7 @@ tail412:
 	VADDPS      Z4, Z2, Z2
 	VFMADD231PS Z4, Z0, Z3
 
-done413:
+done417:
 	VEXTRACTF64X4 $0x01, Z2, Y0
 	VADDPS        Y0, Y2, Y0
 	VEXTRACTF128  $0x01, Y0, X1
@@ -12306,9 +12601,9 @@ TEXT ·normBackDXAVX512(SB), NOSPLIT, $0-56
 	MOVQ         SI, R8
 	ANDQ         $-16, R8
 
-loop414:
+loop418:
 	CMPQ         DI, R8
-	JGE          tail415
+	JGE          tail419
 	VMOVUPS      (CX)(DI*4), Z4
 	VMOVUPS      (BX)(DI*4), Z5
 	VMULPS       Z4, Z5, Z4
@@ -12321,12 +12616,12 @@ loop414:
 	VFMADD231PS  Z4, Z1, Z5
 	VMOVUPS      Z5, (AX)(DI*4)
 	ADDQ         $0x10, DI
-	JMP          loop414
+	JMP          loop418
 
-tail415:
+tail419:
 	MOVQ         SI, R8
 	SUBQ         DI, R8
-	JZ           done416
+	JZ           done420
 	MOVL         $-1, SI
 	BZHIL        R8, SI, SI
 	KMOVW        SI, K1
@@ -12342,7 +12637,7 @@ tail415:
 	VFMADD231PS  Z2, Z1, Z0
 	VMOVUPS      Z0, K1, (AX)(DI*4)
 
-done416:
+done420:
 	VZEROUPPER
 	RET
 
@@ -12359,9 +12654,9 @@ TEXT ·normBackParamsAVX512(SB), NOSPLIT, $0-40
 	MOVQ         BX, DI
 	ANDQ         $-16, DI
 
-loop417:
+loop421:
 	CMPQ        SI, DI
-	JGE         tail418
+	JGE         tail422
 	VMOVUPS     (DX)(SI*4), Z2
 	VSUBPS      Z0, Z2, Z2
 	VMULPS      Z1, Z2, Z2
@@ -12370,12 +12665,12 @@ loop417:
 	VFMADD231PS Z2, Z4, Z3
 	VMOVUPS     Z3, (AX)(SI*4)
 	ADDQ        $0x10, SI
-	JMP         loop417
+	JMP         loop421
 
-tail418:
+tail422:
 	MOVQ        BX, DI
 	SUBQ        SI, DI
-	JZ          done419
+	JZ          done423
 	MOVL        $-1, BX
 	BZHIL       DI, BX, BX
 	KMOVW       BX, K1
@@ -12387,7 +12682,7 @@ tail418:
 	VFMADD231PS Z0, Z2, Z1
 	VMOVUPS     Z1, K1, (AX)(SI*4)
 
-done419:
+done423:
 	VZEROUPPER
 	RET
 
@@ -12413,9 +12708,9 @@ TEXT ·adamWAVX512(SB), NOSPLIT, $0-48
 	MOVQ         SI, R8
 	ANDQ         $-16, R8
 
-loop420:
+loop424:
 	CMPQ         DI, R8
-	JGE          tail421
+	JGE          tail425
 	VMOVUPS      (CX)(DI*4), Z9
 	VMULPS       Z0, Z9, Z9
 	VMOVUPS      (DX)(DI*4), Z10
@@ -12437,12 +12732,12 @@ loop420:
 	VSUBPS       Z10, Z9, Z9
 	VMOVUPS      Z9, (AX)(DI*4)
 	ADDQ         $0x10, DI
-	JMP          loop420
+	JMP          loop424
 
-tail421:
+tail425:
 	MOVQ         SI, R8
 	SUBQ         DI, R8
-	JZ           done422
+	JZ           done426
 	MOVL         $-1, SI
 	BZHIL        R8, SI, SI
 	KMOVW        SI, K1
@@ -12467,7 +12762,7 @@ tail421:
 	VSUBPS       Z1, Z0, Z0
 	VMOVUPS      Z0, K1, (AX)(DI*4)
 
-done422:
+done426:
 	VZEROUPPER
 	RET
 
@@ -12483,9 +12778,9 @@ TEXT ·addBiasResidualAVX512(SB), NOSPLIT, $0-40
 	MOVQ SI, R8
 	ANDQ $-16, R8
 
-loop423:
+loop427:
 	CMPQ    DI, R8
-	JGE     tail424
+	JGE     tail428
 	VMOVUPS (BX)(DI*4), Z0
 	VMOVUPS (DX)(DI*4), Z1
 	VMOVUPS (CX)(DI*4), Z2
@@ -12493,12 +12788,12 @@ loop423:
 	VADDPS  Z0, Z1, Z0
 	VMOVUPS Z0, (AX)(DI*4)
 	ADDQ    $0x10, DI
-	JMP     loop423
+	JMP     loop427
 
-tail424:
+tail428:
 	MOVQ      SI, R8
 	SUBQ      DI, R8
-	JZ        done425
+	JZ        done429
 	MOVL      $-1, SI
 	BZHIL     R8, SI, SI
 	KMOVW     SI, K1
@@ -12509,7 +12804,523 @@ tail424:
 	VADDPS    Z0, Z1, Z0
 	VMOVUPS   Z0, K1, (AX)(DI*4)
 
-done425:
+done429:
+	VZEROUPPER
+	RET
+
+// func softRowsAVX512(x *float32, stride int, rows int, n int, sums *float32)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·softRowsAVX512(SB), NOSPLIT, $0-40
+	MOVQ x+0(FP), AX
+	MOVQ stride+8(FP), CX
+	MOVQ rows+16(FP), DX
+	MOVQ n+24(FP), BX
+	MOVQ sums+32(FP), SI
+
+row430:
+	TESTQ   DX, DX
+	JZ      end431
+	VMOVUPS cff7fffffAVX512<>+0(SB), Z0
+	VMOVUPS cff7fffffAVX512<>+0(SB), Z1
+	XORQ    DI, DI
+	MOVQ    BX, R8
+	SUBQ    $+32, R8
+	JL      few433
+
+loop432:
+	VMAXPS (AX)(DI*4), Z0, Z0
+	VMAXPS 64(AX)(DI*4), Z1, Z1
+	ADDQ   $+32, DI
+	SUBQ   $+32, R8
+	JGE    loop432
+
+few433:
+	ADDQ $+16, R8
+	JL   tail435
+
+one434:
+	VMAXPS (AX)(DI*4), Z0, Z0
+	ADDQ   $+16, DI
+	SUBQ   $+16, R8
+	JGE    one434
+
+tail435:
+	ADDQ    $+16, R8
+	JZ      done436
+	MOVL    $-1, R9
+	BZHIL   R8, R9, R8
+	KMOVW   R8, K1
+	VMOVAPS Z0, Z2
+	VMOVUPS (AX)(DI*4), K1, Z2
+	VMAXPS  Z2, Z0, Z0
+
+done436:
+	VMAXPS        Z1, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y1
+	VMAXPS        Y1, Y0, Y1
+	VEXTRACTF128  $0x01, Y1, X0
+	VMAXPS        X0, X1, X0
+	VMOVHLPS      X0, X0, X1
+	VMAXPS        X1, X0, X0
+	VMOVSHDUP     X0, X1
+	VMAXPS        X1, X0, X0
+	VBROADCASTSS  X0, Z0
+	VPXORD        Z3, Z3, Z3
+	VPXORD        Z4, Z4, Z4
+	XORQ          DI, DI
+	MOVQ          BX, R8
+	SUBQ          $+32, R8
+	JL            few438
+
+loop437:
+	VMOVUPS      (AX)(DI*4), Z1
+	VSUBPS       Z0, Z1, Z1
+	VMOVUPS      c42b20000AVX512<>+0(SB), Z2
+	VMOVUPS      cc2d00000AVX512<>+0(SB), Z5
+	VMAXPS       Z1, Z5, Z1
+	VMINPS       Z1, Z2, Z1
+	VMULPS       c3fb8aa3bAVX512<>+0(SB), Z1, Z2
+	VRNDSCALEPS  $0x08, Z2, Z2
+	VMOVAPS      Z1, Z1
+	VFNMADD231PS c3f318000AVX512<>+0(SB), Z2, Z1
+	VFNMADD231PS cb95e8083AVX512<>+0(SB), Z2, Z1
+	VMOVUPS      c3ab50835AVX512<>+0(SB), Z5
+	VFMADD213PS  c3c0922e4AVX512<>+0(SB), Z1, Z5
+	VFMADD213PS  c3d2aac9eAVX512<>+0(SB), Z1, Z5
+	VFMADD213PS  c3e2aaa41AVX512<>+0(SB), Z1, Z5
+	VFMADD213PS  c3efffffeAVX512<>+0(SB), Z1, Z5
+	VMULPS       Z1, Z1, Z6
+	VFMADD213PS  Z1, Z6, Z5
+	VADDPS       c3f800000AVX512<>+0(SB), Z5, Z5
+	VSCALEFPS    Z2, Z5, Z5
+	VMOVUPS      Z5, (AX)(DI*4)
+	VADDPS       Z5, Z3, Z3
+	VMOVUPS      64(AX)(DI*4), Z1
+	VSUBPS       Z0, Z1, Z1
+	VMOVUPS      c42b20000AVX512<>+0(SB), Z2
+	VMOVUPS      cc2d00000AVX512<>+0(SB), Z5
+	VMAXPS       Z1, Z5, Z1
+	VMINPS       Z1, Z2, Z1
+	VMULPS       c3fb8aa3bAVX512<>+0(SB), Z1, Z2
+	VRNDSCALEPS  $0x08, Z2, Z2
+	VMOVAPS      Z1, Z1
+	VFNMADD231PS c3f318000AVX512<>+0(SB), Z2, Z1
+	VFNMADD231PS cb95e8083AVX512<>+0(SB), Z2, Z1
+	VMOVUPS      c3ab50835AVX512<>+0(SB), Z5
+	VFMADD213PS  c3c0922e4AVX512<>+0(SB), Z1, Z5
+	VFMADD213PS  c3d2aac9eAVX512<>+0(SB), Z1, Z5
+	VFMADD213PS  c3e2aaa41AVX512<>+0(SB), Z1, Z5
+	VFMADD213PS  c3efffffeAVX512<>+0(SB), Z1, Z5
+	VMULPS       Z1, Z1, Z6
+	VFMADD213PS  Z1, Z6, Z5
+	VADDPS       c3f800000AVX512<>+0(SB), Z5, Z5
+	VSCALEFPS    Z2, Z5, Z5
+	VMOVUPS      Z5, 64(AX)(DI*4)
+	VADDPS       Z5, Z4, Z4
+	ADDQ         $+32, DI
+	SUBQ         $+32, R8
+	JGE          loop437
+
+few438:
+	ADDQ $+16, R8
+	JL   tail440
+
+one439:
+	VMOVUPS      (AX)(DI*4), Z1
+	VSUBPS       Z0, Z1, Z1
+	VMOVUPS      c42b20000AVX512<>+0(SB), Z2
+	VMOVUPS      cc2d00000AVX512<>+0(SB), Z5
+	VMAXPS       Z1, Z5, Z1
+	VMINPS       Z1, Z2, Z1
+	VMULPS       c3fb8aa3bAVX512<>+0(SB), Z1, Z2
+	VRNDSCALEPS  $0x08, Z2, Z2
+	VMOVAPS      Z1, Z1
+	VFNMADD231PS c3f318000AVX512<>+0(SB), Z2, Z1
+	VFNMADD231PS cb95e8083AVX512<>+0(SB), Z2, Z1
+	VMOVUPS      c3ab50835AVX512<>+0(SB), Z5
+	VFMADD213PS  c3c0922e4AVX512<>+0(SB), Z1, Z5
+	VFMADD213PS  c3d2aac9eAVX512<>+0(SB), Z1, Z5
+	VFMADD213PS  c3e2aaa41AVX512<>+0(SB), Z1, Z5
+	VFMADD213PS  c3efffffeAVX512<>+0(SB), Z1, Z5
+	VMULPS       Z1, Z1, Z6
+	VFMADD213PS  Z1, Z6, Z5
+	VADDPS       c3f800000AVX512<>+0(SB), Z5, Z5
+	VSCALEFPS    Z2, Z5, Z5
+	VMOVUPS      Z5, (AX)(DI*4)
+	VADDPS       Z5, Z3, Z3
+	ADDQ         $+16, DI
+	SUBQ         $+16, R8
+	JGE          one439
+
+tail440:
+	ADDQ         $+16, R8
+	JZ           done441
+	MOVL         $-1, R9
+	BZHIL        R8, R9, R8
+	KMOVW        R8, K1
+	VMOVUPS.Z    (AX)(DI*4), K1, Z1
+	VSUBPS       Z0, Z1, Z0
+	VMOVUPS      c42b20000AVX512<>+0(SB), Z1
+	VMOVUPS      cc2d00000AVX512<>+0(SB), Z2
+	VMAXPS       Z0, Z2, Z0
+	VMINPS       Z0, Z1, Z0
+	VMULPS       c3fb8aa3bAVX512<>+0(SB), Z0, Z1
+	VRNDSCALEPS  $0x08, Z1, Z1
+	VMOVAPS      Z0, Z0
+	VFNMADD231PS c3f318000AVX512<>+0(SB), Z1, Z0
+	VFNMADD231PS cb95e8083AVX512<>+0(SB), Z1, Z0
+	VMOVUPS      c3ab50835AVX512<>+0(SB), Z2
+	VFMADD213PS  c3c0922e4AVX512<>+0(SB), Z0, Z2
+	VFMADD213PS  c3d2aac9eAVX512<>+0(SB), Z0, Z2
+	VFMADD213PS  c3e2aaa41AVX512<>+0(SB), Z0, Z2
+	VFMADD213PS  c3efffffeAVX512<>+0(SB), Z0, Z2
+	VMULPS       Z0, Z0, Z5
+	VFMADD213PS  Z0, Z5, Z2
+	VADDPS       c3f800000AVX512<>+0(SB), Z2, Z2
+	VSCALEFPS    Z1, Z2, Z2
+	VMOVUPS      Z2, K1, (AX)(DI*4)
+	VMOVAPS.Z    Z2, K1, Z2
+	VADDPS       Z2, Z3, Z3
+
+done441:
+	VADDPS        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z3, Y0
+	VADDPS        Y0, Y3, Y0
+	VEXTRACTF128  $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VMOVHLPS      X1, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSS        X1, (SI)
+	ADDQ          $0x04, SI
+	ADDQ          CX, AX
+	DECQ          DX
+	JMP           row430
+
+end431:
+	VZEROUPPER
+	RET
+
+DATA cff7fffffAVX512<>+0(SB)/4, $0xff7fffff
+DATA cff7fffffAVX512<>+4(SB)/4, $0xff7fffff
+DATA cff7fffffAVX512<>+8(SB)/4, $0xff7fffff
+DATA cff7fffffAVX512<>+12(SB)/4, $0xff7fffff
+DATA cff7fffffAVX512<>+16(SB)/4, $0xff7fffff
+DATA cff7fffffAVX512<>+20(SB)/4, $0xff7fffff
+DATA cff7fffffAVX512<>+24(SB)/4, $0xff7fffff
+DATA cff7fffffAVX512<>+28(SB)/4, $0xff7fffff
+DATA cff7fffffAVX512<>+32(SB)/4, $0xff7fffff
+DATA cff7fffffAVX512<>+36(SB)/4, $0xff7fffff
+DATA cff7fffffAVX512<>+40(SB)/4, $0xff7fffff
+DATA cff7fffffAVX512<>+44(SB)/4, $0xff7fffff
+DATA cff7fffffAVX512<>+48(SB)/4, $0xff7fffff
+DATA cff7fffffAVX512<>+52(SB)/4, $0xff7fffff
+DATA cff7fffffAVX512<>+56(SB)/4, $0xff7fffff
+DATA cff7fffffAVX512<>+60(SB)/4, $0xff7fffff
+GLOBL cff7fffffAVX512<>(SB), RODATA|NOPTR, $64
+
+// func scaleRowsAVX512(x *float32, stride int, rows int, n int, s *float32)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·scaleRowsAVX512(SB), NOSPLIT, $0-40
+	MOVQ x+0(FP), AX
+	MOVQ stride+8(FP), CX
+	MOVQ rows+16(FP), DX
+	MOVQ n+24(FP), BX
+	MOVQ s+32(FP), SI
+	SUBQ $0x01, DX
+	JL   rest443
+
+loop442:
+	VBROADCASTSS (SI), Z0
+	XORQ         DI, DI
+	MOVQ         BX, R8
+	SUBQ         $+32, R8
+	JL           few447
+
+loop446:
+	VMOVUPS (AX)(DI*4), Z1
+	VMULPS  Z0, Z1, Z1
+	VMOVUPS Z1, (AX)(DI*4)
+	VMOVUPS 64(AX)(DI*4), Z1
+	VMULPS  Z0, Z1, Z1
+	VMOVUPS Z1, 64(AX)(DI*4)
+	ADDQ    $+32, DI
+	SUBQ    $+32, R8
+	JGE     loop446
+
+few447:
+	ADDQ $+16, R8
+	JL   tail449
+
+one448:
+	VMOVUPS (AX)(DI*4), Z1
+	VMULPS  Z0, Z1, Z1
+	VMOVUPS Z1, (AX)(DI*4)
+	ADDQ    $+16, DI
+	SUBQ    $+16, R8
+	JGE     one448
+
+tail449:
+	ADDQ      $+16, R8
+	JZ        done450
+	MOVL      $-1, R9
+	BZHIL     R8, R9, R8
+	KMOVW     R8, K1
+	VMOVUPS.Z (AX)(DI*4), K1, Z1
+	VMULPS    Z0, Z1, Z0
+	VMOVUPS   Z0, K1, (AX)(DI*4)
+
+done450:
+	ADDQ $0x04, SI
+	ADDQ CX, AX
+	SUBQ $0x01, DX
+	JGE  loop442
+
+rest443:
+	ADDQ $0x01, DX
+	JZ   done445
+
+one444:
+	VBROADCASTSS (SI), Z0
+	XORQ         DI, DI
+	MOVQ         BX, R8
+	SUBQ         $+32, R8
+	JL           few452
+
+loop451:
+	VMOVUPS (AX)(DI*4), Z1
+	VMULPS  Z0, Z1, Z1
+	VMOVUPS Z1, (AX)(DI*4)
+	VMOVUPS 64(AX)(DI*4), Z1
+	VMULPS  Z0, Z1, Z1
+	VMOVUPS Z1, 64(AX)(DI*4)
+	ADDQ    $+32, DI
+	SUBQ    $+32, R8
+	JGE     loop451
+
+few452:
+	ADDQ $+16, R8
+	JL   tail454
+
+one453:
+	VMOVUPS (AX)(DI*4), Z1
+	VMULPS  Z0, Z1, Z1
+	VMOVUPS Z1, (AX)(DI*4)
+	ADDQ    $+16, DI
+	SUBQ    $+16, R8
+	JGE     one453
+
+tail454:
+	ADDQ      $+16, R8
+	JZ        done455
+	MOVL      $-1, R9
+	BZHIL     R8, R9, R8
+	KMOVW     R8, K1
+	VMOVUPS.Z (AX)(DI*4), K1, Z1
+	VMULPS    Z0, Z1, Z0
+	VMOVUPS   Z0, K1, (AX)(DI*4)
+
+done455:
+	ADDQ $0x04, SI
+	ADDQ CX, AX
+	DECQ DX
+	JNZ  one444
+
+done445:
+	VZEROUPPER
+	RET
+
+// func layerNormRowAVX512(dst *float32, x *float32, gain *float32, bias *float32, n int, eps float32) (mean float32, rstd float32)
+// Requires: AVX, AVX512F, BMI2, SSE
+TEXT ·layerNormRowAVX512(SB), NOSPLIT, $0-56
+	MOVQ       dst+0(FP), AX
+	MOVQ       x+8(FP), CX
+	MOVQ       gain+16(FP), DX
+	MOVQ       bias+24(FP), BX
+	MOVQ       n+32(FP), SI
+	VXORPS     X0, X0, X0
+	VCVTSI2SSQ SI, X0, X0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	XORQ       DI, DI
+	MOVQ       SI, R8
+	SUBQ       $+64, R8
+	JL         few457
+
+loop456:
+	VMOVUPS (CX)(DI*4), Z5
+	VADDPS  Z5, Z1, Z1
+	VMOVUPS 64(CX)(DI*4), Z5
+	VADDPS  Z5, Z2, Z2
+	VMOVUPS 128(CX)(DI*4), Z5
+	VADDPS  Z5, Z3, Z3
+	VMOVUPS 192(CX)(DI*4), Z5
+	VADDPS  Z5, Z4, Z4
+	ADDQ    $+64, DI
+	SUBQ    $+64, R8
+	JGE     loop456
+
+few457:
+	ADDQ $+48, R8
+	JL   tail459
+
+one458:
+	VMOVUPS (CX)(DI*4), Z5
+	VADDPS  Z5, Z1, Z1
+	ADDQ    $+16, DI
+	SUBQ    $+16, R8
+	JGE     one458
+
+tail459:
+	ADDQ      $+16, R8
+	JZ        done460
+	MOVL      $-1, R9
+	BZHIL     R8, R9, R8
+	KMOVW     R8, K1
+	VMOVUPS.Z (CX)(DI*4), K1, Z5
+	VADDPS    Z5, Z1, Z1
+
+done460:
+	VADDPS        Z2, Z1, Z1
+	VADDPS        Z4, Z3, Z3
+	VADDPS        Z3, Z1, Z1
+	VEXTRACTF64X4 $0x01, Z1, Y2
+	VADDPS        Y2, Y1, Y2
+	VEXTRACTF128  $0x01, Y2, X1
+	VADDPS        X1, X2, X1
+	VMOVHLPS      X1, X1, X2
+	VADDPS        X2, X1, X1
+	VMOVSHDUP     X1, X2
+	VADDPS        X2, X1, X1
+	VDIVSS        X0, X1, X1
+	MOVSS         X1, mean+48(FP)
+	VBROADCASTSS  X1, Z1
+	VPXORD        Z6, Z6, Z6
+	VPXORD        Z7, Z7, Z7
+	VPXORD        Z8, Z8, Z8
+	VPXORD        Z9, Z9, Z9
+	XORQ          DI, DI
+	MOVQ          SI, R8
+	SUBQ          $+64, R8
+	JL            few462
+
+loop461:
+	VMOVUPS     (CX)(DI*4), Z2
+	VSUBPS      Z1, Z2, Z2
+	VFMADD231PS Z2, Z2, Z6
+	VMOVUPS     64(CX)(DI*4), Z2
+	VSUBPS      Z1, Z2, Z2
+	VFMADD231PS Z2, Z2, Z7
+	VMOVUPS     128(CX)(DI*4), Z2
+	VSUBPS      Z1, Z2, Z2
+	VFMADD231PS Z2, Z2, Z8
+	VMOVUPS     192(CX)(DI*4), Z2
+	VSUBPS      Z1, Z2, Z2
+	VFMADD231PS Z2, Z2, Z9
+	ADDQ        $+64, DI
+	SUBQ        $+64, R8
+	JGE         loop461
+
+few462:
+	ADDQ $+48, R8
+	JL   tail464
+
+one463:
+	VMOVUPS     (CX)(DI*4), Z2
+	VSUBPS      Z1, Z2, Z2
+	VFMADD231PS Z2, Z2, Z6
+	ADDQ        $+16, DI
+	SUBQ        $+16, R8
+	JGE         one463
+
+tail464:
+	ADDQ        $+16, R8
+	JZ          done465
+	MOVL        $-1, R9
+	BZHIL       R8, R9, R8
+	KMOVW       R8, K1
+	VMOVUPS.Z   (CX)(DI*4), K1, Z2
+	VSUBPS      Z1, Z2, Z2
+	VMOVAPS.Z   Z2, K1, Z2
+	VFMADD231PS Z2, Z2, Z6
+
+done465:
+	VADDPS        Z7, Z6, Z6
+	VADDPS        Z9, Z8, Z8
+	VADDPS        Z8, Z6, Z6
+	VEXTRACTF64X4 $0x01, Z6, Y2
+	VADDPS        Y2, Y6, Y2
+	VEXTRACTF128  $0x01, Y2, X3
+	VADDPS        X3, X2, X3
+	VMOVHLPS      X3, X3, X2
+	VADDPS        X2, X3, X3
+	VMOVSHDUP     X3, X2
+	VADDPS        X2, X3, X3
+	VDIVSS        X0, X3, X3
+	MOVSS         eps+40(FP), X0
+	VADDSS        X0, X3, X3
+	VSQRTSS       X3, X3, X3
+	VMOVSS        c3f800000AVX512<>+0(SB), X0
+	VDIVSS        X3, X0, X3
+	MOVSS         X3, rstd+52(FP)
+	VBROADCASTSS  X3, Z0
+	XORQ          DI, DI
+	SUBQ          $+32, SI
+	JL            few467
+
+loop466:
+	VMOVUPS     (CX)(DI*4), Z2
+	VSUBPS      Z1, Z2, Z2
+	VMULPS      Z0, Z2, Z2
+	VMOVUPS     (BX)(DI*4), Z3
+	VMOVUPS     (DX)(DI*4), Z4
+	VFMADD231PS Z4, Z2, Z3
+	VMOVUPS     Z3, (AX)(DI*4)
+	VMOVUPS     64(CX)(DI*4), Z2
+	VSUBPS      Z1, Z2, Z2
+	VMULPS      Z0, Z2, Z2
+	VMOVUPS     64(BX)(DI*4), Z3
+	VMOVUPS     64(DX)(DI*4), Z4
+	VFMADD231PS Z4, Z2, Z3
+	VMOVUPS     Z3, 64(AX)(DI*4)
+	ADDQ        $+32, DI
+	SUBQ        $+32, SI
+	JGE         loop466
+
+few467:
+	ADDQ $+16, SI
+	JL   tail469
+
+one468:
+	VMOVUPS     (CX)(DI*4), Z2
+	VSUBPS      Z1, Z2, Z2
+	VMULPS      Z0, Z2, Z2
+	VMOVUPS     (BX)(DI*4), Z3
+	VMOVUPS     (DX)(DI*4), Z4
+	VFMADD231PS Z4, Z2, Z3
+	VMOVUPS     Z3, (AX)(DI*4)
+	ADDQ        $+16, DI
+	SUBQ        $+16, SI
+	JGE         one468
+
+tail469:
+	ADDQ        $+16, SI
+	JZ          done470
+	MOVL        $-1, R8
+	BZHIL       SI, R8, SI
+	KMOVW       SI, K1
+	VMOVUPS.Z   (CX)(DI*4), K1, Z2
+	VSUBPS      Z1, Z2, Z1
+	VMULPS      Z0, Z1, Z0
+	VMOVUPS.Z   (BX)(DI*4), K1, Z1
+	VMOVUPS.Z   (DX)(DI*4), K1, Z2
+	VFMADD231PS Z2, Z0, Z1
+	VMOVUPS     Z1, K1, (AX)(DI*4)
+
+done470:
 	VZEROUPPER
 	RET
 
@@ -12524,9 +13335,9 @@ TEXT ·dotsAVX512(SB), NOSPLIT, $0-52
 	MOVQ  n+40(FP), DI
 	MOVSS s+48(FP), X0
 
-four426:
+four471:
 	CMPQ   DI, $0x04
-	JL     one427
+	JL     one472
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	LEAQ   (DX)(BX*1), R8
@@ -12538,9 +13349,9 @@ four426:
 	MOVQ   SI, R12
 	ANDQ   $-16, R12
 
-loop429:
+loop474:
 	CMPQ        R11, R12
-	JGE         tail430
+	JGE         tail475
 	VMOVUPS     (CX)(R11*4), Z5
 	VMOVUPS     (DX)(R11*4), Z6
 	VFMADD231PS Z6, Z5, Z1
@@ -12551,12 +13362,12 @@ loop429:
 	VMOVUPS     (R10)(R11*4), Z6
 	VFMADD231PS Z6, Z5, Z4
 	ADDQ        $0x10, R11
-	JMP         loop429
+	JMP         loop474
 
-tail430:
+tail475:
 	MOVQ        SI, R12
 	SUBQ        R11, R12
-	JZ          done431
+	JZ          done476
 	MOVL        $-1, R13
 	BZHIL       R12, R13, R12
 	KMOVW       R12, K1
@@ -12570,7 +13381,7 @@ tail430:
 	VMOVUPS.Z   (R10)(R11*4), K1, Z6
 	VFMADD231PS Z6, Z5, Z4
 
-done431:
+done476:
 	VEXTRACTF64X4 $0x01, Z1, Y5
 	VADDPS        Y5, Y1, Y5
 	VEXTRACTF128  $0x01, Y5, X6
@@ -12614,29 +13425,29 @@ done431:
 	ADDQ          $0x10, AX
 	LEAQ          (R10)(BX*1), DX
 	SUBQ          $0x04, DI
-	JMP           four426
+	JMP           four471
 
-one427:
+one472:
 	TESTQ  DI, DI
-	JZ     done428
+	JZ     done473
 	VPXORD Z7, Z7, Z7
 	XORQ   R8, R8
 	MOVQ   SI, R9
 	ANDQ   $-16, R9
 
-loop432:
+loop477:
 	CMPQ        R8, R9
-	JGE         tail433
+	JGE         tail478
 	VMOVUPS     (CX)(R8*4), Z1
 	VMOVUPS     (DX)(R8*4), Z2
 	VFMADD231PS Z2, Z1, Z7
 	ADDQ        $0x10, R8
-	JMP         loop432
+	JMP         loop477
 
-tail433:
+tail478:
 	MOVQ        SI, R9
 	SUBQ        R8, R9
-	JZ          done434
+	JZ          done479
 	MOVL        $-1, R10
 	BZHIL       R9, R10, R9
 	KMOVW       R9, K1
@@ -12644,7 +13455,7 @@ tail433:
 	VMOVUPS.Z   (DX)(R8*4), K1, Z2
 	VFMADD231PS Z2, Z1, Z7
 
-done434:
+done479:
 	VEXTRACTF64X4 $0x01, Z7, Y1
 	VADDPS        Y1, Y7, Y1
 	VEXTRACTF128  $0x01, Y1, X2
@@ -12658,9 +13469,9 @@ done434:
 	ADDQ          $0x04, AX
 	LEAQ          (DX)(BX*1), DX
 	DECQ          DI
-	JMP           one427
+	JMP           one472
 
-done428:
+done473:
 	VZEROUPPER
 	RET
 
@@ -12677,9 +13488,9 @@ TEXT ·copyStridedAVX512(SB), NOSPLIT, $0-48
 	BZHIL SI, R8, SI
 	KMOVW SI, K1
 	SUBQ  $0x04, DI
-	JL    rest436
+	JL    rest481
 
-loop435:
+loop480:
 	VMOVUPS.Z (DX), K1, Z0
 	VMOVUPS   Z0, K1, (AX)
 	ADDQ      BX, DX
@@ -12697,27 +13508,27 @@ loop435:
 	ADDQ      BX, DX
 	ADDQ      CX, AX
 	SUBQ      $0x04, DI
-	JGE       loop435
+	JGE       loop480
 
-rest436:
+rest481:
 	ADDQ $0x04, DI
-	JZ   done438
+	JZ   done483
 
-one437:
+one482:
 	VMOVUPS.Z (DX), K1, Z0
 	VMOVUPS   Z0, K1, (AX)
 	ADDQ      BX, DX
 	ADDQ      CX, AX
 	DECQ      DI
-	JNZ       one437
+	JNZ       one482
 
-done438:
+done483:
 	VZEROUPPER
 	RET
 
-// func int8Words1AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+// func int8Words1AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 // Requires: AVX, AVX512BW, AVX512F, BMI2
-TEXT ·int8Words1AVX512(SB), NOSPLIT, $0-88
+TEXT ·int8Words1AVX512(SB), NOSPLIT, $0-104
 	MOVQ   $0x00000004, AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -12726,9 +13537,9 @@ TEXT ·int8Words1AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	SUBQ   $0x02, DX
-	JL     rest440
+	JL     rest485
 
-loop439:
+loop484:
 	VPMOVSXBW    (BX), Z2
 	VPMOVSXBW    32(BX), Z3
 	VPBROADCASTD (CX), Z4
@@ -12748,13 +13559,13 @@ loop439:
 	ADDQ         $+64, BX
 	ADDQ         AX, CX
 	SUBQ         $0x02, DX
-	JGE          loop439
+	JGE          loop484
 
-rest440:
+rest485:
 	ADDQ $0x02, DX
-	JZ   done442
+	JZ   done487
 
-one441:
+one486:
 	VPMOVSXBW    (BX), Z2
 	VPMOVSXBW    32(BX), Z3
 	VPBROADCASTD (CX), Z4
@@ -12765,9 +13576,9 @@ one441:
 	ADDQ         $+64, BX
 	ADDQ         AX, CX
 	DECQ         DX
-	JNZ          one441
+	JNZ          one486
 
-done442:
+done487:
 	MOVQ         sx+64(FP), AX
 	MOVQ         wsum+72(FP), CX
 	MOVQ         sw+80(FP), CX
@@ -12778,49 +13589,127 @@ done442:
 	VCVTDQ2PS    Z1, Z1
 	VMULPS       Z2, Z1, Z1
 	VMULPS       64(CX), Z1, Z1
-	MOVQ         c+32(FP), AX
-	MOVQ         cs+40(FP), CX
+	MOVQ         bias+88(FP), AX
+	MOVQ         res+96(FP), CX
 	MOVQ         n+48(FP), DX
-	LEAQ         (AX), BX
-	MOVQ         DX, SI
-	CMPQ         SI, $0x10
-	JL           masked444
-	VMOVUPS      Z0, (BX)
-	ADDQ         CX, BX
-	JMP          next445
+	MOVQ         DX, BX
+	CMPQ         BX, $0x10
+	JL           masked490
+	VMOVUPS      (AX), Z2
+	VADDPS       Z2, Z0, Z0
+	JMP          next491
 
-masked444:
+masked490:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	VMOVUPS.Z (AX), K1, Z2
+	VADDPS    Z2, Z0, Z0
+
+next491:
+	SUBQ    $0x10, DX
+	JLE     done489
+	CMPQ    DX, $0x10
+	JL      masked492
+	VMOVUPS 64(AX), Z2
+	VADDPS  Z2, Z1, Z1
+	JMP     next493
+
+masked492:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	VMOVUPS.Z 64(AX), K1, Z2
+	VADDPS    Z2, Z1, Z1
+
+next493:
+done489:
+	TESTQ  CX, CX
+	JZ     plain488
+	MOVQ   cs+40(FP), AX
+	MOVQ   n+48(FP), DX
+	MOVQ   DX, BX
+	CMPQ   BX, $0x10
+	JL     masked495
+	LEAQ   (CX), BX
+	VADDPS (BX), Z0, Z0
+	ADDQ   AX, BX
+	JMP    next496
+
+masked495:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	LEAQ      (CX), BX
+	VMOVUPS.Z (BX), K1, Z2
+	VADDPS    Z2, Z0, Z0
+	ADDQ      AX, BX
+
+next496:
+	SUBQ   $0x10, DX
+	JLE    done494
+	CMPQ   DX, $0x10
+	JL     masked497
+	LEAQ   64(CX), CX
+	VADDPS (CX), Z1, Z1
+	ADDQ   AX, CX
+	JMP    next498
+
+masked497:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	LEAQ      64(CX), CX
+	VMOVUPS.Z (CX), K1, Z2
+	VADDPS    Z2, Z1, Z1
+	ADDQ      AX, CX
+
+next498:
+done494:
+plain488:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked500
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	JMP     next501
+
+masked500:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
 	VMOVUPS Z0, K1, (BX)
 	ADDQ    CX, BX
 
-next445:
+next501:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done443
+	JLE     done499
 	CMPQ    DX, $0x10
-	JL      masked446
+	JL      masked502
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
-	JMP     next447
+	JMP     next503
 
-masked446:
+masked502:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
 	VMOVUPS Z1, K1, (AX)
 	ADDQ    CX, AX
 
-next447:
-done443:
+next503:
+done499:
 	VZEROUPPER
 	RET
 
-// func int8Words2AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+// func int8Words2AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 // Requires: AVX, AVX512BW, AVX512F, BMI2
-TEXT ·int8Words2AVX512(SB), NOSPLIT, $0-88
+TEXT ·int8Words2AVX512(SB), NOSPLIT, $0-104
 	MOVQ   $0x00000004, AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -12831,9 +13720,9 @@ TEXT ·int8Words2AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	SUBQ   $0x02, BX
-	JL     rest449
+	JL     rest505
 
-loop448:
+loop504:
 	VPMOVSXBW    (SI), Z4
 	VPMOVSXBW    32(SI), Z5
 	VPBROADCASTD (CX), Z6
@@ -12863,13 +13752,13 @@ loop448:
 	ADDQ         $+64, SI
 	ADDQ         AX, CX
 	SUBQ         $0x02, BX
-	JGE          loop448
+	JGE          loop504
 
-rest449:
+rest505:
 	ADDQ $0x02, BX
-	JZ   done451
+	JZ   done507
 
-one450:
+one506:
 	VPMOVSXBW    (SI), Z4
 	VPMOVSXBW    32(SI), Z5
 	VPBROADCASTD (CX), Z6
@@ -12885,9 +13774,9 @@ one450:
 	ADDQ         $+64, SI
 	ADDQ         AX, CX
 	DECQ         BX
-	JNZ          one450
+	JNZ          one506
 
-done451:
+done507:
 	MOVQ         sx+64(FP), AX
 	MOVQ         wsum+72(FP), CX
 	MOVQ         sw+80(FP), CX
@@ -12905,20 +13794,112 @@ done451:
 	VCVTDQ2PS    Z3, Z3
 	VMULPS       Z4, Z3, Z3
 	VMULPS       64(CX), Z3, Z3
-	MOVQ         c+32(FP), AX
-	MOVQ         cs+40(FP), CX
+	MOVQ         bias+88(FP), AX
+	MOVQ         res+96(FP), CX
 	MOVQ         n+48(FP), DX
-	LEAQ         (AX), BX
-	MOVQ         DX, SI
-	CMPQ         SI, $0x10
-	JL           masked453
-	VMOVUPS      Z0, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z2, (BX)
-	ADDQ         CX, BX
-	JMP          next454
+	MOVQ         DX, BX
+	CMPQ         BX, $0x10
+	JL           masked510
+	VMOVUPS      (AX), Z4
+	VADDPS       Z4, Z0, Z0
+	VADDPS       Z4, Z2, Z2
+	JMP          next511
 
-masked453:
+masked510:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	VMOVUPS.Z (AX), K1, Z4
+	VADDPS    Z4, Z0, Z0
+	VADDPS    Z4, Z2, Z2
+
+next511:
+	SUBQ    $0x10, DX
+	JLE     done509
+	CMPQ    DX, $0x10
+	JL      masked512
+	VMOVUPS 64(AX), Z4
+	VADDPS  Z4, Z1, Z1
+	VADDPS  Z4, Z3, Z3
+	JMP     next513
+
+masked512:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	VMOVUPS.Z 64(AX), K1, Z4
+	VADDPS    Z4, Z1, Z1
+	VADDPS    Z4, Z3, Z3
+
+next513:
+done509:
+	TESTQ  CX, CX
+	JZ     plain508
+	MOVQ   cs+40(FP), AX
+	MOVQ   n+48(FP), DX
+	MOVQ   DX, BX
+	CMPQ   BX, $0x10
+	JL     masked515
+	LEAQ   (CX), BX
+	VADDPS (BX), Z0, Z0
+	ADDQ   AX, BX
+	VADDPS (BX), Z2, Z2
+	ADDQ   AX, BX
+	JMP    next516
+
+masked515:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	LEAQ      (CX), BX
+	VMOVUPS.Z (BX), K1, Z4
+	VADDPS    Z4, Z0, Z0
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z4
+	VADDPS    Z4, Z2, Z2
+	ADDQ      AX, BX
+
+next516:
+	SUBQ   $0x10, DX
+	JLE    done514
+	CMPQ   DX, $0x10
+	JL     masked517
+	LEAQ   64(CX), CX
+	VADDPS (CX), Z1, Z1
+	ADDQ   AX, CX
+	VADDPS (CX), Z3, Z3
+	ADDQ   AX, CX
+	JMP    next518
+
+masked517:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	LEAQ      64(CX), CX
+	VMOVUPS.Z (CX), K1, Z4
+	VADDPS    Z4, Z1, Z1
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z4
+	VADDPS    Z4, Z3, Z3
+	ADDQ      AX, CX
+
+next518:
+done514:
+plain508:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked520
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, (BX)
+	ADDQ    CX, BX
+	JMP     next521
+
+masked520:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -12927,19 +13908,19 @@ masked453:
 	VMOVUPS Z2, K1, (BX)
 	ADDQ    CX, BX
 
-next454:
+next521:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done452
+	JLE     done519
 	CMPQ    DX, $0x10
-	JL      masked455
+	JL      masked522
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
 	ADDQ    CX, AX
-	JMP     next456
+	JMP     next523
 
-masked455:
+masked522:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -12948,14 +13929,14 @@ masked455:
 	VMOVUPS Z3, K1, (AX)
 	ADDQ    CX, AX
 
-next456:
-done452:
+next523:
+done519:
 	VZEROUPPER
 	RET
 
-// func int8Words3AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+// func int8Words3AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 // Requires: AVX, AVX512BW, AVX512F, BMI2
-TEXT ·int8Words3AVX512(SB), NOSPLIT, $0-88
+TEXT ·int8Words3AVX512(SB), NOSPLIT, $0-104
 	MOVQ   $0x00000004, AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -12968,9 +13949,9 @@ TEXT ·int8Words3AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
 	SUBQ   $0x02, BX
-	JL     rest458
+	JL     rest525
 
-loop457:
+loop524:
 	VPMOVSXBW    (SI), Z6
 	VPMOVSXBW    32(SI), Z7
 	VPBROADCASTD (CX), Z8
@@ -13010,13 +13991,13 @@ loop457:
 	ADDQ         $+64, SI
 	ADDQ         AX, CX
 	SUBQ         $0x02, BX
-	JGE          loop457
+	JGE          loop524
 
-rest458:
+rest525:
 	ADDQ $0x02, BX
-	JZ   done460
+	JZ   done527
 
-one459:
+one526:
 	VPMOVSXBW    (SI), Z6
 	VPMOVSXBW    32(SI), Z7
 	VPBROADCASTD (CX), Z8
@@ -13037,9 +14018,9 @@ one459:
 	ADDQ         $+64, SI
 	ADDQ         AX, CX
 	DECQ         BX
-	JNZ          one459
+	JNZ          one526
 
-done460:
+done527:
 	MOVQ         sx+64(FP), AX
 	MOVQ         wsum+72(FP), CX
 	MOVQ         sw+80(FP), CX
@@ -13064,22 +14045,128 @@ done460:
 	VCVTDQ2PS    Z5, Z5
 	VMULPS       Z6, Z5, Z5
 	VMULPS       64(CX), Z5, Z5
-	MOVQ         c+32(FP), AX
-	MOVQ         cs+40(FP), CX
+	MOVQ         bias+88(FP), AX
+	MOVQ         res+96(FP), CX
 	MOVQ         n+48(FP), DX
-	LEAQ         (AX), BX
-	MOVQ         DX, SI
-	CMPQ         SI, $0x10
-	JL           masked462
-	VMOVUPS      Z0, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z2, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z4, (BX)
-	ADDQ         CX, BX
-	JMP          next463
+	MOVQ         DX, BX
+	CMPQ         BX, $0x10
+	JL           masked530
+	VMOVUPS      (AX), Z6
+	VADDPS       Z6, Z0, Z0
+	VADDPS       Z6, Z2, Z2
+	VADDPS       Z6, Z4, Z4
+	JMP          next531
 
-masked462:
+masked530:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	VMOVUPS.Z (AX), K1, Z6
+	VADDPS    Z6, Z0, Z0
+	VADDPS    Z6, Z2, Z2
+	VADDPS    Z6, Z4, Z4
+
+next531:
+	SUBQ    $0x10, DX
+	JLE     done529
+	CMPQ    DX, $0x10
+	JL      masked532
+	VMOVUPS 64(AX), Z6
+	VADDPS  Z6, Z1, Z1
+	VADDPS  Z6, Z3, Z3
+	VADDPS  Z6, Z5, Z5
+	JMP     next533
+
+masked532:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	VMOVUPS.Z 64(AX), K1, Z6
+	VADDPS    Z6, Z1, Z1
+	VADDPS    Z6, Z3, Z3
+	VADDPS    Z6, Z5, Z5
+
+next533:
+done529:
+	TESTQ  CX, CX
+	JZ     plain528
+	MOVQ   cs+40(FP), AX
+	MOVQ   n+48(FP), DX
+	MOVQ   DX, BX
+	CMPQ   BX, $0x10
+	JL     masked535
+	LEAQ   (CX), BX
+	VADDPS (BX), Z0, Z0
+	ADDQ   AX, BX
+	VADDPS (BX), Z2, Z2
+	ADDQ   AX, BX
+	VADDPS (BX), Z4, Z4
+	ADDQ   AX, BX
+	JMP    next536
+
+masked535:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	LEAQ      (CX), BX
+	VMOVUPS.Z (BX), K1, Z6
+	VADDPS    Z6, Z0, Z0
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z6
+	VADDPS    Z6, Z2, Z2
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z6
+	VADDPS    Z6, Z4, Z4
+	ADDQ      AX, BX
+
+next536:
+	SUBQ   $0x10, DX
+	JLE    done534
+	CMPQ   DX, $0x10
+	JL     masked537
+	LEAQ   64(CX), CX
+	VADDPS (CX), Z1, Z1
+	ADDQ   AX, CX
+	VADDPS (CX), Z3, Z3
+	ADDQ   AX, CX
+	VADDPS (CX), Z5, Z5
+	ADDQ   AX, CX
+	JMP    next538
+
+masked537:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	LEAQ      64(CX), CX
+	VMOVUPS.Z (CX), K1, Z6
+	VADDPS    Z6, Z1, Z1
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z6
+	VADDPS    Z6, Z3, Z3
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z6
+	VADDPS    Z6, Z5, Z5
+	ADDQ      AX, CX
+
+next538:
+done534:
+plain528:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked540
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, (BX)
+	ADDQ    CX, BX
+	JMP     next541
+
+masked540:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -13090,21 +14177,21 @@ masked462:
 	VMOVUPS Z4, K1, (BX)
 	ADDQ    CX, BX
 
-next463:
+next541:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done461
+	JLE     done539
 	CMPQ    DX, $0x10
-	JL      masked464
+	JL      masked542
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z5, (AX)
 	ADDQ    CX, AX
-	JMP     next465
+	JMP     next543
 
-masked464:
+masked542:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -13115,14 +14202,14 @@ masked464:
 	VMOVUPS Z5, K1, (AX)
 	ADDQ    CX, AX
 
-next465:
-done461:
+next543:
+done539:
 	VZEROUPPER
 	RET
 
-// func int8Words4AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+// func int8Words4AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 // Requires: AVX, AVX512BW, AVX512F, BMI2
-TEXT ·int8Words4AVX512(SB), NOSPLIT, $0-88
+TEXT ·int8Words4AVX512(SB), NOSPLIT, $0-104
 	MOVQ   $0x00000004, AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -13138,9 +14225,9 @@ TEXT ·int8Words4AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
 	SUBQ   $0x02, SI
-	JL     rest467
+	JL     rest545
 
-loop466:
+loop544:
 	VPMOVSXBW    (DI), Z8
 	VPMOVSXBW    32(DI), Z9
 	VPBROADCASTD (CX), Z10
@@ -13190,13 +14277,13 @@ loop466:
 	ADDQ         $+64, DI
 	ADDQ         AX, CX
 	SUBQ         $0x02, SI
-	JGE          loop466
+	JGE          loop544
 
-rest467:
+rest545:
 	ADDQ $0x02, SI
-	JZ   done469
+	JZ   done547
 
-one468:
+one546:
 	VPMOVSXBW    (DI), Z8
 	VPMOVSXBW    32(DI), Z9
 	VPBROADCASTD (CX), Z10
@@ -13222,9 +14309,9 @@ one468:
 	ADDQ         $+64, DI
 	ADDQ         AX, CX
 	DECQ         SI
-	JNZ          one468
+	JNZ          one546
 
-done469:
+done547:
 	MOVQ         sx+64(FP), AX
 	MOVQ         wsum+72(FP), CX
 	MOVQ         sw+80(FP), CX
@@ -13256,24 +14343,144 @@ done469:
 	VCVTDQ2PS    Z7, Z7
 	VMULPS       Z8, Z7, Z7
 	VMULPS       64(CX), Z7, Z7
-	MOVQ         c+32(FP), AX
-	MOVQ         cs+40(FP), CX
+	MOVQ         bias+88(FP), AX
+	MOVQ         res+96(FP), CX
 	MOVQ         n+48(FP), DX
-	LEAQ         (AX), BX
-	MOVQ         DX, SI
-	CMPQ         SI, $0x10
-	JL           masked471
-	VMOVUPS      Z0, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z2, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z4, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z6, (BX)
-	ADDQ         CX, BX
-	JMP          next472
+	MOVQ         DX, BX
+	CMPQ         BX, $0x10
+	JL           masked550
+	VMOVUPS      (AX), Z8
+	VADDPS       Z8, Z0, Z0
+	VADDPS       Z8, Z2, Z2
+	VADDPS       Z8, Z4, Z4
+	VADDPS       Z8, Z6, Z6
+	JMP          next551
 
-masked471:
+masked550:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	VMOVUPS.Z (AX), K1, Z8
+	VADDPS    Z8, Z0, Z0
+	VADDPS    Z8, Z2, Z2
+	VADDPS    Z8, Z4, Z4
+	VADDPS    Z8, Z6, Z6
+
+next551:
+	SUBQ    $0x10, DX
+	JLE     done549
+	CMPQ    DX, $0x10
+	JL      masked552
+	VMOVUPS 64(AX), Z8
+	VADDPS  Z8, Z1, Z1
+	VADDPS  Z8, Z3, Z3
+	VADDPS  Z8, Z5, Z5
+	VADDPS  Z8, Z7, Z7
+	JMP     next553
+
+masked552:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	VMOVUPS.Z 64(AX), K1, Z8
+	VADDPS    Z8, Z1, Z1
+	VADDPS    Z8, Z3, Z3
+	VADDPS    Z8, Z5, Z5
+	VADDPS    Z8, Z7, Z7
+
+next553:
+done549:
+	TESTQ  CX, CX
+	JZ     plain548
+	MOVQ   cs+40(FP), AX
+	MOVQ   n+48(FP), DX
+	MOVQ   DX, BX
+	CMPQ   BX, $0x10
+	JL     masked555
+	LEAQ   (CX), BX
+	VADDPS (BX), Z0, Z0
+	ADDQ   AX, BX
+	VADDPS (BX), Z2, Z2
+	ADDQ   AX, BX
+	VADDPS (BX), Z4, Z4
+	ADDQ   AX, BX
+	VADDPS (BX), Z6, Z6
+	ADDQ   AX, BX
+	JMP    next556
+
+masked555:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	LEAQ      (CX), BX
+	VMOVUPS.Z (BX), K1, Z8
+	VADDPS    Z8, Z0, Z0
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z8
+	VADDPS    Z8, Z2, Z2
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z8
+	VADDPS    Z8, Z4, Z4
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z8
+	VADDPS    Z8, Z6, Z6
+	ADDQ      AX, BX
+
+next556:
+	SUBQ   $0x10, DX
+	JLE    done554
+	CMPQ   DX, $0x10
+	JL     masked557
+	LEAQ   64(CX), CX
+	VADDPS (CX), Z1, Z1
+	ADDQ   AX, CX
+	VADDPS (CX), Z3, Z3
+	ADDQ   AX, CX
+	VADDPS (CX), Z5, Z5
+	ADDQ   AX, CX
+	VADDPS (CX), Z7, Z7
+	ADDQ   AX, CX
+	JMP    next558
+
+masked557:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	LEAQ      64(CX), CX
+	VMOVUPS.Z (CX), K1, Z8
+	VADDPS    Z8, Z1, Z1
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z8
+	VADDPS    Z8, Z3, Z3
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z8
+	VADDPS    Z8, Z5, Z5
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z8
+	VADDPS    Z8, Z7, Z7
+	ADDQ      AX, CX
+
+next558:
+done554:
+plain548:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked560
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z6, (BX)
+	ADDQ    CX, BX
+	JMP     next561
+
+masked560:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -13286,12 +14493,12 @@ masked471:
 	VMOVUPS Z6, K1, (BX)
 	ADDQ    CX, BX
 
-next472:
+next561:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done470
+	JLE     done559
 	CMPQ    DX, $0x10
-	JL      masked473
+	JL      masked562
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -13300,9 +14507,9 @@ next472:
 	ADDQ    CX, AX
 	VMOVUPS Z7, (AX)
 	ADDQ    CX, AX
-	JMP     next474
+	JMP     next563
 
-masked473:
+masked562:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -13315,14 +14522,14 @@ masked473:
 	VMOVUPS Z7, K1, (AX)
 	ADDQ    CX, AX
 
-next474:
-done470:
+next563:
+done559:
 	VZEROUPPER
 	RET
 
-// func int8Words5AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+// func int8Words5AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 // Requires: AVX, AVX512BW, AVX512F, BMI2
-TEXT ·int8Words5AVX512(SB), NOSPLIT, $0-88
+TEXT ·int8Words5AVX512(SB), NOSPLIT, $0-104
 	MOVQ   $0x00000004, AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -13340,9 +14547,9 @@ TEXT ·int8Words5AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
 	SUBQ   $0x02, SI
-	JL     rest476
+	JL     rest565
 
-loop475:
+loop564:
 	VPMOVSXBW    (DI), Z10
 	VPMOVSXBW    32(DI), Z11
 	VPBROADCASTD (CX), Z12
@@ -13402,13 +14609,13 @@ loop475:
 	ADDQ         $+64, DI
 	ADDQ         AX, CX
 	SUBQ         $0x02, SI
-	JGE          loop475
+	JGE          loop564
 
-rest476:
+rest565:
 	ADDQ $0x02, SI
-	JZ   done478
+	JZ   done567
 
-one477:
+one566:
 	VPMOVSXBW    (DI), Z10
 	VPMOVSXBW    32(DI), Z11
 	VPBROADCASTD (CX), Z12
@@ -13439,9 +14646,9 @@ one477:
 	ADDQ         $+64, DI
 	ADDQ         AX, CX
 	DECQ         SI
-	JNZ          one477
+	JNZ          one566
 
-done478:
+done567:
 	MOVQ         sx+64(FP), AX
 	MOVQ         wsum+72(FP), CX
 	MOVQ         sw+80(FP), CX
@@ -13480,26 +14687,160 @@ done478:
 	VCVTDQ2PS    Z9, Z9
 	VMULPS       Z10, Z9, Z9
 	VMULPS       64(CX), Z9, Z9
-	MOVQ         c+32(FP), AX
-	MOVQ         cs+40(FP), CX
+	MOVQ         bias+88(FP), AX
+	MOVQ         res+96(FP), CX
 	MOVQ         n+48(FP), DX
-	LEAQ         (AX), BX
-	MOVQ         DX, SI
-	CMPQ         SI, $0x10
-	JL           masked480
-	VMOVUPS      Z0, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z2, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z4, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z6, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z8, (BX)
-	ADDQ         CX, BX
-	JMP          next481
+	MOVQ         DX, BX
+	CMPQ         BX, $0x10
+	JL           masked570
+	VMOVUPS      (AX), Z10
+	VADDPS       Z10, Z0, Z0
+	VADDPS       Z10, Z2, Z2
+	VADDPS       Z10, Z4, Z4
+	VADDPS       Z10, Z6, Z6
+	VADDPS       Z10, Z8, Z8
+	JMP          next571
 
-masked480:
+masked570:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	VMOVUPS.Z (AX), K1, Z10
+	VADDPS    Z10, Z0, Z0
+	VADDPS    Z10, Z2, Z2
+	VADDPS    Z10, Z4, Z4
+	VADDPS    Z10, Z6, Z6
+	VADDPS    Z10, Z8, Z8
+
+next571:
+	SUBQ    $0x10, DX
+	JLE     done569
+	CMPQ    DX, $0x10
+	JL      masked572
+	VMOVUPS 64(AX), Z10
+	VADDPS  Z10, Z1, Z1
+	VADDPS  Z10, Z3, Z3
+	VADDPS  Z10, Z5, Z5
+	VADDPS  Z10, Z7, Z7
+	VADDPS  Z10, Z9, Z9
+	JMP     next573
+
+masked572:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	VMOVUPS.Z 64(AX), K1, Z10
+	VADDPS    Z10, Z1, Z1
+	VADDPS    Z10, Z3, Z3
+	VADDPS    Z10, Z5, Z5
+	VADDPS    Z10, Z7, Z7
+	VADDPS    Z10, Z9, Z9
+
+next573:
+done569:
+	TESTQ  CX, CX
+	JZ     plain568
+	MOVQ   cs+40(FP), AX
+	MOVQ   n+48(FP), DX
+	MOVQ   DX, BX
+	CMPQ   BX, $0x10
+	JL     masked575
+	LEAQ   (CX), BX
+	VADDPS (BX), Z0, Z0
+	ADDQ   AX, BX
+	VADDPS (BX), Z2, Z2
+	ADDQ   AX, BX
+	VADDPS (BX), Z4, Z4
+	ADDQ   AX, BX
+	VADDPS (BX), Z6, Z6
+	ADDQ   AX, BX
+	VADDPS (BX), Z8, Z8
+	ADDQ   AX, BX
+	JMP    next576
+
+masked575:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	LEAQ      (CX), BX
+	VMOVUPS.Z (BX), K1, Z10
+	VADDPS    Z10, Z0, Z0
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z10
+	VADDPS    Z10, Z2, Z2
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z10
+	VADDPS    Z10, Z4, Z4
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z10
+	VADDPS    Z10, Z6, Z6
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z10
+	VADDPS    Z10, Z8, Z8
+	ADDQ      AX, BX
+
+next576:
+	SUBQ   $0x10, DX
+	JLE    done574
+	CMPQ   DX, $0x10
+	JL     masked577
+	LEAQ   64(CX), CX
+	VADDPS (CX), Z1, Z1
+	ADDQ   AX, CX
+	VADDPS (CX), Z3, Z3
+	ADDQ   AX, CX
+	VADDPS (CX), Z5, Z5
+	ADDQ   AX, CX
+	VADDPS (CX), Z7, Z7
+	ADDQ   AX, CX
+	VADDPS (CX), Z9, Z9
+	ADDQ   AX, CX
+	JMP    next578
+
+masked577:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	LEAQ      64(CX), CX
+	VMOVUPS.Z (CX), K1, Z10
+	VADDPS    Z10, Z1, Z1
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z10
+	VADDPS    Z10, Z3, Z3
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z10
+	VADDPS    Z10, Z5, Z5
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z10
+	VADDPS    Z10, Z7, Z7
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z10
+	VADDPS    Z10, Z9, Z9
+	ADDQ      AX, CX
+
+next578:
+done574:
+plain568:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked580
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z6, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z8, (BX)
+	ADDQ    CX, BX
+	JMP     next581
+
+masked580:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -13514,12 +14855,12 @@ masked480:
 	VMOVUPS Z8, K1, (BX)
 	ADDQ    CX, BX
 
-next481:
+next581:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done479
+	JLE     done579
 	CMPQ    DX, $0x10
-	JL      masked482
+	JL      masked582
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -13530,9 +14871,9 @@ next481:
 	ADDQ    CX, AX
 	VMOVUPS Z9, (AX)
 	ADDQ    CX, AX
-	JMP     next483
+	JMP     next583
 
-masked482:
+masked582:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -13547,14 +14888,14 @@ masked482:
 	VMOVUPS Z9, K1, (AX)
 	ADDQ    CX, AX
 
-next483:
-done479:
+next583:
+done579:
 	VZEROUPPER
 	RET
 
-// func int8Words6AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+// func int8Words6AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 // Requires: AVX, AVX512BW, AVX512F, BMI2
-TEXT ·int8Words6AVX512(SB), NOSPLIT, $0-88
+TEXT ·int8Words6AVX512(SB), NOSPLIT, $0-104
 	MOVQ   $0x00000004, AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -13576,9 +14917,9 @@ TEXT ·int8Words6AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z10, Z10, Z10
 	VPXORD Z11, Z11, Z11
 	SUBQ   $0x02, DI
-	JL     rest485
+	JL     rest585
 
-loop484:
+loop584:
 	VPMOVSXBW    (R8), Z12
 	VPMOVSXBW    32(R8), Z13
 	VPBROADCASTD (CX), Z14
@@ -13650,13 +14991,13 @@ loop484:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	SUBQ         $0x02, DI
-	JGE          loop484
+	JGE          loop584
 
-rest485:
+rest585:
 	ADDQ $0x02, DI
-	JZ   done487
+	JZ   done587
 
-one486:
+one586:
 	VPMOVSXBW    (R8), Z12
 	VPMOVSXBW    32(R8), Z13
 	VPBROADCASTD (CX), Z14
@@ -13693,9 +15034,9 @@ one486:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	DECQ         DI
-	JNZ          one486
+	JNZ          one586
 
-done487:
+done587:
 	MOVQ         sx+64(FP), AX
 	MOVQ         wsum+72(FP), CX
 	MOVQ         sw+80(FP), CX
@@ -13741,28 +15082,176 @@ done487:
 	VCVTDQ2PS    Z11, Z11
 	VMULPS       Z12, Z11, Z11
 	VMULPS       64(CX), Z11, Z11
-	MOVQ         c+32(FP), AX
-	MOVQ         cs+40(FP), CX
+	MOVQ         bias+88(FP), AX
+	MOVQ         res+96(FP), CX
 	MOVQ         n+48(FP), DX
-	LEAQ         (AX), BX
-	MOVQ         DX, SI
-	CMPQ         SI, $0x10
-	JL           masked489
-	VMOVUPS      Z0, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z2, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z4, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z6, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z8, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z10, (BX)
-	ADDQ         CX, BX
-	JMP          next490
+	MOVQ         DX, BX
+	CMPQ         BX, $0x10
+	JL           masked590
+	VMOVUPS      (AX), Z12
+	VADDPS       Z12, Z0, Z0
+	VADDPS       Z12, Z2, Z2
+	VADDPS       Z12, Z4, Z4
+	VADDPS       Z12, Z6, Z6
+	VADDPS       Z12, Z8, Z8
+	VADDPS       Z12, Z10, Z10
+	JMP          next591
 
-masked489:
+masked590:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	VMOVUPS.Z (AX), K1, Z12
+	VADDPS    Z12, Z0, Z0
+	VADDPS    Z12, Z2, Z2
+	VADDPS    Z12, Z4, Z4
+	VADDPS    Z12, Z6, Z6
+	VADDPS    Z12, Z8, Z8
+	VADDPS    Z12, Z10, Z10
+
+next591:
+	SUBQ    $0x10, DX
+	JLE     done589
+	CMPQ    DX, $0x10
+	JL      masked592
+	VMOVUPS 64(AX), Z12
+	VADDPS  Z12, Z1, Z1
+	VADDPS  Z12, Z3, Z3
+	VADDPS  Z12, Z5, Z5
+	VADDPS  Z12, Z7, Z7
+	VADDPS  Z12, Z9, Z9
+	VADDPS  Z12, Z11, Z11
+	JMP     next593
+
+masked592:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	VMOVUPS.Z 64(AX), K1, Z12
+	VADDPS    Z12, Z1, Z1
+	VADDPS    Z12, Z3, Z3
+	VADDPS    Z12, Z5, Z5
+	VADDPS    Z12, Z7, Z7
+	VADDPS    Z12, Z9, Z9
+	VADDPS    Z12, Z11, Z11
+
+next593:
+done589:
+	TESTQ  CX, CX
+	JZ     plain588
+	MOVQ   cs+40(FP), AX
+	MOVQ   n+48(FP), DX
+	MOVQ   DX, BX
+	CMPQ   BX, $0x10
+	JL     masked595
+	LEAQ   (CX), BX
+	VADDPS (BX), Z0, Z0
+	ADDQ   AX, BX
+	VADDPS (BX), Z2, Z2
+	ADDQ   AX, BX
+	VADDPS (BX), Z4, Z4
+	ADDQ   AX, BX
+	VADDPS (BX), Z6, Z6
+	ADDQ   AX, BX
+	VADDPS (BX), Z8, Z8
+	ADDQ   AX, BX
+	VADDPS (BX), Z10, Z10
+	ADDQ   AX, BX
+	JMP    next596
+
+masked595:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	LEAQ      (CX), BX
+	VMOVUPS.Z (BX), K1, Z12
+	VADDPS    Z12, Z0, Z0
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z12
+	VADDPS    Z12, Z2, Z2
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z12
+	VADDPS    Z12, Z4, Z4
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z12
+	VADDPS    Z12, Z6, Z6
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z12
+	VADDPS    Z12, Z8, Z8
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z12
+	VADDPS    Z12, Z10, Z10
+	ADDQ      AX, BX
+
+next596:
+	SUBQ   $0x10, DX
+	JLE    done594
+	CMPQ   DX, $0x10
+	JL     masked597
+	LEAQ   64(CX), CX
+	VADDPS (CX), Z1, Z1
+	ADDQ   AX, CX
+	VADDPS (CX), Z3, Z3
+	ADDQ   AX, CX
+	VADDPS (CX), Z5, Z5
+	ADDQ   AX, CX
+	VADDPS (CX), Z7, Z7
+	ADDQ   AX, CX
+	VADDPS (CX), Z9, Z9
+	ADDQ   AX, CX
+	VADDPS (CX), Z11, Z11
+	ADDQ   AX, CX
+	JMP    next598
+
+masked597:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	LEAQ      64(CX), CX
+	VMOVUPS.Z (CX), K1, Z12
+	VADDPS    Z12, Z1, Z1
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z12
+	VADDPS    Z12, Z3, Z3
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z12
+	VADDPS    Z12, Z5, Z5
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z12
+	VADDPS    Z12, Z7, Z7
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z12
+	VADDPS    Z12, Z9, Z9
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z12
+	VADDPS    Z12, Z11, Z11
+	ADDQ      AX, CX
+
+next598:
+done594:
+plain588:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked600
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z6, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z8, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z10, (BX)
+	ADDQ    CX, BX
+	JMP     next601
+
+masked600:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -13779,12 +15268,12 @@ masked489:
 	VMOVUPS Z10, K1, (BX)
 	ADDQ    CX, BX
 
-next490:
+next601:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done488
+	JLE     done599
 	CMPQ    DX, $0x10
-	JL      masked491
+	JL      masked602
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -13797,9 +15286,9 @@ next490:
 	ADDQ    CX, AX
 	VMOVUPS Z11, (AX)
 	ADDQ    CX, AX
-	JMP     next492
+	JMP     next603
 
-masked491:
+masked602:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -13816,14 +15305,14 @@ masked491:
 	VMOVUPS Z11, K1, (AX)
 	ADDQ    CX, AX
 
-next492:
-done488:
+next603:
+done599:
 	VZEROUPPER
 	RET
 
-// func int8Words7AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+// func int8Words7AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 // Requires: AVX, AVX512BW, AVX512F, BMI2
-TEXT ·int8Words7AVX512(SB), NOSPLIT, $0-88
+TEXT ·int8Words7AVX512(SB), NOSPLIT, $0-104
 	MOVQ   $0x00000004, AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -13847,9 +15336,9 @@ TEXT ·int8Words7AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z12, Z12, Z12
 	VPXORD Z13, Z13, Z13
 	SUBQ   $0x02, DI
-	JL     rest494
+	JL     rest605
 
-loop493:
+loop604:
 	VPMOVSXBW    (R8), Z14
 	VPMOVSXBW    32(R8), Z15
 	VPBROADCASTD (CX), Z16
@@ -13931,13 +15420,13 @@ loop493:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	SUBQ         $0x02, DI
-	JGE          loop493
+	JGE          loop604
 
-rest494:
+rest605:
 	ADDQ $0x02, DI
-	JZ   done496
+	JZ   done607
 
-one495:
+one606:
 	VPMOVSXBW    (R8), Z14
 	VPMOVSXBW    32(R8), Z15
 	VPBROADCASTD (CX), Z16
@@ -13979,9 +15468,9 @@ one495:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	DECQ         DI
-	JNZ          one495
+	JNZ          one606
 
-done496:
+done607:
 	MOVQ         sx+64(FP), AX
 	MOVQ         wsum+72(FP), CX
 	MOVQ         sw+80(FP), CX
@@ -14034,30 +15523,192 @@ done496:
 	VCVTDQ2PS    Z13, Z13
 	VMULPS       Z14, Z13, Z13
 	VMULPS       64(CX), Z13, Z13
-	MOVQ         c+32(FP), AX
-	MOVQ         cs+40(FP), CX
+	MOVQ         bias+88(FP), AX
+	MOVQ         res+96(FP), CX
 	MOVQ         n+48(FP), DX
-	LEAQ         (AX), BX
-	MOVQ         DX, SI
-	CMPQ         SI, $0x10
-	JL           masked498
-	VMOVUPS      Z0, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z2, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z4, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z6, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z8, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z10, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z12, (BX)
-	ADDQ         CX, BX
-	JMP          next499
+	MOVQ         DX, BX
+	CMPQ         BX, $0x10
+	JL           masked610
+	VMOVUPS      (AX), Z14
+	VADDPS       Z14, Z0, Z0
+	VADDPS       Z14, Z2, Z2
+	VADDPS       Z14, Z4, Z4
+	VADDPS       Z14, Z6, Z6
+	VADDPS       Z14, Z8, Z8
+	VADDPS       Z14, Z10, Z10
+	VADDPS       Z14, Z12, Z12
+	JMP          next611
 
-masked498:
+masked610:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	VMOVUPS.Z (AX), K1, Z14
+	VADDPS    Z14, Z0, Z0
+	VADDPS    Z14, Z2, Z2
+	VADDPS    Z14, Z4, Z4
+	VADDPS    Z14, Z6, Z6
+	VADDPS    Z14, Z8, Z8
+	VADDPS    Z14, Z10, Z10
+	VADDPS    Z14, Z12, Z12
+
+next611:
+	SUBQ    $0x10, DX
+	JLE     done609
+	CMPQ    DX, $0x10
+	JL      masked612
+	VMOVUPS 64(AX), Z14
+	VADDPS  Z14, Z1, Z1
+	VADDPS  Z14, Z3, Z3
+	VADDPS  Z14, Z5, Z5
+	VADDPS  Z14, Z7, Z7
+	VADDPS  Z14, Z9, Z9
+	VADDPS  Z14, Z11, Z11
+	VADDPS  Z14, Z13, Z13
+	JMP     next613
+
+masked612:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	VMOVUPS.Z 64(AX), K1, Z14
+	VADDPS    Z14, Z1, Z1
+	VADDPS    Z14, Z3, Z3
+	VADDPS    Z14, Z5, Z5
+	VADDPS    Z14, Z7, Z7
+	VADDPS    Z14, Z9, Z9
+	VADDPS    Z14, Z11, Z11
+	VADDPS    Z14, Z13, Z13
+
+next613:
+done609:
+	TESTQ  CX, CX
+	JZ     plain608
+	MOVQ   cs+40(FP), AX
+	MOVQ   n+48(FP), DX
+	MOVQ   DX, BX
+	CMPQ   BX, $0x10
+	JL     masked615
+	LEAQ   (CX), BX
+	VADDPS (BX), Z0, Z0
+	ADDQ   AX, BX
+	VADDPS (BX), Z2, Z2
+	ADDQ   AX, BX
+	VADDPS (BX), Z4, Z4
+	ADDQ   AX, BX
+	VADDPS (BX), Z6, Z6
+	ADDQ   AX, BX
+	VADDPS (BX), Z8, Z8
+	ADDQ   AX, BX
+	VADDPS (BX), Z10, Z10
+	ADDQ   AX, BX
+	VADDPS (BX), Z12, Z12
+	ADDQ   AX, BX
+	JMP    next616
+
+masked615:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	LEAQ      (CX), BX
+	VMOVUPS.Z (BX), K1, Z14
+	VADDPS    Z14, Z0, Z0
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z14
+	VADDPS    Z14, Z2, Z2
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z14
+	VADDPS    Z14, Z4, Z4
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z14
+	VADDPS    Z14, Z6, Z6
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z14
+	VADDPS    Z14, Z8, Z8
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z14
+	VADDPS    Z14, Z10, Z10
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z14
+	VADDPS    Z14, Z12, Z12
+	ADDQ      AX, BX
+
+next616:
+	SUBQ   $0x10, DX
+	JLE    done614
+	CMPQ   DX, $0x10
+	JL     masked617
+	LEAQ   64(CX), CX
+	VADDPS (CX), Z1, Z1
+	ADDQ   AX, CX
+	VADDPS (CX), Z3, Z3
+	ADDQ   AX, CX
+	VADDPS (CX), Z5, Z5
+	ADDQ   AX, CX
+	VADDPS (CX), Z7, Z7
+	ADDQ   AX, CX
+	VADDPS (CX), Z9, Z9
+	ADDQ   AX, CX
+	VADDPS (CX), Z11, Z11
+	ADDQ   AX, CX
+	VADDPS (CX), Z13, Z13
+	ADDQ   AX, CX
+	JMP    next618
+
+masked617:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	LEAQ      64(CX), CX
+	VMOVUPS.Z (CX), K1, Z14
+	VADDPS    Z14, Z1, Z1
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z14
+	VADDPS    Z14, Z3, Z3
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z14
+	VADDPS    Z14, Z5, Z5
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z14
+	VADDPS    Z14, Z7, Z7
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z14
+	VADDPS    Z14, Z9, Z9
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z14
+	VADDPS    Z14, Z11, Z11
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z14
+	VADDPS    Z14, Z13, Z13
+	ADDQ      AX, CX
+
+next618:
+done614:
+plain608:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked620
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z6, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z8, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z10, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z12, (BX)
+	ADDQ    CX, BX
+	JMP     next621
+
+masked620:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -14076,12 +15727,12 @@ masked498:
 	VMOVUPS Z12, K1, (BX)
 	ADDQ    CX, BX
 
-next499:
+next621:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done497
+	JLE     done619
 	CMPQ    DX, $0x10
-	JL      masked500
+	JL      masked622
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -14096,9 +15747,9 @@ next499:
 	ADDQ    CX, AX
 	VMOVUPS Z13, (AX)
 	ADDQ    CX, AX
-	JMP     next501
+	JMP     next623
 
-masked500:
+masked622:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -14117,14 +15768,14 @@ masked500:
 	VMOVUPS Z13, K1, (AX)
 	ADDQ    CX, AX
 
-next501:
-done497:
+next623:
+done619:
 	VZEROUPPER
 	RET
 
-// func int8Words8AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+// func int8Words8AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 // Requires: AVX, AVX512BW, AVX512F, BMI2
-TEXT ·int8Words8AVX512(SB), NOSPLIT, $0-88
+TEXT ·int8Words8AVX512(SB), NOSPLIT, $0-104
 	MOVQ   $0x00000004, AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -14150,9 +15801,9 @@ TEXT ·int8Words8AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z14, Z14, Z14
 	VPXORD Z15, Z15, Z15
 	SUBQ   $0x02, DI
-	JL     rest503
+	JL     rest625
 
-loop502:
+loop624:
 	VPMOVSXBW    (R8), Z16
 	VPMOVSXBW    32(R8), Z17
 	VPBROADCASTD (CX), Z18
@@ -14244,13 +15895,13 @@ loop502:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	SUBQ         $0x02, DI
-	JGE          loop502
+	JGE          loop624
 
-rest503:
+rest625:
 	ADDQ $0x02, DI
-	JZ   done505
+	JZ   done627
 
-one504:
+one626:
 	VPMOVSXBW    (R8), Z16
 	VPMOVSXBW    32(R8), Z17
 	VPBROADCASTD (CX), Z18
@@ -14297,9 +15948,9 @@ one504:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	DECQ         DI
-	JNZ          one504
+	JNZ          one626
 
-done505:
+done627:
 	MOVQ         sx+64(FP), AX
 	MOVQ         wsum+72(FP), CX
 	MOVQ         sw+80(FP), CX
@@ -14359,32 +16010,208 @@ done505:
 	VCVTDQ2PS    Z15, Z15
 	VMULPS       Z16, Z15, Z15
 	VMULPS       64(CX), Z15, Z15
-	MOVQ         c+32(FP), AX
-	MOVQ         cs+40(FP), CX
+	MOVQ         bias+88(FP), AX
+	MOVQ         res+96(FP), CX
 	MOVQ         n+48(FP), DX
-	LEAQ         (AX), BX
-	MOVQ         DX, SI
-	CMPQ         SI, $0x10
-	JL           masked507
-	VMOVUPS      Z0, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z2, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z4, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z6, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z8, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z10, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z12, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z14, (BX)
-	ADDQ         CX, BX
-	JMP          next508
+	MOVQ         DX, BX
+	CMPQ         BX, $0x10
+	JL           masked630
+	VMOVUPS      (AX), Z16
+	VADDPS       Z16, Z0, Z0
+	VADDPS       Z16, Z2, Z2
+	VADDPS       Z16, Z4, Z4
+	VADDPS       Z16, Z6, Z6
+	VADDPS       Z16, Z8, Z8
+	VADDPS       Z16, Z10, Z10
+	VADDPS       Z16, Z12, Z12
+	VADDPS       Z16, Z14, Z14
+	JMP          next631
 
-masked507:
+masked630:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	VMOVUPS.Z (AX), K1, Z16
+	VADDPS    Z16, Z0, Z0
+	VADDPS    Z16, Z2, Z2
+	VADDPS    Z16, Z4, Z4
+	VADDPS    Z16, Z6, Z6
+	VADDPS    Z16, Z8, Z8
+	VADDPS    Z16, Z10, Z10
+	VADDPS    Z16, Z12, Z12
+	VADDPS    Z16, Z14, Z14
+
+next631:
+	SUBQ    $0x10, DX
+	JLE     done629
+	CMPQ    DX, $0x10
+	JL      masked632
+	VMOVUPS 64(AX), Z16
+	VADDPS  Z16, Z1, Z1
+	VADDPS  Z16, Z3, Z3
+	VADDPS  Z16, Z5, Z5
+	VADDPS  Z16, Z7, Z7
+	VADDPS  Z16, Z9, Z9
+	VADDPS  Z16, Z11, Z11
+	VADDPS  Z16, Z13, Z13
+	VADDPS  Z16, Z15, Z15
+	JMP     next633
+
+masked632:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	VMOVUPS.Z 64(AX), K1, Z16
+	VADDPS    Z16, Z1, Z1
+	VADDPS    Z16, Z3, Z3
+	VADDPS    Z16, Z5, Z5
+	VADDPS    Z16, Z7, Z7
+	VADDPS    Z16, Z9, Z9
+	VADDPS    Z16, Z11, Z11
+	VADDPS    Z16, Z13, Z13
+	VADDPS    Z16, Z15, Z15
+
+next633:
+done629:
+	TESTQ  CX, CX
+	JZ     plain628
+	MOVQ   cs+40(FP), AX
+	MOVQ   n+48(FP), DX
+	MOVQ   DX, BX
+	CMPQ   BX, $0x10
+	JL     masked635
+	LEAQ   (CX), BX
+	VADDPS (BX), Z0, Z0
+	ADDQ   AX, BX
+	VADDPS (BX), Z2, Z2
+	ADDQ   AX, BX
+	VADDPS (BX), Z4, Z4
+	ADDQ   AX, BX
+	VADDPS (BX), Z6, Z6
+	ADDQ   AX, BX
+	VADDPS (BX), Z8, Z8
+	ADDQ   AX, BX
+	VADDPS (BX), Z10, Z10
+	ADDQ   AX, BX
+	VADDPS (BX), Z12, Z12
+	ADDQ   AX, BX
+	VADDPS (BX), Z14, Z14
+	ADDQ   AX, BX
+	JMP    next636
+
+masked635:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	LEAQ      (CX), BX
+	VMOVUPS.Z (BX), K1, Z16
+	VADDPS    Z16, Z0, Z0
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z16
+	VADDPS    Z16, Z2, Z2
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z16
+	VADDPS    Z16, Z4, Z4
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z16
+	VADDPS    Z16, Z6, Z6
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z16
+	VADDPS    Z16, Z8, Z8
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z16
+	VADDPS    Z16, Z10, Z10
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z16
+	VADDPS    Z16, Z12, Z12
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z16
+	VADDPS    Z16, Z14, Z14
+	ADDQ      AX, BX
+
+next636:
+	SUBQ   $0x10, DX
+	JLE    done634
+	CMPQ   DX, $0x10
+	JL     masked637
+	LEAQ   64(CX), CX
+	VADDPS (CX), Z1, Z1
+	ADDQ   AX, CX
+	VADDPS (CX), Z3, Z3
+	ADDQ   AX, CX
+	VADDPS (CX), Z5, Z5
+	ADDQ   AX, CX
+	VADDPS (CX), Z7, Z7
+	ADDQ   AX, CX
+	VADDPS (CX), Z9, Z9
+	ADDQ   AX, CX
+	VADDPS (CX), Z11, Z11
+	ADDQ   AX, CX
+	VADDPS (CX), Z13, Z13
+	ADDQ   AX, CX
+	VADDPS (CX), Z15, Z15
+	ADDQ   AX, CX
+	JMP    next638
+
+masked637:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	LEAQ      64(CX), CX
+	VMOVUPS.Z (CX), K1, Z16
+	VADDPS    Z16, Z1, Z1
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z16
+	VADDPS    Z16, Z3, Z3
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z16
+	VADDPS    Z16, Z5, Z5
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z16
+	VADDPS    Z16, Z7, Z7
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z16
+	VADDPS    Z16, Z9, Z9
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z16
+	VADDPS    Z16, Z11, Z11
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z16
+	VADDPS    Z16, Z13, Z13
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z16
+	VADDPS    Z16, Z15, Z15
+	ADDQ      AX, CX
+
+next638:
+done634:
+plain628:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked640
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z6, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z8, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z10, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z12, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z14, (BX)
+	ADDQ    CX, BX
+	JMP     next641
+
+masked640:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -14405,12 +16232,12 @@ masked507:
 	VMOVUPS Z14, K1, (BX)
 	ADDQ    CX, BX
 
-next508:
+next641:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done506
+	JLE     done639
 	CMPQ    DX, $0x10
-	JL      masked509
+	JL      masked642
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -14427,9 +16254,9 @@ next508:
 	ADDQ    CX, AX
 	VMOVUPS Z15, (AX)
 	ADDQ    CX, AX
-	JMP     next510
+	JMP     next643
 
-masked509:
+masked642:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -14450,14 +16277,14 @@ masked509:
 	VMOVUPS Z15, K1, (AX)
 	ADDQ    CX, AX
 
-next510:
-done506:
+next643:
+done639:
 	VZEROUPPER
 	RET
 
-// func int8Words9AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+// func int8Words9AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 // Requires: AVX, AVX512BW, AVX512F, BMI2
-TEXT ·int8Words9AVX512(SB), NOSPLIT, $0-88
+TEXT ·int8Words9AVX512(SB), NOSPLIT, $0-104
 	MOVQ   $0x00000004, AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -14485,9 +16312,9 @@ TEXT ·int8Words9AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z16, Z16, Z16
 	VPXORD Z17, Z17, Z17
 	SUBQ   $0x02, DI
-	JL     rest512
+	JL     rest645
 
-loop511:
+loop644:
 	VPMOVSXBW    (R8), Z18
 	VPMOVSXBW    32(R8), Z19
 	VPBROADCASTD (CX), Z20
@@ -14589,13 +16416,13 @@ loop511:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	SUBQ         $0x02, DI
-	JGE          loop511
+	JGE          loop644
 
-rest512:
+rest645:
 	ADDQ $0x02, DI
-	JZ   done514
+	JZ   done647
 
-one513:
+one646:
 	VPMOVSXBW    (R8), Z18
 	VPMOVSXBW    32(R8), Z19
 	VPBROADCASTD (CX), Z20
@@ -14647,9 +16474,9 @@ one513:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	DECQ         DI
-	JNZ          one513
+	JNZ          one646
 
-done514:
+done647:
 	MOVQ         sx+64(FP), AX
 	MOVQ         wsum+72(FP), CX
 	MOVQ         sw+80(FP), CX
@@ -14716,34 +16543,224 @@ done514:
 	VCVTDQ2PS    Z17, Z17
 	VMULPS       Z18, Z17, Z17
 	VMULPS       64(CX), Z17, Z17
-	MOVQ         c+32(FP), AX
-	MOVQ         cs+40(FP), CX
+	MOVQ         bias+88(FP), AX
+	MOVQ         res+96(FP), CX
 	MOVQ         n+48(FP), DX
-	LEAQ         (AX), BX
-	MOVQ         DX, SI
-	CMPQ         SI, $0x10
-	JL           masked516
-	VMOVUPS      Z0, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z2, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z4, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z6, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z8, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z10, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z12, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z14, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z16, (BX)
-	ADDQ         CX, BX
-	JMP          next517
+	MOVQ         DX, BX
+	CMPQ         BX, $0x10
+	JL           masked650
+	VMOVUPS      (AX), Z18
+	VADDPS       Z18, Z0, Z0
+	VADDPS       Z18, Z2, Z2
+	VADDPS       Z18, Z4, Z4
+	VADDPS       Z18, Z6, Z6
+	VADDPS       Z18, Z8, Z8
+	VADDPS       Z18, Z10, Z10
+	VADDPS       Z18, Z12, Z12
+	VADDPS       Z18, Z14, Z14
+	VADDPS       Z18, Z16, Z16
+	JMP          next651
 
-masked516:
+masked650:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	VMOVUPS.Z (AX), K1, Z18
+	VADDPS    Z18, Z0, Z0
+	VADDPS    Z18, Z2, Z2
+	VADDPS    Z18, Z4, Z4
+	VADDPS    Z18, Z6, Z6
+	VADDPS    Z18, Z8, Z8
+	VADDPS    Z18, Z10, Z10
+	VADDPS    Z18, Z12, Z12
+	VADDPS    Z18, Z14, Z14
+	VADDPS    Z18, Z16, Z16
+
+next651:
+	SUBQ    $0x10, DX
+	JLE     done649
+	CMPQ    DX, $0x10
+	JL      masked652
+	VMOVUPS 64(AX), Z18
+	VADDPS  Z18, Z1, Z1
+	VADDPS  Z18, Z3, Z3
+	VADDPS  Z18, Z5, Z5
+	VADDPS  Z18, Z7, Z7
+	VADDPS  Z18, Z9, Z9
+	VADDPS  Z18, Z11, Z11
+	VADDPS  Z18, Z13, Z13
+	VADDPS  Z18, Z15, Z15
+	VADDPS  Z18, Z17, Z17
+	JMP     next653
+
+masked652:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	VMOVUPS.Z 64(AX), K1, Z18
+	VADDPS    Z18, Z1, Z1
+	VADDPS    Z18, Z3, Z3
+	VADDPS    Z18, Z5, Z5
+	VADDPS    Z18, Z7, Z7
+	VADDPS    Z18, Z9, Z9
+	VADDPS    Z18, Z11, Z11
+	VADDPS    Z18, Z13, Z13
+	VADDPS    Z18, Z15, Z15
+	VADDPS    Z18, Z17, Z17
+
+next653:
+done649:
+	TESTQ  CX, CX
+	JZ     plain648
+	MOVQ   cs+40(FP), AX
+	MOVQ   n+48(FP), DX
+	MOVQ   DX, BX
+	CMPQ   BX, $0x10
+	JL     masked655
+	LEAQ   (CX), BX
+	VADDPS (BX), Z0, Z0
+	ADDQ   AX, BX
+	VADDPS (BX), Z2, Z2
+	ADDQ   AX, BX
+	VADDPS (BX), Z4, Z4
+	ADDQ   AX, BX
+	VADDPS (BX), Z6, Z6
+	ADDQ   AX, BX
+	VADDPS (BX), Z8, Z8
+	ADDQ   AX, BX
+	VADDPS (BX), Z10, Z10
+	ADDQ   AX, BX
+	VADDPS (BX), Z12, Z12
+	ADDQ   AX, BX
+	VADDPS (BX), Z14, Z14
+	ADDQ   AX, BX
+	VADDPS (BX), Z16, Z16
+	ADDQ   AX, BX
+	JMP    next656
+
+masked655:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	LEAQ      (CX), BX
+	VMOVUPS.Z (BX), K1, Z18
+	VADDPS    Z18, Z0, Z0
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z18
+	VADDPS    Z18, Z2, Z2
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z18
+	VADDPS    Z18, Z4, Z4
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z18
+	VADDPS    Z18, Z6, Z6
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z18
+	VADDPS    Z18, Z8, Z8
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z18
+	VADDPS    Z18, Z10, Z10
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z18
+	VADDPS    Z18, Z12, Z12
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z18
+	VADDPS    Z18, Z14, Z14
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z18
+	VADDPS    Z18, Z16, Z16
+	ADDQ      AX, BX
+
+next656:
+	SUBQ   $0x10, DX
+	JLE    done654
+	CMPQ   DX, $0x10
+	JL     masked657
+	LEAQ   64(CX), CX
+	VADDPS (CX), Z1, Z1
+	ADDQ   AX, CX
+	VADDPS (CX), Z3, Z3
+	ADDQ   AX, CX
+	VADDPS (CX), Z5, Z5
+	ADDQ   AX, CX
+	VADDPS (CX), Z7, Z7
+	ADDQ   AX, CX
+	VADDPS (CX), Z9, Z9
+	ADDQ   AX, CX
+	VADDPS (CX), Z11, Z11
+	ADDQ   AX, CX
+	VADDPS (CX), Z13, Z13
+	ADDQ   AX, CX
+	VADDPS (CX), Z15, Z15
+	ADDQ   AX, CX
+	VADDPS (CX), Z17, Z17
+	ADDQ   AX, CX
+	JMP    next658
+
+masked657:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	LEAQ      64(CX), CX
+	VMOVUPS.Z (CX), K1, Z18
+	VADDPS    Z18, Z1, Z1
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z18
+	VADDPS    Z18, Z3, Z3
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z18
+	VADDPS    Z18, Z5, Z5
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z18
+	VADDPS    Z18, Z7, Z7
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z18
+	VADDPS    Z18, Z9, Z9
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z18
+	VADDPS    Z18, Z11, Z11
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z18
+	VADDPS    Z18, Z13, Z13
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z18
+	VADDPS    Z18, Z15, Z15
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z18
+	VADDPS    Z18, Z17, Z17
+	ADDQ      AX, CX
+
+next658:
+done654:
+plain648:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked660
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z6, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z8, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z10, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z12, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z14, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z16, (BX)
+	ADDQ    CX, BX
+	JMP     next661
+
+masked660:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -14766,12 +16783,12 @@ masked516:
 	VMOVUPS Z16, K1, (BX)
 	ADDQ    CX, BX
 
-next517:
+next661:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done515
+	JLE     done659
 	CMPQ    DX, $0x10
-	JL      masked518
+	JL      masked662
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -14790,9 +16807,9 @@ next517:
 	ADDQ    CX, AX
 	VMOVUPS Z17, (AX)
 	ADDQ    CX, AX
-	JMP     next519
+	JMP     next663
 
-masked518:
+masked662:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -14815,14 +16832,14 @@ masked518:
 	VMOVUPS Z17, K1, (AX)
 	ADDQ    CX, AX
 
-next519:
-done515:
+next663:
+done659:
 	VZEROUPPER
 	RET
 
-// func int8Words10AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+// func int8Words10AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 // Requires: AVX, AVX512BW, AVX512F, BMI2
-TEXT ·int8Words10AVX512(SB), NOSPLIT, $0-88
+TEXT ·int8Words10AVX512(SB), NOSPLIT, $0-104
 	MOVQ   $0x00000004, AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -14852,9 +16869,9 @@ TEXT ·int8Words10AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z18, Z18, Z18
 	VPXORD Z19, Z19, Z19
 	SUBQ   $0x02, DI
-	JL     rest521
+	JL     rest665
 
-loop520:
+loop664:
 	VPMOVSXBW    (R8), Z20
 	VPMOVSXBW    32(R8), Z21
 	VPBROADCASTD (CX), Z22
@@ -14966,13 +16983,13 @@ loop520:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	SUBQ         $0x02, DI
-	JGE          loop520
+	JGE          loop664
 
-rest521:
+rest665:
 	ADDQ $0x02, DI
-	JZ   done523
+	JZ   done667
 
-one522:
+one666:
 	VPMOVSXBW    (R8), Z20
 	VPMOVSXBW    32(R8), Z21
 	VPBROADCASTD (CX), Z22
@@ -15029,9 +17046,9 @@ one522:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	DECQ         DI
-	JNZ          one522
+	JNZ          one666
 
-done523:
+done667:
 	MOVQ         sx+64(FP), AX
 	MOVQ         wsum+72(FP), CX
 	MOVQ         sw+80(FP), CX
@@ -15105,36 +17122,240 @@ done523:
 	VCVTDQ2PS    Z19, Z19
 	VMULPS       Z20, Z19, Z19
 	VMULPS       64(CX), Z19, Z19
-	MOVQ         c+32(FP), AX
-	MOVQ         cs+40(FP), CX
+	MOVQ         bias+88(FP), AX
+	MOVQ         res+96(FP), CX
 	MOVQ         n+48(FP), DX
-	LEAQ         (AX), BX
-	MOVQ         DX, SI
-	CMPQ         SI, $0x10
-	JL           masked525
-	VMOVUPS      Z0, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z2, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z4, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z6, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z8, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z10, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z12, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z14, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z16, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z18, (BX)
-	ADDQ         CX, BX
-	JMP          next526
+	MOVQ         DX, BX
+	CMPQ         BX, $0x10
+	JL           masked670
+	VMOVUPS      (AX), Z20
+	VADDPS       Z20, Z0, Z0
+	VADDPS       Z20, Z2, Z2
+	VADDPS       Z20, Z4, Z4
+	VADDPS       Z20, Z6, Z6
+	VADDPS       Z20, Z8, Z8
+	VADDPS       Z20, Z10, Z10
+	VADDPS       Z20, Z12, Z12
+	VADDPS       Z20, Z14, Z14
+	VADDPS       Z20, Z16, Z16
+	VADDPS       Z20, Z18, Z18
+	JMP          next671
 
-masked525:
+masked670:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	VMOVUPS.Z (AX), K1, Z20
+	VADDPS    Z20, Z0, Z0
+	VADDPS    Z20, Z2, Z2
+	VADDPS    Z20, Z4, Z4
+	VADDPS    Z20, Z6, Z6
+	VADDPS    Z20, Z8, Z8
+	VADDPS    Z20, Z10, Z10
+	VADDPS    Z20, Z12, Z12
+	VADDPS    Z20, Z14, Z14
+	VADDPS    Z20, Z16, Z16
+	VADDPS    Z20, Z18, Z18
+
+next671:
+	SUBQ    $0x10, DX
+	JLE     done669
+	CMPQ    DX, $0x10
+	JL      masked672
+	VMOVUPS 64(AX), Z20
+	VADDPS  Z20, Z1, Z1
+	VADDPS  Z20, Z3, Z3
+	VADDPS  Z20, Z5, Z5
+	VADDPS  Z20, Z7, Z7
+	VADDPS  Z20, Z9, Z9
+	VADDPS  Z20, Z11, Z11
+	VADDPS  Z20, Z13, Z13
+	VADDPS  Z20, Z15, Z15
+	VADDPS  Z20, Z17, Z17
+	VADDPS  Z20, Z19, Z19
+	JMP     next673
+
+masked672:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	VMOVUPS.Z 64(AX), K1, Z20
+	VADDPS    Z20, Z1, Z1
+	VADDPS    Z20, Z3, Z3
+	VADDPS    Z20, Z5, Z5
+	VADDPS    Z20, Z7, Z7
+	VADDPS    Z20, Z9, Z9
+	VADDPS    Z20, Z11, Z11
+	VADDPS    Z20, Z13, Z13
+	VADDPS    Z20, Z15, Z15
+	VADDPS    Z20, Z17, Z17
+	VADDPS    Z20, Z19, Z19
+
+next673:
+done669:
+	TESTQ  CX, CX
+	JZ     plain668
+	MOVQ   cs+40(FP), AX
+	MOVQ   n+48(FP), DX
+	MOVQ   DX, BX
+	CMPQ   BX, $0x10
+	JL     masked675
+	LEAQ   (CX), BX
+	VADDPS (BX), Z0, Z0
+	ADDQ   AX, BX
+	VADDPS (BX), Z2, Z2
+	ADDQ   AX, BX
+	VADDPS (BX), Z4, Z4
+	ADDQ   AX, BX
+	VADDPS (BX), Z6, Z6
+	ADDQ   AX, BX
+	VADDPS (BX), Z8, Z8
+	ADDQ   AX, BX
+	VADDPS (BX), Z10, Z10
+	ADDQ   AX, BX
+	VADDPS (BX), Z12, Z12
+	ADDQ   AX, BX
+	VADDPS (BX), Z14, Z14
+	ADDQ   AX, BX
+	VADDPS (BX), Z16, Z16
+	ADDQ   AX, BX
+	VADDPS (BX), Z18, Z18
+	ADDQ   AX, BX
+	JMP    next676
+
+masked675:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	LEAQ      (CX), BX
+	VMOVUPS.Z (BX), K1, Z20
+	VADDPS    Z20, Z0, Z0
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z20
+	VADDPS    Z20, Z2, Z2
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z20
+	VADDPS    Z20, Z4, Z4
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z20
+	VADDPS    Z20, Z6, Z6
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z20
+	VADDPS    Z20, Z8, Z8
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z20
+	VADDPS    Z20, Z10, Z10
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z20
+	VADDPS    Z20, Z12, Z12
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z20
+	VADDPS    Z20, Z14, Z14
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z20
+	VADDPS    Z20, Z16, Z16
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z20
+	VADDPS    Z20, Z18, Z18
+	ADDQ      AX, BX
+
+next676:
+	SUBQ   $0x10, DX
+	JLE    done674
+	CMPQ   DX, $0x10
+	JL     masked677
+	LEAQ   64(CX), CX
+	VADDPS (CX), Z1, Z1
+	ADDQ   AX, CX
+	VADDPS (CX), Z3, Z3
+	ADDQ   AX, CX
+	VADDPS (CX), Z5, Z5
+	ADDQ   AX, CX
+	VADDPS (CX), Z7, Z7
+	ADDQ   AX, CX
+	VADDPS (CX), Z9, Z9
+	ADDQ   AX, CX
+	VADDPS (CX), Z11, Z11
+	ADDQ   AX, CX
+	VADDPS (CX), Z13, Z13
+	ADDQ   AX, CX
+	VADDPS (CX), Z15, Z15
+	ADDQ   AX, CX
+	VADDPS (CX), Z17, Z17
+	ADDQ   AX, CX
+	VADDPS (CX), Z19, Z19
+	ADDQ   AX, CX
+	JMP    next678
+
+masked677:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	LEAQ      64(CX), CX
+	VMOVUPS.Z (CX), K1, Z20
+	VADDPS    Z20, Z1, Z1
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z20
+	VADDPS    Z20, Z3, Z3
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z20
+	VADDPS    Z20, Z5, Z5
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z20
+	VADDPS    Z20, Z7, Z7
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z20
+	VADDPS    Z20, Z9, Z9
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z20
+	VADDPS    Z20, Z11, Z11
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z20
+	VADDPS    Z20, Z13, Z13
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z20
+	VADDPS    Z20, Z15, Z15
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z20
+	VADDPS    Z20, Z17, Z17
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z20
+	VADDPS    Z20, Z19, Z19
+	ADDQ      AX, CX
+
+next678:
+done674:
+plain668:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked680
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z6, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z8, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z10, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z12, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z14, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z16, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z18, (BX)
+	ADDQ    CX, BX
+	JMP     next681
+
+masked680:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -15159,12 +17380,12 @@ masked525:
 	VMOVUPS Z18, K1, (BX)
 	ADDQ    CX, BX
 
-next526:
+next681:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done524
+	JLE     done679
 	CMPQ    DX, $0x10
-	JL      masked527
+	JL      masked682
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -15185,9 +17406,9 @@ next526:
 	ADDQ    CX, AX
 	VMOVUPS Z19, (AX)
 	ADDQ    CX, AX
-	JMP     next528
+	JMP     next683
 
-masked527:
+masked682:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -15212,14 +17433,14 @@ masked527:
 	VMOVUPS Z19, K1, (AX)
 	ADDQ    CX, AX
 
-next528:
-done524:
+next683:
+done679:
 	VZEROUPPER
 	RET
 
-// func int8Words11AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+// func int8Words11AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 // Requires: AVX, AVX512BW, AVX512F, BMI2
-TEXT ·int8Words11AVX512(SB), NOSPLIT, $0-88
+TEXT ·int8Words11AVX512(SB), NOSPLIT, $0-104
 	MOVQ   $0x00000004, AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -15253,9 +17474,9 @@ TEXT ·int8Words11AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z20, Z20, Z20
 	VPXORD Z21, Z21, Z21
 	SUBQ   $0x02, R8
-	JL     rest530
+	JL     rest685
 
-loop529:
+loop684:
 	VPMOVSXBW    (R9), Z22
 	VPMOVSXBW    32(R9), Z23
 	VPBROADCASTD (CX), Z24
@@ -15379,13 +17600,13 @@ loop529:
 	ADDQ         AX, SI
 	ADDQ         AX, DI
 	SUBQ         $0x02, R8
-	JGE          loop529
+	JGE          loop684
 
-rest530:
+rest685:
 	ADDQ $0x02, R8
-	JZ   done532
+	JZ   done687
 
-one531:
+one686:
 	VPMOVSXBW    (R9), Z22
 	VPMOVSXBW    32(R9), Z23
 	VPBROADCASTD (CX), Z24
@@ -15448,9 +17669,9 @@ one531:
 	ADDQ         AX, SI
 	ADDQ         AX, DI
 	DECQ         R8
-	JNZ          one531
+	JNZ          one686
 
-done532:
+done687:
 	MOVQ         sx+64(FP), AX
 	MOVQ         wsum+72(FP), CX
 	MOVQ         sw+80(FP), CX
@@ -15531,38 +17752,256 @@ done532:
 	VCVTDQ2PS    Z21, Z21
 	VMULPS       Z22, Z21, Z21
 	VMULPS       64(CX), Z21, Z21
-	MOVQ         c+32(FP), AX
-	MOVQ         cs+40(FP), CX
+	MOVQ         bias+88(FP), AX
+	MOVQ         res+96(FP), CX
 	MOVQ         n+48(FP), DX
-	LEAQ         (AX), BX
-	MOVQ         DX, SI
-	CMPQ         SI, $0x10
-	JL           masked534
-	VMOVUPS      Z0, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z2, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z4, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z6, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z8, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z10, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z12, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z14, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z16, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z18, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z20, (BX)
-	ADDQ         CX, BX
-	JMP          next535
+	MOVQ         DX, BX
+	CMPQ         BX, $0x10
+	JL           masked690
+	VMOVUPS      (AX), Z22
+	VADDPS       Z22, Z0, Z0
+	VADDPS       Z22, Z2, Z2
+	VADDPS       Z22, Z4, Z4
+	VADDPS       Z22, Z6, Z6
+	VADDPS       Z22, Z8, Z8
+	VADDPS       Z22, Z10, Z10
+	VADDPS       Z22, Z12, Z12
+	VADDPS       Z22, Z14, Z14
+	VADDPS       Z22, Z16, Z16
+	VADDPS       Z22, Z18, Z18
+	VADDPS       Z22, Z20, Z20
+	JMP          next691
 
-masked534:
+masked690:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	VMOVUPS.Z (AX), K1, Z22
+	VADDPS    Z22, Z0, Z0
+	VADDPS    Z22, Z2, Z2
+	VADDPS    Z22, Z4, Z4
+	VADDPS    Z22, Z6, Z6
+	VADDPS    Z22, Z8, Z8
+	VADDPS    Z22, Z10, Z10
+	VADDPS    Z22, Z12, Z12
+	VADDPS    Z22, Z14, Z14
+	VADDPS    Z22, Z16, Z16
+	VADDPS    Z22, Z18, Z18
+	VADDPS    Z22, Z20, Z20
+
+next691:
+	SUBQ    $0x10, DX
+	JLE     done689
+	CMPQ    DX, $0x10
+	JL      masked692
+	VMOVUPS 64(AX), Z22
+	VADDPS  Z22, Z1, Z1
+	VADDPS  Z22, Z3, Z3
+	VADDPS  Z22, Z5, Z5
+	VADDPS  Z22, Z7, Z7
+	VADDPS  Z22, Z9, Z9
+	VADDPS  Z22, Z11, Z11
+	VADDPS  Z22, Z13, Z13
+	VADDPS  Z22, Z15, Z15
+	VADDPS  Z22, Z17, Z17
+	VADDPS  Z22, Z19, Z19
+	VADDPS  Z22, Z21, Z21
+	JMP     next693
+
+masked692:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	VMOVUPS.Z 64(AX), K1, Z22
+	VADDPS    Z22, Z1, Z1
+	VADDPS    Z22, Z3, Z3
+	VADDPS    Z22, Z5, Z5
+	VADDPS    Z22, Z7, Z7
+	VADDPS    Z22, Z9, Z9
+	VADDPS    Z22, Z11, Z11
+	VADDPS    Z22, Z13, Z13
+	VADDPS    Z22, Z15, Z15
+	VADDPS    Z22, Z17, Z17
+	VADDPS    Z22, Z19, Z19
+	VADDPS    Z22, Z21, Z21
+
+next693:
+done689:
+	TESTQ  CX, CX
+	JZ     plain688
+	MOVQ   cs+40(FP), AX
+	MOVQ   n+48(FP), DX
+	MOVQ   DX, BX
+	CMPQ   BX, $0x10
+	JL     masked695
+	LEAQ   (CX), BX
+	VADDPS (BX), Z0, Z0
+	ADDQ   AX, BX
+	VADDPS (BX), Z2, Z2
+	ADDQ   AX, BX
+	VADDPS (BX), Z4, Z4
+	ADDQ   AX, BX
+	VADDPS (BX), Z6, Z6
+	ADDQ   AX, BX
+	VADDPS (BX), Z8, Z8
+	ADDQ   AX, BX
+	VADDPS (BX), Z10, Z10
+	ADDQ   AX, BX
+	VADDPS (BX), Z12, Z12
+	ADDQ   AX, BX
+	VADDPS (BX), Z14, Z14
+	ADDQ   AX, BX
+	VADDPS (BX), Z16, Z16
+	ADDQ   AX, BX
+	VADDPS (BX), Z18, Z18
+	ADDQ   AX, BX
+	VADDPS (BX), Z20, Z20
+	ADDQ   AX, BX
+	JMP    next696
+
+masked695:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	LEAQ      (CX), BX
+	VMOVUPS.Z (BX), K1, Z22
+	VADDPS    Z22, Z0, Z0
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z22
+	VADDPS    Z22, Z2, Z2
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z22
+	VADDPS    Z22, Z4, Z4
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z22
+	VADDPS    Z22, Z6, Z6
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z22
+	VADDPS    Z22, Z8, Z8
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z22
+	VADDPS    Z22, Z10, Z10
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z22
+	VADDPS    Z22, Z12, Z12
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z22
+	VADDPS    Z22, Z14, Z14
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z22
+	VADDPS    Z22, Z16, Z16
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z22
+	VADDPS    Z22, Z18, Z18
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z22
+	VADDPS    Z22, Z20, Z20
+	ADDQ      AX, BX
+
+next696:
+	SUBQ   $0x10, DX
+	JLE    done694
+	CMPQ   DX, $0x10
+	JL     masked697
+	LEAQ   64(CX), CX
+	VADDPS (CX), Z1, Z1
+	ADDQ   AX, CX
+	VADDPS (CX), Z3, Z3
+	ADDQ   AX, CX
+	VADDPS (CX), Z5, Z5
+	ADDQ   AX, CX
+	VADDPS (CX), Z7, Z7
+	ADDQ   AX, CX
+	VADDPS (CX), Z9, Z9
+	ADDQ   AX, CX
+	VADDPS (CX), Z11, Z11
+	ADDQ   AX, CX
+	VADDPS (CX), Z13, Z13
+	ADDQ   AX, CX
+	VADDPS (CX), Z15, Z15
+	ADDQ   AX, CX
+	VADDPS (CX), Z17, Z17
+	ADDQ   AX, CX
+	VADDPS (CX), Z19, Z19
+	ADDQ   AX, CX
+	VADDPS (CX), Z21, Z21
+	ADDQ   AX, CX
+	JMP    next698
+
+masked697:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	LEAQ      64(CX), CX
+	VMOVUPS.Z (CX), K1, Z22
+	VADDPS    Z22, Z1, Z1
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z22
+	VADDPS    Z22, Z3, Z3
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z22
+	VADDPS    Z22, Z5, Z5
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z22
+	VADDPS    Z22, Z7, Z7
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z22
+	VADDPS    Z22, Z9, Z9
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z22
+	VADDPS    Z22, Z11, Z11
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z22
+	VADDPS    Z22, Z13, Z13
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z22
+	VADDPS    Z22, Z15, Z15
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z22
+	VADDPS    Z22, Z17, Z17
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z22
+	VADDPS    Z22, Z19, Z19
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z22
+	VADDPS    Z22, Z21, Z21
+	ADDQ      AX, CX
+
+next698:
+done694:
+plain688:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked700
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z6, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z8, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z10, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z12, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z14, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z16, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z18, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z20, (BX)
+	ADDQ    CX, BX
+	JMP     next701
+
+masked700:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -15589,12 +18028,12 @@ masked534:
 	VMOVUPS Z20, K1, (BX)
 	ADDQ    CX, BX
 
-next535:
+next701:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done533
+	JLE     done699
 	CMPQ    DX, $0x10
-	JL      masked536
+	JL      masked702
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -15617,9 +18056,9 @@ next535:
 	ADDQ    CX, AX
 	VMOVUPS Z21, (AX)
 	ADDQ    CX, AX
-	JMP     next537
+	JMP     next703
 
-masked536:
+masked702:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -15646,14 +18085,14 @@ masked536:
 	VMOVUPS Z21, K1, (AX)
 	ADDQ    CX, AX
 
-next537:
-done533:
+next703:
+done699:
 	VZEROUPPER
 	RET
 
-// func int8Words12AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+// func int8Words12AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 // Requires: AVX, AVX512BW, AVX512F, BMI2
-TEXT ·int8Words12AVX512(SB), NOSPLIT, $0-88
+TEXT ·int8Words12AVX512(SB), NOSPLIT, $0-104
 	MOVQ   $0x00000004, AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -15689,9 +18128,9 @@ TEXT ·int8Words12AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z22, Z22, Z22
 	VPXORD Z23, Z23, Z23
 	SUBQ   $0x02, R8
-	JL     rest539
+	JL     rest705
 
-loop538:
+loop704:
 	VPMOVSXBW    (R9), Z24
 	VPMOVSXBW    32(R9), Z25
 	VPBROADCASTD (CX), Z26
@@ -15825,13 +18264,13 @@ loop538:
 	ADDQ         AX, SI
 	ADDQ         AX, DI
 	SUBQ         $0x02, R8
-	JGE          loop538
+	JGE          loop704
 
-rest539:
+rest705:
 	ADDQ $0x02, R8
-	JZ   done541
+	JZ   done707
 
-one540:
+one706:
 	VPMOVSXBW    (R9), Z24
 	VPMOVSXBW    32(R9), Z25
 	VPBROADCASTD (CX), Z26
@@ -15899,9 +18338,9 @@ one540:
 	ADDQ         AX, SI
 	ADDQ         AX, DI
 	DECQ         R8
-	JNZ          one540
+	JNZ          one706
 
-done541:
+done707:
 	MOVQ         sx+64(FP), AX
 	MOVQ         wsum+72(FP), CX
 	MOVQ         sw+80(FP), CX
@@ -15989,40 +18428,272 @@ done541:
 	VCVTDQ2PS    Z23, Z23
 	VMULPS       Z24, Z23, Z23
 	VMULPS       64(CX), Z23, Z23
-	MOVQ         c+32(FP), AX
-	MOVQ         cs+40(FP), CX
+	MOVQ         bias+88(FP), AX
+	MOVQ         res+96(FP), CX
 	MOVQ         n+48(FP), DX
-	LEAQ         (AX), BX
-	MOVQ         DX, SI
-	CMPQ         SI, $0x10
-	JL           masked543
-	VMOVUPS      Z0, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z2, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z4, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z6, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z8, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z10, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z12, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z14, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z16, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z18, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z20, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z22, (BX)
-	ADDQ         CX, BX
-	JMP          next544
+	MOVQ         DX, BX
+	CMPQ         BX, $0x10
+	JL           masked710
+	VMOVUPS      (AX), Z24
+	VADDPS       Z24, Z0, Z0
+	VADDPS       Z24, Z2, Z2
+	VADDPS       Z24, Z4, Z4
+	VADDPS       Z24, Z6, Z6
+	VADDPS       Z24, Z8, Z8
+	VADDPS       Z24, Z10, Z10
+	VADDPS       Z24, Z12, Z12
+	VADDPS       Z24, Z14, Z14
+	VADDPS       Z24, Z16, Z16
+	VADDPS       Z24, Z18, Z18
+	VADDPS       Z24, Z20, Z20
+	VADDPS       Z24, Z22, Z22
+	JMP          next711
 
-masked543:
+masked710:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	VMOVUPS.Z (AX), K1, Z24
+	VADDPS    Z24, Z0, Z0
+	VADDPS    Z24, Z2, Z2
+	VADDPS    Z24, Z4, Z4
+	VADDPS    Z24, Z6, Z6
+	VADDPS    Z24, Z8, Z8
+	VADDPS    Z24, Z10, Z10
+	VADDPS    Z24, Z12, Z12
+	VADDPS    Z24, Z14, Z14
+	VADDPS    Z24, Z16, Z16
+	VADDPS    Z24, Z18, Z18
+	VADDPS    Z24, Z20, Z20
+	VADDPS    Z24, Z22, Z22
+
+next711:
+	SUBQ    $0x10, DX
+	JLE     done709
+	CMPQ    DX, $0x10
+	JL      masked712
+	VMOVUPS 64(AX), Z24
+	VADDPS  Z24, Z1, Z1
+	VADDPS  Z24, Z3, Z3
+	VADDPS  Z24, Z5, Z5
+	VADDPS  Z24, Z7, Z7
+	VADDPS  Z24, Z9, Z9
+	VADDPS  Z24, Z11, Z11
+	VADDPS  Z24, Z13, Z13
+	VADDPS  Z24, Z15, Z15
+	VADDPS  Z24, Z17, Z17
+	VADDPS  Z24, Z19, Z19
+	VADDPS  Z24, Z21, Z21
+	VADDPS  Z24, Z23, Z23
+	JMP     next713
+
+masked712:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	VMOVUPS.Z 64(AX), K1, Z24
+	VADDPS    Z24, Z1, Z1
+	VADDPS    Z24, Z3, Z3
+	VADDPS    Z24, Z5, Z5
+	VADDPS    Z24, Z7, Z7
+	VADDPS    Z24, Z9, Z9
+	VADDPS    Z24, Z11, Z11
+	VADDPS    Z24, Z13, Z13
+	VADDPS    Z24, Z15, Z15
+	VADDPS    Z24, Z17, Z17
+	VADDPS    Z24, Z19, Z19
+	VADDPS    Z24, Z21, Z21
+	VADDPS    Z24, Z23, Z23
+
+next713:
+done709:
+	TESTQ  CX, CX
+	JZ     plain708
+	MOVQ   cs+40(FP), AX
+	MOVQ   n+48(FP), DX
+	MOVQ   DX, BX
+	CMPQ   BX, $0x10
+	JL     masked715
+	LEAQ   (CX), BX
+	VADDPS (BX), Z0, Z0
+	ADDQ   AX, BX
+	VADDPS (BX), Z2, Z2
+	ADDQ   AX, BX
+	VADDPS (BX), Z4, Z4
+	ADDQ   AX, BX
+	VADDPS (BX), Z6, Z6
+	ADDQ   AX, BX
+	VADDPS (BX), Z8, Z8
+	ADDQ   AX, BX
+	VADDPS (BX), Z10, Z10
+	ADDQ   AX, BX
+	VADDPS (BX), Z12, Z12
+	ADDQ   AX, BX
+	VADDPS (BX), Z14, Z14
+	ADDQ   AX, BX
+	VADDPS (BX), Z16, Z16
+	ADDQ   AX, BX
+	VADDPS (BX), Z18, Z18
+	ADDQ   AX, BX
+	VADDPS (BX), Z20, Z20
+	ADDQ   AX, BX
+	VADDPS (BX), Z22, Z22
+	ADDQ   AX, BX
+	JMP    next716
+
+masked715:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	LEAQ      (CX), BX
+	VMOVUPS.Z (BX), K1, Z24
+	VADDPS    Z24, Z0, Z0
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z24
+	VADDPS    Z24, Z2, Z2
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z24
+	VADDPS    Z24, Z4, Z4
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z24
+	VADDPS    Z24, Z6, Z6
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z24
+	VADDPS    Z24, Z8, Z8
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z24
+	VADDPS    Z24, Z10, Z10
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z24
+	VADDPS    Z24, Z12, Z12
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z24
+	VADDPS    Z24, Z14, Z14
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z24
+	VADDPS    Z24, Z16, Z16
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z24
+	VADDPS    Z24, Z18, Z18
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z24
+	VADDPS    Z24, Z20, Z20
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z24
+	VADDPS    Z24, Z22, Z22
+	ADDQ      AX, BX
+
+next716:
+	SUBQ   $0x10, DX
+	JLE    done714
+	CMPQ   DX, $0x10
+	JL     masked717
+	LEAQ   64(CX), CX
+	VADDPS (CX), Z1, Z1
+	ADDQ   AX, CX
+	VADDPS (CX), Z3, Z3
+	ADDQ   AX, CX
+	VADDPS (CX), Z5, Z5
+	ADDQ   AX, CX
+	VADDPS (CX), Z7, Z7
+	ADDQ   AX, CX
+	VADDPS (CX), Z9, Z9
+	ADDQ   AX, CX
+	VADDPS (CX), Z11, Z11
+	ADDQ   AX, CX
+	VADDPS (CX), Z13, Z13
+	ADDQ   AX, CX
+	VADDPS (CX), Z15, Z15
+	ADDQ   AX, CX
+	VADDPS (CX), Z17, Z17
+	ADDQ   AX, CX
+	VADDPS (CX), Z19, Z19
+	ADDQ   AX, CX
+	VADDPS (CX), Z21, Z21
+	ADDQ   AX, CX
+	VADDPS (CX), Z23, Z23
+	ADDQ   AX, CX
+	JMP    next718
+
+masked717:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	LEAQ      64(CX), CX
+	VMOVUPS.Z (CX), K1, Z24
+	VADDPS    Z24, Z1, Z1
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z24
+	VADDPS    Z24, Z3, Z3
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z24
+	VADDPS    Z24, Z5, Z5
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z24
+	VADDPS    Z24, Z7, Z7
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z24
+	VADDPS    Z24, Z9, Z9
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z24
+	VADDPS    Z24, Z11, Z11
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z24
+	VADDPS    Z24, Z13, Z13
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z24
+	VADDPS    Z24, Z15, Z15
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z24
+	VADDPS    Z24, Z17, Z17
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z24
+	VADDPS    Z24, Z19, Z19
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z24
+	VADDPS    Z24, Z21, Z21
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z24
+	VADDPS    Z24, Z23, Z23
+	ADDQ      AX, CX
+
+next718:
+done714:
+plain708:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked720
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z6, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z8, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z10, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z12, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z14, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z16, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z18, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z20, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z22, (BX)
+	ADDQ    CX, BX
+	JMP     next721
+
+masked720:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -16051,12 +18722,12 @@ masked543:
 	VMOVUPS Z22, K1, (BX)
 	ADDQ    CX, BX
 
-next544:
+next721:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done542
+	JLE     done719
 	CMPQ    DX, $0x10
-	JL      masked545
+	JL      masked722
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -16081,9 +18752,9 @@ next544:
 	ADDQ    CX, AX
 	VMOVUPS Z23, (AX)
 	ADDQ    CX, AX
-	JMP     next546
+	JMP     next723
 
-masked545:
+masked722:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -16112,14 +18783,14 @@ masked545:
 	VMOVUPS Z23, K1, (AX)
 	ADDQ    CX, AX
 
-next546:
-done542:
+next723:
+done719:
 	VZEROUPPER
 	RET
 
-// func int8Words13AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+// func int8Words13AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 // Requires: AVX, AVX512BW, AVX512F, BMI2
-TEXT ·int8Words13AVX512(SB), NOSPLIT, $0-88
+TEXT ·int8Words13AVX512(SB), NOSPLIT, $0-104
 	MOVQ   $0x00000004, AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -16157,9 +18828,9 @@ TEXT ·int8Words13AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z24, Z24, Z24
 	VPXORD Z25, Z25, Z25
 	SUBQ   $0x02, R8
-	JL     rest548
+	JL     rest725
 
-loop547:
+loop724:
 	VPMOVSXBW    (R9), Z26
 	VPMOVSXBW    32(R9), Z27
 	VPBROADCASTD (CX), Z28
@@ -16303,13 +18974,13 @@ loop547:
 	ADDQ         AX, SI
 	ADDQ         AX, DI
 	SUBQ         $0x02, R8
-	JGE          loop547
+	JGE          loop724
 
-rest548:
+rest725:
 	ADDQ $0x02, R8
-	JZ   done550
+	JZ   done727
 
-one549:
+one726:
 	VPMOVSXBW    (R9), Z26
 	VPMOVSXBW    32(R9), Z27
 	VPBROADCASTD (CX), Z28
@@ -16382,9 +19053,9 @@ one549:
 	ADDQ         AX, SI
 	ADDQ         AX, DI
 	DECQ         R8
-	JNZ          one549
+	JNZ          one726
 
-done550:
+done727:
 	MOVQ         sx+64(FP), AX
 	MOVQ         wsum+72(FP), CX
 	MOVQ         sw+80(FP), CX
@@ -16479,42 +19150,288 @@ done550:
 	VCVTDQ2PS    Z25, Z25
 	VMULPS       Z26, Z25, Z25
 	VMULPS       64(CX), Z25, Z25
-	MOVQ         c+32(FP), AX
-	MOVQ         cs+40(FP), CX
+	MOVQ         bias+88(FP), AX
+	MOVQ         res+96(FP), CX
 	MOVQ         n+48(FP), DX
-	LEAQ         (AX), BX
-	MOVQ         DX, SI
-	CMPQ         SI, $0x10
-	JL           masked552
-	VMOVUPS      Z0, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z2, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z4, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z6, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z8, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z10, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z12, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z14, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z16, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z18, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z20, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z22, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z24, (BX)
-	ADDQ         CX, BX
-	JMP          next553
+	MOVQ         DX, BX
+	CMPQ         BX, $0x10
+	JL           masked730
+	VMOVUPS      (AX), Z26
+	VADDPS       Z26, Z0, Z0
+	VADDPS       Z26, Z2, Z2
+	VADDPS       Z26, Z4, Z4
+	VADDPS       Z26, Z6, Z6
+	VADDPS       Z26, Z8, Z8
+	VADDPS       Z26, Z10, Z10
+	VADDPS       Z26, Z12, Z12
+	VADDPS       Z26, Z14, Z14
+	VADDPS       Z26, Z16, Z16
+	VADDPS       Z26, Z18, Z18
+	VADDPS       Z26, Z20, Z20
+	VADDPS       Z26, Z22, Z22
+	VADDPS       Z26, Z24, Z24
+	JMP          next731
 
-masked552:
+masked730:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	VMOVUPS.Z (AX), K1, Z26
+	VADDPS    Z26, Z0, Z0
+	VADDPS    Z26, Z2, Z2
+	VADDPS    Z26, Z4, Z4
+	VADDPS    Z26, Z6, Z6
+	VADDPS    Z26, Z8, Z8
+	VADDPS    Z26, Z10, Z10
+	VADDPS    Z26, Z12, Z12
+	VADDPS    Z26, Z14, Z14
+	VADDPS    Z26, Z16, Z16
+	VADDPS    Z26, Z18, Z18
+	VADDPS    Z26, Z20, Z20
+	VADDPS    Z26, Z22, Z22
+	VADDPS    Z26, Z24, Z24
+
+next731:
+	SUBQ    $0x10, DX
+	JLE     done729
+	CMPQ    DX, $0x10
+	JL      masked732
+	VMOVUPS 64(AX), Z26
+	VADDPS  Z26, Z1, Z1
+	VADDPS  Z26, Z3, Z3
+	VADDPS  Z26, Z5, Z5
+	VADDPS  Z26, Z7, Z7
+	VADDPS  Z26, Z9, Z9
+	VADDPS  Z26, Z11, Z11
+	VADDPS  Z26, Z13, Z13
+	VADDPS  Z26, Z15, Z15
+	VADDPS  Z26, Z17, Z17
+	VADDPS  Z26, Z19, Z19
+	VADDPS  Z26, Z21, Z21
+	VADDPS  Z26, Z23, Z23
+	VADDPS  Z26, Z25, Z25
+	JMP     next733
+
+masked732:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	VMOVUPS.Z 64(AX), K1, Z26
+	VADDPS    Z26, Z1, Z1
+	VADDPS    Z26, Z3, Z3
+	VADDPS    Z26, Z5, Z5
+	VADDPS    Z26, Z7, Z7
+	VADDPS    Z26, Z9, Z9
+	VADDPS    Z26, Z11, Z11
+	VADDPS    Z26, Z13, Z13
+	VADDPS    Z26, Z15, Z15
+	VADDPS    Z26, Z17, Z17
+	VADDPS    Z26, Z19, Z19
+	VADDPS    Z26, Z21, Z21
+	VADDPS    Z26, Z23, Z23
+	VADDPS    Z26, Z25, Z25
+
+next733:
+done729:
+	TESTQ  CX, CX
+	JZ     plain728
+	MOVQ   cs+40(FP), AX
+	MOVQ   n+48(FP), DX
+	MOVQ   DX, BX
+	CMPQ   BX, $0x10
+	JL     masked735
+	LEAQ   (CX), BX
+	VADDPS (BX), Z0, Z0
+	ADDQ   AX, BX
+	VADDPS (BX), Z2, Z2
+	ADDQ   AX, BX
+	VADDPS (BX), Z4, Z4
+	ADDQ   AX, BX
+	VADDPS (BX), Z6, Z6
+	ADDQ   AX, BX
+	VADDPS (BX), Z8, Z8
+	ADDQ   AX, BX
+	VADDPS (BX), Z10, Z10
+	ADDQ   AX, BX
+	VADDPS (BX), Z12, Z12
+	ADDQ   AX, BX
+	VADDPS (BX), Z14, Z14
+	ADDQ   AX, BX
+	VADDPS (BX), Z16, Z16
+	ADDQ   AX, BX
+	VADDPS (BX), Z18, Z18
+	ADDQ   AX, BX
+	VADDPS (BX), Z20, Z20
+	ADDQ   AX, BX
+	VADDPS (BX), Z22, Z22
+	ADDQ   AX, BX
+	VADDPS (BX), Z24, Z24
+	ADDQ   AX, BX
+	JMP    next736
+
+masked735:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	LEAQ      (CX), BX
+	VMOVUPS.Z (BX), K1, Z26
+	VADDPS    Z26, Z0, Z0
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z26
+	VADDPS    Z26, Z2, Z2
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z26
+	VADDPS    Z26, Z4, Z4
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z26
+	VADDPS    Z26, Z6, Z6
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z26
+	VADDPS    Z26, Z8, Z8
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z26
+	VADDPS    Z26, Z10, Z10
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z26
+	VADDPS    Z26, Z12, Z12
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z26
+	VADDPS    Z26, Z14, Z14
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z26
+	VADDPS    Z26, Z16, Z16
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z26
+	VADDPS    Z26, Z18, Z18
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z26
+	VADDPS    Z26, Z20, Z20
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z26
+	VADDPS    Z26, Z22, Z22
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z26
+	VADDPS    Z26, Z24, Z24
+	ADDQ      AX, BX
+
+next736:
+	SUBQ   $0x10, DX
+	JLE    done734
+	CMPQ   DX, $0x10
+	JL     masked737
+	LEAQ   64(CX), CX
+	VADDPS (CX), Z1, Z1
+	ADDQ   AX, CX
+	VADDPS (CX), Z3, Z3
+	ADDQ   AX, CX
+	VADDPS (CX), Z5, Z5
+	ADDQ   AX, CX
+	VADDPS (CX), Z7, Z7
+	ADDQ   AX, CX
+	VADDPS (CX), Z9, Z9
+	ADDQ   AX, CX
+	VADDPS (CX), Z11, Z11
+	ADDQ   AX, CX
+	VADDPS (CX), Z13, Z13
+	ADDQ   AX, CX
+	VADDPS (CX), Z15, Z15
+	ADDQ   AX, CX
+	VADDPS (CX), Z17, Z17
+	ADDQ   AX, CX
+	VADDPS (CX), Z19, Z19
+	ADDQ   AX, CX
+	VADDPS (CX), Z21, Z21
+	ADDQ   AX, CX
+	VADDPS (CX), Z23, Z23
+	ADDQ   AX, CX
+	VADDPS (CX), Z25, Z25
+	ADDQ   AX, CX
+	JMP    next738
+
+masked737:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	LEAQ      64(CX), CX
+	VMOVUPS.Z (CX), K1, Z26
+	VADDPS    Z26, Z1, Z1
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z26
+	VADDPS    Z26, Z3, Z3
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z26
+	VADDPS    Z26, Z5, Z5
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z26
+	VADDPS    Z26, Z7, Z7
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z26
+	VADDPS    Z26, Z9, Z9
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z26
+	VADDPS    Z26, Z11, Z11
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z26
+	VADDPS    Z26, Z13, Z13
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z26
+	VADDPS    Z26, Z15, Z15
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z26
+	VADDPS    Z26, Z17, Z17
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z26
+	VADDPS    Z26, Z19, Z19
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z26
+	VADDPS    Z26, Z21, Z21
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z26
+	VADDPS    Z26, Z23, Z23
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z26
+	VADDPS    Z26, Z25, Z25
+	ADDQ      AX, CX
+
+next738:
+done734:
+plain728:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked740
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z6, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z8, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z10, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z12, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z14, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z16, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z18, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z20, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z22, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z24, (BX)
+	ADDQ    CX, BX
+	JMP     next741
+
+masked740:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -16545,12 +19462,12 @@ masked552:
 	VMOVUPS Z24, K1, (BX)
 	ADDQ    CX, BX
 
-next553:
+next741:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done551
+	JLE     done739
 	CMPQ    DX, $0x10
-	JL      masked554
+	JL      masked742
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -16577,9 +19494,9 @@ next553:
 	ADDQ    CX, AX
 	VMOVUPS Z25, (AX)
 	ADDQ    CX, AX
-	JMP     next555
+	JMP     next743
 
-masked554:
+masked742:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -16610,14 +19527,14 @@ masked554:
 	VMOVUPS Z25, K1, (AX)
 	ADDQ    CX, AX
 
-next555:
-done551:
+next743:
+done739:
 	VZEROUPPER
 	RET
 
-// func int8Words14AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+// func int8Words14AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 // Requires: AVX, AVX512BW, AVX512F, BMI2
-TEXT ·int8Words14AVX512(SB), NOSPLIT, $0-88
+TEXT ·int8Words14AVX512(SB), NOSPLIT, $0-104
 	MOVQ   $0x00000004, AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -16657,9 +19574,9 @@ TEXT ·int8Words14AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z26, Z26, Z26
 	VPXORD Z27, Z27, Z27
 	SUBQ   $0x02, R8
-	JL     rest557
+	JL     rest745
 
-loop556:
+loop744:
 	VPMOVSXBW    (R9), Z28
 	VPMOVSXBW    32(R9), Z29
 	VPBROADCASTD (CX), Z30
@@ -16813,13 +19730,13 @@ loop556:
 	ADDQ         AX, SI
 	ADDQ         AX, DI
 	SUBQ         $0x02, R8
-	JGE          loop556
+	JGE          loop744
 
-rest557:
+rest745:
 	ADDQ $0x02, R8
-	JZ   done559
+	JZ   done747
 
-one558:
+one746:
 	VPMOVSXBW    (R9), Z28
 	VPMOVSXBW    32(R9), Z29
 	VPBROADCASTD (CX), Z30
@@ -16897,9 +19814,9 @@ one558:
 	ADDQ         AX, SI
 	ADDQ         AX, DI
 	DECQ         R8
-	JNZ          one558
+	JNZ          one746
 
-done559:
+done747:
 	MOVQ         sx+64(FP), AX
 	MOVQ         wsum+72(FP), CX
 	MOVQ         sw+80(FP), CX
@@ -17001,44 +19918,304 @@ done559:
 	VCVTDQ2PS    Z27, Z27
 	VMULPS       Z28, Z27, Z27
 	VMULPS       64(CX), Z27, Z27
-	MOVQ         c+32(FP), AX
-	MOVQ         cs+40(FP), CX
+	MOVQ         bias+88(FP), AX
+	MOVQ         res+96(FP), CX
 	MOVQ         n+48(FP), DX
-	LEAQ         (AX), BX
-	MOVQ         DX, SI
-	CMPQ         SI, $0x10
-	JL           masked561
-	VMOVUPS      Z0, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z2, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z4, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z6, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z8, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z10, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z12, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z14, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z16, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z18, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z20, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z22, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z24, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z26, (BX)
-	ADDQ         CX, BX
-	JMP          next562
+	MOVQ         DX, BX
+	CMPQ         BX, $0x10
+	JL           masked750
+	VMOVUPS      (AX), Z28
+	VADDPS       Z28, Z0, Z0
+	VADDPS       Z28, Z2, Z2
+	VADDPS       Z28, Z4, Z4
+	VADDPS       Z28, Z6, Z6
+	VADDPS       Z28, Z8, Z8
+	VADDPS       Z28, Z10, Z10
+	VADDPS       Z28, Z12, Z12
+	VADDPS       Z28, Z14, Z14
+	VADDPS       Z28, Z16, Z16
+	VADDPS       Z28, Z18, Z18
+	VADDPS       Z28, Z20, Z20
+	VADDPS       Z28, Z22, Z22
+	VADDPS       Z28, Z24, Z24
+	VADDPS       Z28, Z26, Z26
+	JMP          next751
 
-masked561:
+masked750:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	VMOVUPS.Z (AX), K1, Z28
+	VADDPS    Z28, Z0, Z0
+	VADDPS    Z28, Z2, Z2
+	VADDPS    Z28, Z4, Z4
+	VADDPS    Z28, Z6, Z6
+	VADDPS    Z28, Z8, Z8
+	VADDPS    Z28, Z10, Z10
+	VADDPS    Z28, Z12, Z12
+	VADDPS    Z28, Z14, Z14
+	VADDPS    Z28, Z16, Z16
+	VADDPS    Z28, Z18, Z18
+	VADDPS    Z28, Z20, Z20
+	VADDPS    Z28, Z22, Z22
+	VADDPS    Z28, Z24, Z24
+	VADDPS    Z28, Z26, Z26
+
+next751:
+	SUBQ    $0x10, DX
+	JLE     done749
+	CMPQ    DX, $0x10
+	JL      masked752
+	VMOVUPS 64(AX), Z28
+	VADDPS  Z28, Z1, Z1
+	VADDPS  Z28, Z3, Z3
+	VADDPS  Z28, Z5, Z5
+	VADDPS  Z28, Z7, Z7
+	VADDPS  Z28, Z9, Z9
+	VADDPS  Z28, Z11, Z11
+	VADDPS  Z28, Z13, Z13
+	VADDPS  Z28, Z15, Z15
+	VADDPS  Z28, Z17, Z17
+	VADDPS  Z28, Z19, Z19
+	VADDPS  Z28, Z21, Z21
+	VADDPS  Z28, Z23, Z23
+	VADDPS  Z28, Z25, Z25
+	VADDPS  Z28, Z27, Z27
+	JMP     next753
+
+masked752:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	VMOVUPS.Z 64(AX), K1, Z28
+	VADDPS    Z28, Z1, Z1
+	VADDPS    Z28, Z3, Z3
+	VADDPS    Z28, Z5, Z5
+	VADDPS    Z28, Z7, Z7
+	VADDPS    Z28, Z9, Z9
+	VADDPS    Z28, Z11, Z11
+	VADDPS    Z28, Z13, Z13
+	VADDPS    Z28, Z15, Z15
+	VADDPS    Z28, Z17, Z17
+	VADDPS    Z28, Z19, Z19
+	VADDPS    Z28, Z21, Z21
+	VADDPS    Z28, Z23, Z23
+	VADDPS    Z28, Z25, Z25
+	VADDPS    Z28, Z27, Z27
+
+next753:
+done749:
+	TESTQ  CX, CX
+	JZ     plain748
+	MOVQ   cs+40(FP), AX
+	MOVQ   n+48(FP), DX
+	MOVQ   DX, BX
+	CMPQ   BX, $0x10
+	JL     masked755
+	LEAQ   (CX), BX
+	VADDPS (BX), Z0, Z0
+	ADDQ   AX, BX
+	VADDPS (BX), Z2, Z2
+	ADDQ   AX, BX
+	VADDPS (BX), Z4, Z4
+	ADDQ   AX, BX
+	VADDPS (BX), Z6, Z6
+	ADDQ   AX, BX
+	VADDPS (BX), Z8, Z8
+	ADDQ   AX, BX
+	VADDPS (BX), Z10, Z10
+	ADDQ   AX, BX
+	VADDPS (BX), Z12, Z12
+	ADDQ   AX, BX
+	VADDPS (BX), Z14, Z14
+	ADDQ   AX, BX
+	VADDPS (BX), Z16, Z16
+	ADDQ   AX, BX
+	VADDPS (BX), Z18, Z18
+	ADDQ   AX, BX
+	VADDPS (BX), Z20, Z20
+	ADDQ   AX, BX
+	VADDPS (BX), Z22, Z22
+	ADDQ   AX, BX
+	VADDPS (BX), Z24, Z24
+	ADDQ   AX, BX
+	VADDPS (BX), Z26, Z26
+	ADDQ   AX, BX
+	JMP    next756
+
+masked755:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	LEAQ      (CX), BX
+	VMOVUPS.Z (BX), K1, Z28
+	VADDPS    Z28, Z0, Z0
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z28
+	VADDPS    Z28, Z2, Z2
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z28
+	VADDPS    Z28, Z4, Z4
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z28
+	VADDPS    Z28, Z6, Z6
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z28
+	VADDPS    Z28, Z8, Z8
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z28
+	VADDPS    Z28, Z10, Z10
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z28
+	VADDPS    Z28, Z12, Z12
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z28
+	VADDPS    Z28, Z14, Z14
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z28
+	VADDPS    Z28, Z16, Z16
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z28
+	VADDPS    Z28, Z18, Z18
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z28
+	VADDPS    Z28, Z20, Z20
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z28
+	VADDPS    Z28, Z22, Z22
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z28
+	VADDPS    Z28, Z24, Z24
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z28
+	VADDPS    Z28, Z26, Z26
+	ADDQ      AX, BX
+
+next756:
+	SUBQ   $0x10, DX
+	JLE    done754
+	CMPQ   DX, $0x10
+	JL     masked757
+	LEAQ   64(CX), CX
+	VADDPS (CX), Z1, Z1
+	ADDQ   AX, CX
+	VADDPS (CX), Z3, Z3
+	ADDQ   AX, CX
+	VADDPS (CX), Z5, Z5
+	ADDQ   AX, CX
+	VADDPS (CX), Z7, Z7
+	ADDQ   AX, CX
+	VADDPS (CX), Z9, Z9
+	ADDQ   AX, CX
+	VADDPS (CX), Z11, Z11
+	ADDQ   AX, CX
+	VADDPS (CX), Z13, Z13
+	ADDQ   AX, CX
+	VADDPS (CX), Z15, Z15
+	ADDQ   AX, CX
+	VADDPS (CX), Z17, Z17
+	ADDQ   AX, CX
+	VADDPS (CX), Z19, Z19
+	ADDQ   AX, CX
+	VADDPS (CX), Z21, Z21
+	ADDQ   AX, CX
+	VADDPS (CX), Z23, Z23
+	ADDQ   AX, CX
+	VADDPS (CX), Z25, Z25
+	ADDQ   AX, CX
+	VADDPS (CX), Z27, Z27
+	ADDQ   AX, CX
+	JMP    next758
+
+masked757:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	LEAQ      64(CX), CX
+	VMOVUPS.Z (CX), K1, Z28
+	VADDPS    Z28, Z1, Z1
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z28
+	VADDPS    Z28, Z3, Z3
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z28
+	VADDPS    Z28, Z5, Z5
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z28
+	VADDPS    Z28, Z7, Z7
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z28
+	VADDPS    Z28, Z9, Z9
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z28
+	VADDPS    Z28, Z11, Z11
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z28
+	VADDPS    Z28, Z13, Z13
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z28
+	VADDPS    Z28, Z15, Z15
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z28
+	VADDPS    Z28, Z17, Z17
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z28
+	VADDPS    Z28, Z19, Z19
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z28
+	VADDPS    Z28, Z21, Z21
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z28
+	VADDPS    Z28, Z23, Z23
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z28
+	VADDPS    Z28, Z25, Z25
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z28
+	VADDPS    Z28, Z27, Z27
+	ADDQ      AX, CX
+
+next758:
+done754:
+plain748:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked760
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z6, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z8, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z10, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z12, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z14, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z16, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z18, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z20, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z22, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z24, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z26, (BX)
+	ADDQ    CX, BX
+	JMP     next761
+
+masked760:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -17071,12 +20248,12 @@ masked561:
 	VMOVUPS Z26, K1, (BX)
 	ADDQ    CX, BX
 
-next562:
+next761:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done560
+	JLE     done759
 	CMPQ    DX, $0x10
-	JL      masked563
+	JL      masked762
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -17105,9 +20282,9 @@ next562:
 	ADDQ    CX, AX
 	VMOVUPS Z27, (AX)
 	ADDQ    CX, AX
-	JMP     next564
+	JMP     next763
 
-masked563:
+masked762:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -17140,8 +20317,8 @@ masked563:
 	VMOVUPS Z27, K1, (AX)
 	ADDQ    CX, AX
 
-next564:
-done560:
+next763:
+done759:
 	VZEROUPPER
 	RET
 
@@ -17159,9 +20336,9 @@ TEXT ·blocks16x1AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	SUBQ   $0x01, BX
-	JL     rest566
+	JL     rest765
 
-loop565:
+loop764:
 	VPBROADCASTD (DI), Z2
 	VMOVAPS      Z2, Z3
 	VMOVUPS      (DX), Z4
@@ -17271,13 +20448,13 @@ loop565:
 	ADDQ         $0x04, SI
 	ADDQ         $0x04, DI
 	SUBQ         $0x01, BX
-	JGE          loop565
+	JGE          loop764
 
-rest566:
+rest765:
 	ADDQ $0x01, BX
-	JZ   done568
+	JZ   done767
 
-one567:
+one766:
 	VPBROADCASTD (DI), Z2
 	VMOVAPS      Z2, Z3
 	VMOVUPS      (DX), Z4
@@ -17387,46 +20564,46 @@ one567:
 	ADDQ         $0x04, SI
 	ADDQ         $0x04, DI
 	DECQ         BX
-	JNZ          one567
+	JNZ          one766
 
-done568:
+done767:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked570
+	JL      masked769
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
-	JMP     next571
+	JMP     next770
 
-masked570:
+masked769:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
 	VMOVUPS Z0, K1, (BX)
 	ADDQ    CX, BX
 
-next571:
+next770:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done569
+	JLE     done768
 	CMPQ    DX, $0x10
-	JL      masked572
+	JL      masked771
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
-	JMP     next573
+	JMP     next772
 
-masked572:
+masked771:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
 	VMOVUPS Z1, K1, (AX)
 	ADDQ    CX, AX
 
-next573:
-done569:
+next772:
+done768:
 	VZEROUPPER
 	RET
 
@@ -17445,9 +20622,9 @@ TEXT ·blocks16Minx1AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	SUBQ   $0x01, BX
-	JL     rest575
+	JL     rest774
 
-loop574:
+loop773:
 	VMOVAPS      Z2, Z3
 	VMOVAPS      Z2, Z4
 	VMOVUPS      (DX), Z5
@@ -17560,13 +20737,13 @@ loop574:
 	ADDQ         $0x04, SI
 	ADDQ         $0x04, DI
 	SUBQ         $0x01, BX
-	JGE          loop574
+	JGE          loop773
 
-rest575:
+rest774:
 	ADDQ $0x01, BX
-	JZ   done577
+	JZ   done776
 
-one576:
+one775:
 	VMOVAPS      Z2, Z3
 	VMOVAPS      Z2, Z4
 	VMOVUPS      (DX), Z5
@@ -17679,46 +20856,46 @@ one576:
 	ADDQ         $0x04, SI
 	ADDQ         $0x04, DI
 	DECQ         BX
-	JNZ          one576
+	JNZ          one775
 
-done577:
+done776:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked579
+	JL      masked778
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
-	JMP     next580
+	JMP     next779
 
-masked579:
+masked778:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
 	VMOVUPS Z0, K1, (BX)
 	ADDQ    CX, BX
 
-next580:
+next779:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done578
+	JLE     done777
 	CMPQ    DX, $0x10
-	JL      masked581
+	JL      masked780
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
-	JMP     next582
+	JMP     next781
 
-masked581:
+masked780:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
 	VMOVUPS Z1, K1, (AX)
 	ADDQ    CX, AX
 
-next582:
-done578:
+next781:
+done777:
 	VZEROUPPER
 	RET
 
@@ -17738,9 +20915,9 @@ TEXT ·blocks16x2AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	SUBQ   $0x01, SI
-	JL     rest584
+	JL     rest783
 
-loop583:
+loop782:
 	VPBROADCASTD (R8), Z4
 	VMOVAPS      Z4, Z5
 	VPBROADCASTD (R8)(R9*1), Z6
@@ -17919,13 +21096,13 @@ loop583:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	SUBQ         $0x01, SI
-	JGE          loop583
+	JGE          loop782
 
-rest584:
+rest783:
 	ADDQ $0x01, SI
-	JZ   done586
+	JZ   done785
 
-one585:
+one784:
 	VPBROADCASTD (R8), Z4
 	VMOVAPS      Z4, Z5
 	VPBROADCASTD (R8)(R9*1), Z6
@@ -18104,23 +21281,23 @@ one585:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	DECQ         SI
-	JNZ          one585
+	JNZ          one784
 
-done586:
+done785:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked588
+	JL      masked787
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
 	ADDQ    CX, BX
-	JMP     next589
+	JMP     next788
 
-masked588:
+masked787:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -18129,19 +21306,19 @@ masked588:
 	VMOVUPS Z2, K1, (BX)
 	ADDQ    CX, BX
 
-next589:
+next788:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done587
+	JLE     done786
 	CMPQ    DX, $0x10
-	JL      masked590
+	JL      masked789
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
 	ADDQ    CX, AX
-	JMP     next591
+	JMP     next790
 
-masked590:
+masked789:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -18150,8 +21327,8 @@ masked590:
 	VMOVUPS Z3, K1, (AX)
 	ADDQ    CX, AX
 
-next591:
-done587:
+next790:
+done786:
 	VZEROUPPER
 	RET
 
@@ -18172,9 +21349,9 @@ TEXT ·blocks16Minx2AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 	SUBQ   $0x01, SI
-	JL     rest593
+	JL     rest792
 
-loop592:
+loop791:
 	VMOVAPS      Z4, Z5
 	VMOVAPS      Z4, Z6
 	VMOVAPS      Z4, Z7
@@ -18359,13 +21536,13 @@ loop592:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	SUBQ         $0x01, SI
-	JGE          loop592
+	JGE          loop791
 
-rest593:
+rest792:
 	ADDQ $0x01, SI
-	JZ   done595
+	JZ   done794
 
-one594:
+one793:
 	VMOVAPS      Z4, Z5
 	VMOVAPS      Z4, Z6
 	VMOVAPS      Z4, Z7
@@ -18550,23 +21727,23 @@ one594:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	DECQ         SI
-	JNZ          one594
+	JNZ          one793
 
-done595:
+done794:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked597
+	JL      masked796
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
 	ADDQ    CX, BX
-	JMP     next598
+	JMP     next797
 
-masked597:
+masked796:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -18575,19 +21752,19 @@ masked597:
 	VMOVUPS Z2, K1, (BX)
 	ADDQ    CX, BX
 
-next598:
+next797:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done596
+	JLE     done795
 	CMPQ    DX, $0x10
-	JL      masked599
+	JL      masked798
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
 	ADDQ    CX, AX
-	JMP     next600
+	JMP     next799
 
-masked599:
+masked798:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -18596,8 +21773,8 @@ masked599:
 	VMOVUPS Z3, K1, (AX)
 	ADDQ    CX, AX
 
-next600:
-done596:
+next799:
+done795:
 	VZEROUPPER
 	RET
 
@@ -18619,9 +21796,9 @@ TEXT ·blocks16x3AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
 	SUBQ   $0x01, SI
-	JL     rest602
+	JL     rest801
 
-loop601:
+loop800:
 	VPBROADCASTD (R8), Z6
 	VMOVAPS      Z6, Z7
 	VPBROADCASTD (R8)(R9*1), Z8
@@ -18869,13 +22046,13 @@ loop601:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	SUBQ         $0x01, SI
-	JGE          loop601
+	JGE          loop800
 
-rest602:
+rest801:
 	ADDQ $0x01, SI
-	JZ   done604
+	JZ   done803
 
-one603:
+one802:
 	VPBROADCASTD (R8), Z6
 	VMOVAPS      Z6, Z7
 	VPBROADCASTD (R8)(R9*1), Z8
@@ -19123,25 +22300,25 @@ one603:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	DECQ         SI
-	JNZ          one603
+	JNZ          one802
 
-done604:
+done803:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked606
+	JL      masked805
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z4, (BX)
 	ADDQ    CX, BX
-	JMP     next607
+	JMP     next806
 
-masked606:
+masked805:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -19152,21 +22329,21 @@ masked606:
 	VMOVUPS Z4, K1, (BX)
 	ADDQ    CX, BX
 
-next607:
+next806:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done605
+	JLE     done804
 	CMPQ    DX, $0x10
-	JL      masked608
+	JL      masked807
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z5, (AX)
 	ADDQ    CX, AX
-	JMP     next609
+	JMP     next808
 
-masked608:
+masked807:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -19177,8 +22354,8 @@ masked608:
 	VMOVUPS Z5, K1, (AX)
 	ADDQ    CX, AX
 
-next609:
-done605:
+next808:
+done804:
 	VZEROUPPER
 	RET
 
@@ -19201,9 +22378,9 @@ TEXT ·blocks16Minx3AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
 	SUBQ   $0x01, SI
-	JL     rest611
+	JL     rest810
 
-loop610:
+loop809:
 	VMOVAPS      Z6, Z7
 	VMOVAPS      Z6, Z8
 	VMOVAPS      Z6, Z9
@@ -19460,13 +22637,13 @@ loop610:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	SUBQ         $0x01, SI
-	JGE          loop610
+	JGE          loop809
 
-rest611:
+rest810:
 	ADDQ $0x01, SI
-	JZ   done613
+	JZ   done812
 
-one612:
+one811:
 	VMOVAPS      Z6, Z7
 	VMOVAPS      Z6, Z8
 	VMOVAPS      Z6, Z9
@@ -19723,25 +22900,25 @@ one612:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	DECQ         SI
-	JNZ          one612
+	JNZ          one811
 
-done613:
+done812:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked615
+	JL      masked814
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z4, (BX)
 	ADDQ    CX, BX
-	JMP     next616
+	JMP     next815
 
-masked615:
+masked814:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -19752,21 +22929,21 @@ masked615:
 	VMOVUPS Z4, K1, (BX)
 	ADDQ    CX, BX
 
-next616:
+next815:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done614
+	JLE     done813
 	CMPQ    DX, $0x10
-	JL      masked617
+	JL      masked816
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z5, (AX)
 	ADDQ    CX, AX
-	JMP     next618
+	JMP     next817
 
-masked617:
+masked816:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -19777,8 +22954,8 @@ masked617:
 	VMOVUPS Z5, K1, (AX)
 	ADDQ    CX, AX
 
-next618:
-done614:
+next817:
+done813:
 	VZEROUPPER
 	RET
 
@@ -19806,9 +22983,9 @@ TEXT ·blocks16x4AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R8)(R12*1), R11
 	LEAQ   (R9)(R12*1), R12
 	SUBQ   $0x01, DI
-	JL     rest620
+	JL     rest819
 
-loop619:
+loop818:
 	VPBROADCASTD (R9), Z8
 	VMOVAPS      Z8, Z9
 	VPBROADCASTD (R9)(R10*1), Z10
@@ -20127,13 +23304,13 @@ loop619:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	SUBQ         $0x01, DI
-	JGE          loop619
+	JGE          loop818
 
-rest620:
+rest819:
 	ADDQ $0x01, DI
-	JZ   done622
+	JZ   done821
 
-one621:
+one820:
 	VPBROADCASTD (R9), Z8
 	VMOVAPS      Z8, Z9
 	VPBROADCASTD (R9)(R10*1), Z10
@@ -20452,16 +23629,16 @@ one621:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	DECQ         DI
-	JNZ          one621
+	JNZ          one820
 
-done622:
+done821:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked624
+	JL      masked823
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -20470,9 +23647,9 @@ done622:
 	ADDQ    CX, BX
 	VMOVUPS Z6, (BX)
 	ADDQ    CX, BX
-	JMP     next625
+	JMP     next824
 
-masked624:
+masked823:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -20485,12 +23662,12 @@ masked624:
 	VMOVUPS Z6, K1, (BX)
 	ADDQ    CX, BX
 
-next625:
+next824:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done623
+	JLE     done822
 	CMPQ    DX, $0x10
-	JL      masked626
+	JL      masked825
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -20499,9 +23676,9 @@ next625:
 	ADDQ    CX, AX
 	VMOVUPS Z7, (AX)
 	ADDQ    CX, AX
-	JMP     next627
+	JMP     next826
 
-masked626:
+masked825:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -20514,8 +23691,8 @@ masked626:
 	VMOVUPS Z7, K1, (AX)
 	ADDQ    CX, AX
 
-next627:
-done623:
+next826:
+done822:
 	VZEROUPPER
 	RET
 
@@ -20544,9 +23721,9 @@ TEXT ·blocks16Minx4AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R9)(R12*1), R12
 	VPXORD Z8, Z8, Z8
 	SUBQ   $0x01, DI
-	JL     rest629
+	JL     rest828
 
-loop628:
+loop827:
 	VMOVAPS      Z8, Z9
 	VMOVAPS      Z8, Z10
 	VMOVAPS      Z8, Z11
@@ -20877,13 +24054,13 @@ loop628:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	SUBQ         $0x01, DI
-	JGE          loop628
+	JGE          loop827
 
-rest629:
+rest828:
 	ADDQ $0x01, DI
-	JZ   done631
+	JZ   done830
 
-one630:
+one829:
 	VMOVAPS      Z8, Z9
 	VMOVAPS      Z8, Z10
 	VMOVAPS      Z8, Z11
@@ -21214,16 +24391,16 @@ one630:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	DECQ         DI
-	JNZ          one630
+	JNZ          one829
 
-done631:
+done830:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked633
+	JL      masked832
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -21232,9 +24409,9 @@ done631:
 	ADDQ    CX, BX
 	VMOVUPS Z6, (BX)
 	ADDQ    CX, BX
-	JMP     next634
+	JMP     next833
 
-masked633:
+masked832:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -21247,12 +24424,12 @@ masked633:
 	VMOVUPS Z6, K1, (BX)
 	ADDQ    CX, BX
 
-next634:
+next833:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done632
+	JLE     done831
 	CMPQ    DX, $0x10
-	JL      masked635
+	JL      masked834
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -21261,9 +24438,9 @@ next634:
 	ADDQ    CX, AX
 	VMOVUPS Z7, (AX)
 	ADDQ    CX, AX
-	JMP     next636
+	JMP     next835
 
-masked635:
+masked834:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -21276,8 +24453,8 @@ masked635:
 	VMOVUPS Z7, K1, (AX)
 	ADDQ    CX, AX
 
-next636:
-done632:
+next835:
+done831:
 	VZEROUPPER
 	RET
 
@@ -21307,9 +24484,9 @@ TEXT ·blocks16x5AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R8)(R12*1), R11
 	LEAQ   (R9)(R12*1), R12
 	SUBQ   $0x01, DI
-	JL     rest638
+	JL     rest837
 
-loop637:
+loop836:
 	VPBROADCASTD (R9), Z10
 	VMOVAPS      Z10, Z11
 	VPBROADCASTD (R9)(R10*1), Z12
@@ -21697,13 +24874,13 @@ loop637:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	SUBQ         $0x01, DI
-	JGE          loop637
+	JGE          loop836
 
-rest638:
+rest837:
 	ADDQ $0x01, DI
-	JZ   done640
+	JZ   done839
 
-one639:
+one838:
 	VPBROADCASTD (R9), Z10
 	VMOVAPS      Z10, Z11
 	VPBROADCASTD (R9)(R10*1), Z12
@@ -22091,16 +25268,16 @@ one639:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	DECQ         DI
-	JNZ          one639
+	JNZ          one838
 
-done640:
+done839:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked642
+	JL      masked841
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -22111,9 +25288,9 @@ done640:
 	ADDQ    CX, BX
 	VMOVUPS Z8, (BX)
 	ADDQ    CX, BX
-	JMP     next643
+	JMP     next842
 
-masked642:
+masked841:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -22128,12 +25305,12 @@ masked642:
 	VMOVUPS Z8, K1, (BX)
 	ADDQ    CX, BX
 
-next643:
+next842:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done641
+	JLE     done840
 	CMPQ    DX, $0x10
-	JL      masked644
+	JL      masked843
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -22144,9 +25321,9 @@ next643:
 	ADDQ    CX, AX
 	VMOVUPS Z9, (AX)
 	ADDQ    CX, AX
-	JMP     next645
+	JMP     next844
 
-masked644:
+masked843:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -22161,8 +25338,8 @@ masked644:
 	VMOVUPS Z9, K1, (AX)
 	ADDQ    CX, AX
 
-next645:
-done641:
+next844:
+done840:
 	VZEROUPPER
 	RET
 
@@ -22193,9 +25370,9 @@ TEXT ·blocks16Minx5AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R9)(R12*1), R12
 	VPXORD Z10, Z10, Z10
 	SUBQ   $0x01, DI
-	JL     rest647
+	JL     rest846
 
-loop646:
+loop845:
 	VMOVAPS      Z10, Z11
 	VMOVAPS      Z10, Z12
 	VMOVAPS      Z10, Z13
@@ -22598,13 +25775,13 @@ loop646:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	SUBQ         $0x01, DI
-	JGE          loop646
+	JGE          loop845
 
-rest647:
+rest846:
 	ADDQ $0x01, DI
-	JZ   done649
+	JZ   done848
 
-one648:
+one847:
 	VMOVAPS      Z10, Z11
 	VMOVAPS      Z10, Z12
 	VMOVAPS      Z10, Z13
@@ -23007,16 +26184,16 @@ one648:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	DECQ         DI
-	JNZ          one648
+	JNZ          one847
 
-done649:
+done848:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked651
+	JL      masked850
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -23027,9 +26204,9 @@ done649:
 	ADDQ    CX, BX
 	VMOVUPS Z8, (BX)
 	ADDQ    CX, BX
-	JMP     next652
+	JMP     next851
 
-masked651:
+masked850:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -23044,12 +26221,12 @@ masked651:
 	VMOVUPS Z8, K1, (BX)
 	ADDQ    CX, BX
 
-next652:
+next851:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done650
+	JLE     done849
 	CMPQ    DX, $0x10
-	JL      masked653
+	JL      masked852
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -23060,9 +26237,9 @@ next652:
 	ADDQ    CX, AX
 	VMOVUPS Z9, (AX)
 	ADDQ    CX, AX
-	JMP     next654
+	JMP     next853
 
-masked653:
+masked852:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -23077,8 +26254,8 @@ masked653:
 	VMOVUPS Z9, K1, (AX)
 	ADDQ    CX, AX
 
-next654:
-done650:
+next853:
+done849:
 	VZEROUPPER
 	RET
 
@@ -23096,9 +26273,9 @@ TEXT ·blocks32x1AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	SUBQ   $0x01, BX
-	JL     rest656
+	JL     rest855
 
-loop655:
+loop854:
 	VPBROADCASTD (DI), Z2
 	VMOVAPS      Z2, Z3
 	VMOVUPS      (DX), Z4
@@ -23304,13 +26481,13 @@ loop655:
 	ADDQ         $0x04, SI
 	ADDQ         $0x04, DI
 	SUBQ         $0x01, BX
-	JGE          loop655
+	JGE          loop854
 
-rest656:
+rest855:
 	ADDQ $0x01, BX
-	JZ   done658
+	JZ   done857
 
-one657:
+one856:
 	VPBROADCASTD (DI), Z2
 	VMOVAPS      Z2, Z3
 	VMOVUPS      (DX), Z4
@@ -23516,46 +26693,46 @@ one657:
 	ADDQ         $0x04, SI
 	ADDQ         $0x04, DI
 	DECQ         BX
-	JNZ          one657
+	JNZ          one856
 
-done658:
+done857:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked660
+	JL      masked859
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
-	JMP     next661
+	JMP     next860
 
-masked660:
+masked859:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
 	VMOVUPS Z0, K1, (BX)
 	ADDQ    CX, BX
 
-next661:
+next860:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done659
+	JLE     done858
 	CMPQ    DX, $0x10
-	JL      masked662
+	JL      masked861
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
-	JMP     next663
+	JMP     next862
 
-masked662:
+masked861:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
 	VMOVUPS Z1, K1, (AX)
 	ADDQ    CX, AX
 
-next663:
-done659:
+next862:
+done858:
 	VZEROUPPER
 	RET
 
@@ -23574,9 +26751,9 @@ TEXT ·blocks32Minx1AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	SUBQ   $0x01, BX
-	JL     rest665
+	JL     rest864
 
-loop664:
+loop863:
 	VMOVAPS      Z2, Z3
 	VMOVAPS      Z2, Z4
 	VMOVUPS      (DX), Z5
@@ -23785,13 +26962,13 @@ loop664:
 	ADDQ         $0x04, SI
 	ADDQ         $0x04, DI
 	SUBQ         $0x01, BX
-	JGE          loop664
+	JGE          loop863
 
-rest665:
+rest864:
 	ADDQ $0x01, BX
-	JZ   done667
+	JZ   done866
 
-one666:
+one865:
 	VMOVAPS      Z2, Z3
 	VMOVAPS      Z2, Z4
 	VMOVUPS      (DX), Z5
@@ -24000,46 +27177,46 @@ one666:
 	ADDQ         $0x04, SI
 	ADDQ         $0x04, DI
 	DECQ         BX
-	JNZ          one666
+	JNZ          one865
 
-done667:
+done866:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked669
+	JL      masked868
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
-	JMP     next670
+	JMP     next869
 
-masked669:
+masked868:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
 	VMOVUPS Z0, K1, (BX)
 	ADDQ    CX, BX
 
-next670:
+next869:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done668
+	JLE     done867
 	CMPQ    DX, $0x10
-	JL      masked671
+	JL      masked870
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
-	JMP     next672
+	JMP     next871
 
-masked671:
+masked870:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
 	VMOVUPS Z1, K1, (AX)
 	ADDQ    CX, AX
 
-next672:
-done668:
+next871:
+done867:
 	VZEROUPPER
 	RET
 
@@ -24059,9 +27236,9 @@ TEXT ·blocks32x2AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	SUBQ   $0x01, SI
-	JL     rest674
+	JL     rest873
 
-loop673:
+loop872:
 	VPBROADCASTD (R8), Z4
 	VMOVAPS      Z4, Z5
 	VPBROADCASTD (R8)(R9*1), Z6
@@ -24396,13 +27573,13 @@ loop673:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	SUBQ         $0x01, SI
-	JGE          loop673
+	JGE          loop872
 
-rest674:
+rest873:
 	ADDQ $0x01, SI
-	JZ   done676
+	JZ   done875
 
-one675:
+one874:
 	VPBROADCASTD (R8), Z4
 	VMOVAPS      Z4, Z5
 	VPBROADCASTD (R8)(R9*1), Z6
@@ -24737,23 +27914,23 @@ one675:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	DECQ         SI
-	JNZ          one675
+	JNZ          one874
 
-done676:
+done875:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked678
+	JL      masked877
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
 	ADDQ    CX, BX
-	JMP     next679
+	JMP     next878
 
-masked678:
+masked877:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -24762,19 +27939,19 @@ masked678:
 	VMOVUPS Z2, K1, (BX)
 	ADDQ    CX, BX
 
-next679:
+next878:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done677
+	JLE     done876
 	CMPQ    DX, $0x10
-	JL      masked680
+	JL      masked879
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
 	ADDQ    CX, AX
-	JMP     next681
+	JMP     next880
 
-masked680:
+masked879:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -24783,8 +27960,8 @@ masked680:
 	VMOVUPS Z3, K1, (AX)
 	ADDQ    CX, AX
 
-next681:
-done677:
+next880:
+done876:
 	VZEROUPPER
 	RET
 
@@ -24805,9 +27982,9 @@ TEXT ·blocks32Minx2AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 	SUBQ   $0x01, SI
-	JL     rest683
+	JL     rest882
 
-loop682:
+loop881:
 	VMOVAPS      Z4, Z5
 	VMOVAPS      Z4, Z6
 	VMOVAPS      Z4, Z7
@@ -25148,13 +28325,13 @@ loop682:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	SUBQ         $0x01, SI
-	JGE          loop682
+	JGE          loop881
 
-rest683:
+rest882:
 	ADDQ $0x01, SI
-	JZ   done685
+	JZ   done884
 
-one684:
+one883:
 	VMOVAPS      Z4, Z5
 	VMOVAPS      Z4, Z6
 	VMOVAPS      Z4, Z7
@@ -25495,23 +28672,23 @@ one684:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	DECQ         SI
-	JNZ          one684
+	JNZ          one883
 
-done685:
+done884:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked687
+	JL      masked886
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
 	ADDQ    CX, BX
-	JMP     next688
+	JMP     next887
 
-masked687:
+masked886:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -25520,19 +28697,19 @@ masked687:
 	VMOVUPS Z2, K1, (BX)
 	ADDQ    CX, BX
 
-next688:
+next887:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done686
+	JLE     done885
 	CMPQ    DX, $0x10
-	JL      masked689
+	JL      masked888
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
 	ADDQ    CX, AX
-	JMP     next690
+	JMP     next889
 
-masked689:
+masked888:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -25541,8 +28718,8 @@ masked689:
 	VMOVUPS Z3, K1, (AX)
 	ADDQ    CX, AX
 
-next690:
-done686:
+next889:
+done885:
 	VZEROUPPER
 	RET
 
@@ -25564,9 +28741,9 @@ TEXT ·blocks32x3AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
 	SUBQ   $0x01, SI
-	JL     rest692
+	JL     rest891
 
-loop691:
+loop890:
 	VPBROADCASTD (R8), Z6
 	VMOVAPS      Z6, Z7
 	VPBROADCASTD (R8)(R9*1), Z8
@@ -26030,13 +29207,13 @@ loop691:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	SUBQ         $0x01, SI
-	JGE          loop691
+	JGE          loop890
 
-rest692:
+rest891:
 	ADDQ $0x01, SI
-	JZ   done694
+	JZ   done893
 
-one693:
+one892:
 	VPBROADCASTD (R8), Z6
 	VMOVAPS      Z6, Z7
 	VPBROADCASTD (R8)(R9*1), Z8
@@ -26500,25 +29677,25 @@ one693:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	DECQ         SI
-	JNZ          one693
+	JNZ          one892
 
-done694:
+done893:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked696
+	JL      masked895
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z4, (BX)
 	ADDQ    CX, BX
-	JMP     next697
+	JMP     next896
 
-masked696:
+masked895:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -26529,21 +29706,21 @@ masked696:
 	VMOVUPS Z4, K1, (BX)
 	ADDQ    CX, BX
 
-next697:
+next896:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done695
+	JLE     done894
 	CMPQ    DX, $0x10
-	JL      masked698
+	JL      masked897
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z5, (AX)
 	ADDQ    CX, AX
-	JMP     next699
+	JMP     next898
 
-masked698:
+masked897:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -26554,8 +29731,8 @@ masked698:
 	VMOVUPS Z5, K1, (AX)
 	ADDQ    CX, AX
 
-next699:
-done695:
+next898:
+done894:
 	VZEROUPPER
 	RET
 
@@ -26578,9 +29755,9 @@ TEXT ·blocks32Minx3AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
 	SUBQ   $0x01, SI
-	JL     rest701
+	JL     rest900
 
-loop700:
+loop899:
 	VMOVAPS      Z6, Z7
 	VMOVAPS      Z6, Z8
 	VMOVAPS      Z6, Z9
@@ -27053,13 +30230,13 @@ loop700:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	SUBQ         $0x01, SI
-	JGE          loop700
+	JGE          loop899
 
-rest701:
+rest900:
 	ADDQ $0x01, SI
-	JZ   done703
+	JZ   done902
 
-one702:
+one901:
 	VMOVAPS      Z6, Z7
 	VMOVAPS      Z6, Z8
 	VMOVAPS      Z6, Z9
@@ -27532,25 +30709,25 @@ one702:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	DECQ         SI
-	JNZ          one702
+	JNZ          one901
 
-done703:
+done902:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked705
+	JL      masked904
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z4, (BX)
 	ADDQ    CX, BX
-	JMP     next706
+	JMP     next905
 
-masked705:
+masked904:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -27561,21 +30738,21 @@ masked705:
 	VMOVUPS Z4, K1, (BX)
 	ADDQ    CX, BX
 
-next706:
+next905:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done704
+	JLE     done903
 	CMPQ    DX, $0x10
-	JL      masked707
+	JL      masked906
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z5, (AX)
 	ADDQ    CX, AX
-	JMP     next708
+	JMP     next907
 
-masked707:
+masked906:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -27586,8 +30763,8 @@ masked707:
 	VMOVUPS Z5, K1, (AX)
 	ADDQ    CX, AX
 
-next708:
-done704:
+next907:
+done903:
 	VZEROUPPER
 	RET
 
@@ -27615,9 +30792,9 @@ TEXT ·blocks32x4AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R8)(R12*1), R11
 	LEAQ   (R9)(R12*1), R12
 	SUBQ   $0x01, DI
-	JL     rest710
+	JL     rest909
 
-loop709:
+loop908:
 	VPBROADCASTD (R9), Z8
 	VMOVAPS      Z8, Z9
 	VPBROADCASTD (R9)(R10*1), Z10
@@ -28212,13 +31389,13 @@ loop709:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	SUBQ         $0x01, DI
-	JGE          loop709
+	JGE          loop908
 
-rest710:
+rest909:
 	ADDQ $0x01, DI
-	JZ   done712
+	JZ   done911
 
-one711:
+one910:
 	VPBROADCASTD (R9), Z8
 	VMOVAPS      Z8, Z9
 	VPBROADCASTD (R9)(R10*1), Z10
@@ -28813,16 +31990,16 @@ one711:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	DECQ         DI
-	JNZ          one711
+	JNZ          one910
 
-done712:
+done911:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked714
+	JL      masked913
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -28831,9 +32008,9 @@ done712:
 	ADDQ    CX, BX
 	VMOVUPS Z6, (BX)
 	ADDQ    CX, BX
-	JMP     next715
+	JMP     next914
 
-masked714:
+masked913:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -28846,12 +32023,12 @@ masked714:
 	VMOVUPS Z6, K1, (BX)
 	ADDQ    CX, BX
 
-next715:
+next914:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done713
+	JLE     done912
 	CMPQ    DX, $0x10
-	JL      masked716
+	JL      masked915
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -28860,9 +32037,9 @@ next715:
 	ADDQ    CX, AX
 	VMOVUPS Z7, (AX)
 	ADDQ    CX, AX
-	JMP     next717
+	JMP     next916
 
-masked716:
+masked915:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -28875,8 +32052,8 @@ masked716:
 	VMOVUPS Z7, K1, (AX)
 	ADDQ    CX, AX
 
-next717:
-done713:
+next916:
+done912:
 	VZEROUPPER
 	RET
 
@@ -28905,9 +32082,9 @@ TEXT ·blocks32Minx4AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R9)(R12*1), R12
 	VPXORD Z8, Z8, Z8
 	SUBQ   $0x01, DI
-	JL     rest719
+	JL     rest918
 
-loop718:
+loop917:
 	VMOVAPS      Z8, Z9
 	VMOVAPS      Z8, Z10
 	VMOVAPS      Z8, Z11
@@ -29514,13 +32691,13 @@ loop718:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	SUBQ         $0x01, DI
-	JGE          loop718
+	JGE          loop917
 
-rest719:
+rest918:
 	ADDQ $0x01, DI
-	JZ   done721
+	JZ   done920
 
-one720:
+one919:
 	VMOVAPS      Z8, Z9
 	VMOVAPS      Z8, Z10
 	VMOVAPS      Z8, Z11
@@ -30127,16 +33304,16 @@ one720:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	DECQ         DI
-	JNZ          one720
+	JNZ          one919
 
-done721:
+done920:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked723
+	JL      masked922
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -30145,9 +33322,9 @@ done721:
 	ADDQ    CX, BX
 	VMOVUPS Z6, (BX)
 	ADDQ    CX, BX
-	JMP     next724
+	JMP     next923
 
-masked723:
+masked922:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -30160,12 +33337,12 @@ masked723:
 	VMOVUPS Z6, K1, (BX)
 	ADDQ    CX, BX
 
-next724:
+next923:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done722
+	JLE     done921
 	CMPQ    DX, $0x10
-	JL      masked725
+	JL      masked924
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -30174,9 +33351,9 @@ next724:
 	ADDQ    CX, AX
 	VMOVUPS Z7, (AX)
 	ADDQ    CX, AX
-	JMP     next726
+	JMP     next925
 
-masked725:
+masked924:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -30189,8 +33366,8 @@ masked725:
 	VMOVUPS Z7, K1, (AX)
 	ADDQ    CX, AX
 
-next726:
-done722:
+next925:
+done921:
 	VZEROUPPER
 	RET
 
@@ -30220,9 +33397,9 @@ TEXT ·blocks32x5AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R8)(R12*1), R11
 	LEAQ   (R9)(R12*1), R12
 	SUBQ   $0x01, DI
-	JL     rest728
+	JL     rest927
 
-loop727:
+loop926:
 	VPBROADCASTD (R9), Z10
 	VMOVAPS      Z10, Z11
 	VPBROADCASTD (R9)(R10*1), Z12
@@ -30946,13 +34123,13 @@ loop727:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	SUBQ         $0x01, DI
-	JGE          loop727
+	JGE          loop926
 
-rest728:
+rest927:
 	ADDQ $0x01, DI
-	JZ   done730
+	JZ   done929
 
-one729:
+one928:
 	VPBROADCASTD (R9), Z10
 	VMOVAPS      Z10, Z11
 	VPBROADCASTD (R9)(R10*1), Z12
@@ -31676,16 +34853,16 @@ one729:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	DECQ         DI
-	JNZ          one729
+	JNZ          one928
 
-done730:
+done929:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked732
+	JL      masked931
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -31696,9 +34873,9 @@ done730:
 	ADDQ    CX, BX
 	VMOVUPS Z8, (BX)
 	ADDQ    CX, BX
-	JMP     next733
+	JMP     next932
 
-masked732:
+masked931:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -31713,12 +34890,12 @@ masked732:
 	VMOVUPS Z8, K1, (BX)
 	ADDQ    CX, BX
 
-next733:
+next932:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done731
+	JLE     done930
 	CMPQ    DX, $0x10
-	JL      masked734
+	JL      masked933
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -31729,9 +34906,9 @@ next733:
 	ADDQ    CX, AX
 	VMOVUPS Z9, (AX)
 	ADDQ    CX, AX
-	JMP     next735
+	JMP     next934
 
-masked734:
+masked933:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -31746,8 +34923,8 @@ masked734:
 	VMOVUPS Z9, K1, (AX)
 	ADDQ    CX, AX
 
-next735:
-done731:
+next934:
+done930:
 	VZEROUPPER
 	RET
 
@@ -31778,9 +34955,9 @@ TEXT ·blocks32Minx5AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R9)(R12*1), R12
 	VPXORD Z10, Z10, Z10
 	SUBQ   $0x01, DI
-	JL     rest737
+	JL     rest936
 
-loop736:
+loop935:
 	VMOVAPS      Z10, Z11
 	VMOVAPS      Z10, Z12
 	VMOVAPS      Z10, Z13
@@ -32519,13 +35696,13 @@ loop736:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	SUBQ         $0x01, DI
-	JGE          loop736
+	JGE          loop935
 
-rest737:
+rest936:
 	ADDQ $0x01, DI
-	JZ   done739
+	JZ   done938
 
-one738:
+one937:
 	VMOVAPS      Z10, Z11
 	VMOVAPS      Z10, Z12
 	VMOVAPS      Z10, Z13
@@ -33264,16 +36441,16 @@ one738:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	DECQ         DI
-	JNZ          one738
+	JNZ          one937
 
-done739:
+done938:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked741
+	JL      masked940
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -33284,9 +36461,9 @@ done739:
 	ADDQ    CX, BX
 	VMOVUPS Z8, (BX)
 	ADDQ    CX, BX
-	JMP     next742
+	JMP     next941
 
-masked741:
+masked940:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -33301,12 +36478,12 @@ masked741:
 	VMOVUPS Z8, K1, (BX)
 	ADDQ    CX, BX
 
-next742:
+next941:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done740
+	JLE     done939
 	CMPQ    DX, $0x10
-	JL      masked743
+	JL      masked942
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -33317,9 +36494,9 @@ next742:
 	ADDQ    CX, AX
 	VMOVUPS Z9, (AX)
 	ADDQ    CX, AX
-	JMP     next744
+	JMP     next943
 
-masked743:
+masked942:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -33334,8 +36511,8 @@ masked743:
 	VMOVUPS Z9, K1, (AX)
 	ADDQ    CX, AX
 
-next744:
-done740:
+next943:
+done939:
 	VZEROUPPER
 	RET
 
@@ -33350,9 +36527,9 @@ TEXT ·quantizeBlocksAVX512(SB), NOSPLIT, $0-40
 	VMOVSS c42fe0000AVX512<>+0(SB), X0
 	VPXORD Z1, Z1, Z1
 	SUBQ   $0x01, DX
-	JL     rest746
+	JL     rest945
 
-loop745:
+loop944:
 	VMOVUPS       (CX), Z2
 	VANDPS        c7fffffffAVX512<>+0(SB), Z2, Z2
 	VMOVUPS       64(CX), Z3
@@ -33407,13 +36584,13 @@ loop745:
 	ADDQ          $0x04, BX
 	ADDQ          $0x08, SI
 	SUBQ          $0x01, DX
-	JGE           loop745
+	JGE           loop944
 
-rest746:
+rest945:
 	ADDQ $0x01, DX
-	JZ   done748
+	JZ   done947
 
-one747:
+one946:
 	VMOVUPS       (CX), Z2
 	VANDPS        c7fffffffAVX512<>+0(SB), Z2, Z2
 	VMOVUPS       64(CX), Z3
@@ -33468,9 +36645,9 @@ one747:
 	ADDQ          $0x04, BX
 	ADDQ          $0x08, SI
 	DECQ          DX
-	JNZ           one747
+	JNZ           one946
 
-done748:
+done947:
 	VZEROUPPER
 	RET
 
@@ -33499,31 +36676,62 @@ TEXT ·minMaxAVX512(SB), NOSPLIT, $0-24
 	MOVQ   n+8(FP), CX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
 	XORQ   DX, DX
-	MOVQ   CX, BX
-	ANDQ   $-16, BX
+	SUBQ   $+64, CX
+	JL     few949
 
-loop749:
-	CMPQ    DX, BX
-	JGE     tail750
-	VMOVUPS (AX)(DX*4), Z2
-	VMINPS  Z2, Z0, Z0
-	VMAXPS  Z2, Z1, Z1
-	ADDQ    $0x10, DX
-	JMP     loop749
+loop948:
+	VMOVUPS (AX)(DX*4), Z8
+	VMINPS  Z8, Z0, Z0
+	VMAXPS  Z8, Z1, Z1
+	VMOVUPS 64(AX)(DX*4), Z8
+	VMINPS  Z8, Z2, Z2
+	VMAXPS  Z8, Z3, Z3
+	VMOVUPS 128(AX)(DX*4), Z8
+	VMINPS  Z8, Z4, Z4
+	VMAXPS  Z8, Z5, Z5
+	VMOVUPS 192(AX)(DX*4), Z8
+	VMINPS  Z8, Z6, Z6
+	VMAXPS  Z8, Z7, Z7
+	ADDQ    $+64, DX
+	SUBQ    $+64, CX
+	JGE     loop948
 
-tail750:
-	MOVQ      CX, BX
-	SUBQ      DX, BX
-	JZ        done751
-	MOVL      $-1, CX
-	BZHIL     BX, CX, CX
+few949:
+	ADDQ $+48, CX
+	JL   tail951
+
+one950:
+	VMOVUPS (AX)(DX*4), Z8
+	VMINPS  Z8, Z0, Z0
+	VMAXPS  Z8, Z1, Z1
+	ADDQ    $+16, DX
+	SUBQ    $+16, CX
+	JGE     one950
+
+tail951:
+	ADDQ      $+16, CX
+	JZ        done952
+	MOVL      $-1, BX
+	BZHIL     CX, BX, CX
 	KMOVW     CX, K1
-	VMOVUPS.Z (AX)(DX*4), K1, Z2
-	VMINPS    Z2, Z0, Z0
-	VMAXPS    Z2, Z1, Z1
+	VMOVUPS.Z (AX)(DX*4), K1, Z8
+	VMINPS    Z8, Z0, Z0
+	VMAXPS    Z8, Z1, Z1
 
-done751:
+done952:
+	VMINPS        Z2, Z0, Z0
+	VMAXPS        Z3, Z1, Z1
+	VMINPS        Z4, Z0, Z0
+	VMAXPS        Z5, Z1, Z1
+	VMINPS        Z6, Z0, Z0
+	VMAXPS        Z7, Z1, Z1
 	VEXTRACTF64X4 $0x01, Z0, Y2
 	VMINPS        Y2, Y0, Y2
 	VEXTRACTF128  $0x01, Y2, X0
@@ -33558,9 +36766,9 @@ TEXT ·quantizeWordsAVX512(SB), NOSPLIT, $0-32
 	VPBROADCASTD X1, Z1
 	VMOVUPS      c000000ffAVX512<>+0(SB), Z2
 
-loop752:
+loop953:
 	SUBQ      $0x10, DX
-	JL        done753
+	JL        done954
 	VMOVUPS   (CX), Z4
 	VMULPS    Z0, Z4, Z4
 	VCVTPS2DQ Z4, Z4
@@ -33572,9 +36780,9 @@ loop752:
 	VMOVUPS   Y4, (AX)
 	ADDQ      $0x20, AX
 	ADDQ      $0x40, CX
-	JMP       loop752
+	JMP       loop953
 
-done753:
+done954:
 	VZEROUPPER
 	RET
 
@@ -33618,9 +36826,9 @@ TEXT ·dropRowAVX512(SB), NOSPLIT, $0-40
 	MOVQ         DX, SI
 	ANDQ         $-16, SI
 
-loop754:
+loop955:
 	CMPQ         BX, SI
-	JGE          tail755
+	JGE          tail956
 	VPSRLQ       $0x1e, Z5, Z7
 	VPXORQ       Z7, Z5, Z6
 	VPMULLQ      Z3, Z6, Z6
@@ -33649,12 +36857,12 @@ loop754:
 	VMULPS.Z     Z0, Z6, K1, Z6
 	VMOVUPS      Z6, (AX)(BX*4)
 	ADDQ         $0x10, BX
-	JMP          loop754
+	JMP          loop955
 
-tail755:
+tail956:
 	MOVQ         DX, SI
 	SUBQ         BX, SI
-	JZ           done756
+	JZ           done957
 	MOVL         $-1, DX
 	BZHIL        SI, DX, DX
 	KMOVW        DX, K1
@@ -33686,7 +36894,7 @@ tail755:
 	VMULPS.Z     Z0, Z1, K2, Z1
 	VMOVUPS      Z1, K1, (AX)(BX*4)
 
-done756:
+done957:
 	VZEROUPPER
 	RET
 

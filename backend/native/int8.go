@@ -73,6 +73,7 @@ func (k *kernels) linearInt8(dst, x []float32, rows int, w *packedInt8, ep backe
 	}
 	g.q, g.zero, g.scale = g.q[:rows*g.qs], g.zero[:rows], g.scale[:rows]
 	k.setEpilogue(ep)
+	k.constants(2 * k.o.w)
 	k.pool.run(rows, grain(w.in), k.loops.quantize)
 	k.multiply()
 }
@@ -112,12 +113,18 @@ func (k *kernels) pieceInt8(ws *scratch, t0, t1, p0, p1 int) {
 	nr := 2 * o.w
 	c0, c1 := p0*nr, min(p1*nr, g.n)
 	size := w.groups * nr * o.group
+	var ep backend.Epilogue
+	if g.ep != nil {
+		ep = *g.ep
+	}
+	// The tile adds bias and residual itself; an activation follows in place, unless something has to stand between.
+	apart := ep.Pre != nil || ep.Act != backend.None && ep.Residual != nil
 	for t := t0; t < t1; t++ {
 		r0, r1 := t*g.m/g.tiles, (t+1)*g.m/g.tiles
 		rows := r1 - r0
 		ldc := g.ldc
 		c := p(g.c[r0*ldc+c0:])
-		if g.ep != nil {
+		if apart {
 			ldc = (p1 - p0) * nr
 			c = p(grow(&ws.tile, rows*ldc))
 		}
@@ -126,11 +133,24 @@ func (k *kernels) pieceInt8(ws *scratch, t0, t1, p0, p1 int) {
 			if size > 0 {
 				panel = &w.panels[q*size]
 			}
-			o.int8Tile[rows](w.groups, unsafe.SliceData(g.q[r0*g.qs:]), g.qs, panel, off(c, q*nr-c0), 4*ldc, min(nr, g.n-q*nr), &g.zero[r0], &g.scale[r0], &w.sums[q*nr], &w.scales[q*nr])
+			bias, residual := p(k.zeros), (*float32)(nil)
+			if ep.Bias != nil && !apart {
+				bias = p(ep.Bias[q*nr:])
+			}
+			if ep.Residual != nil && !apart {
+				residual = p(ep.Residual[r0*ldc+q*nr:])
+			}
+			o.int8Tile[rows](w.groups, unsafe.SliceData(g.q[r0*g.qs:]), g.qs, panel, off(c, q*nr-c0), 4*ldc, min(nr, g.n-q*nr), &g.zero[r0], &g.scale[r0], &w.sums[q*nr], &w.scales[q*nr], bias, residual)
 		}
-		if g.ep != nil {
+		switch {
+		case apart:
 			for r := range rows {
 				k.finish(ws.tile[r*ldc:r*ldc+c1-c0], r0+r, c0)
+			}
+		case ep.Act != backend.None:
+			for r := r0; r < r1; r++ {
+				d := p(g.c[r*ldc+c0 : r*ldc+c1])
+				o.act[ep.Act](d, d, c1-c0)
 			}
 		}
 	}

@@ -52,15 +52,20 @@ type ops struct {
 	centredSquares  func(x *float32, n int, mean float32) float32
 	expSum          func(dst, src *float32, n int, top float32) float32
 	mulSub          func(p, d *float32, n int, delta float32)
-	normRow         func(dst, x, gain, bias *float32, n int, mean, rstd float32)
-	normBackSums    func(dy, x, gain *float32, n int, mean, rstd float32) (sum, dot float32)
-	normBackDX      func(dx, dy, x, gain *float32, n int, mean, rstd, mg, mgx float32)
-	normBackParams  func(dgain, dy, x *float32, n int, mean, rstd float32)
-	adamW           func(p, grad, m, v *float32, n int, s *float32)
-	dots            func(dst, q, k *float32, stride, d, n int, s float32)
-	act             [8]func(dst, x *float32, n int)
-	actGrad         [8]func(dx, dy, x *float32, n int)
-	peakFMA         func(n int) float32
+	// Whole rows at once; nil: op by op.
+	softRows     func(x *float32, stride, rows, n int, sums *float32)
+	scaleRows    func(x *float32, stride, rows, n int, s *float32)
+	layerNormRow func(dst, x, gain, bias *float32, n int, eps float32) (mean, rstd float32)
+
+	normRow        func(dst, x, gain, bias *float32, n int, mean, rstd float32)
+	normBackSums   func(dy, x, gain *float32, n int, mean, rstd float32) (sum, dot float32)
+	normBackDX     func(dx, dy, x, gain *float32, n int, mean, rstd, mg, mgx float32)
+	normBackParams func(dgain, dy, x *float32, n int, mean, rstd float32)
+	adamW          func(p, grad, m, v *float32, n int, s *float32)
+	dots           func(dst, q, k *float32, stride, d, n int, s float32)
+	act            [8]func(dst, x *float32, n int)
+	actGrad        [8]func(dx, dy, x *float32, n int)
+	peakFMA        func(n int) float32
 }
 
 // tileFunc: see tileSignature in _gen/gemm.go.
@@ -69,7 +74,7 @@ type tileFunc func(k int, a *float32, rs, ks int, b *float32, bs int, c *float32
 type stripFunc func(k int, a *float32, rs, ks int, b *float32, bs, panel int, c *float32, cs int, alpha float32, acc int)
 
 // int8Func: see int8Signature in _gen/int8.go.
-type int8Func func(k int, a *byte, rs int, b *int8, c *float32, cs, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+type int8Func func(k int, a *byte, rs int, b *int8, c *float32, cs, n int, zero *int32, sx *float32, wsum *int32, sw, bias, res *float32)
 
 // blockFunc: see blockSignature in _gen/int8.go.
 type blockFunc func(blocks int, a *int8, rs int, b *byte, c *float32, cs, n int, xs, corr *float32, ss int)

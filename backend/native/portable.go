@@ -58,8 +58,9 @@ func portable() ops {
 				tileGo(r, k, a, rs, ks, b, bs, c, cs, n, alpha, acc)
 			}
 		}
-		o.int8Tile[r] = func(k int, a *byte, rs int, b *int8, c *float32, cs, n int, _ *int32, sx *float32, _ *int32, sw *float32) {
+		o.int8Tile[r] = func(k int, a *byte, rs int, b *int8, c *float32, cs, n int, _ *int32, sx *float32, _ *int32, sw, bias, res *float32) {
 			int8Go(r, 2*o.w, k, a, rs, b, c, cs, n, sx, sw)
+			addRowsGo(r, c, bias, res, cs/4, n)
 		}
 	}
 	for r := 1; r <= o.blockRows; r++ {
@@ -100,6 +101,21 @@ func sumOf(x *float32, n int, f func(v float32) float64) (s float64) {
 		s += f(v)
 	}
 	return s
+}
+
+// addRowsGo adds a row, and a matrix where there is one, to rows of c; strides are ld.
+func addRowsGo(rows int, c, row, m *float32, ld, n int) {
+	for r := range rows {
+		d, b := list(off(c, r*ld), n), list(row, n)
+		for i := range d {
+			d[i] += b[i]
+		}
+		if m != nil {
+			for i, v := range list(off(m, r*ld), n) {
+				d[i] += v
+			}
+		}
+	}
 }
 
 func addBiasResidualGo(dst, src, bias, residual *float32, n int) {

@@ -48,10 +48,15 @@ func (k *kernels) normJob(dst, x, gain, bias []float32, cols int, eps float32, m
 func (k *kernels) layerNormLoop(_, lo, hi int) {
 	j, n := &k.job, k.job.cols
 	for r := lo; r < hi; r++ {
-		x := p(j.b[r*n : (r+1)*n])
-		mean := k.o.sum(x, n) / float32(n)
-		rstd := float32(1 / math.Sqrt(float64(k.o.centredSquares(x, n, mean))/float64(n)+float64(j.s)))
-		k.o.normRow(p(j.a[r*n:(r+1)*n]), x, p(j.c), p(j.d), n, mean, rstd)
+		x, dst := p(j.b[r*n:(r+1)*n]), p(j.a[r*n:(r+1)*n])
+		var mean, rstd float32
+		if k.o.layerNormRow != nil {
+			mean, rstd = k.o.layerNormRow(dst, x, p(j.c), p(j.d), n, j.s)
+		} else {
+			mean = k.o.sum(x, n) / float32(n)
+			rstd = float32(1 / math.Sqrt(float64(k.o.centredSquares(x, n, mean))/float64(n)+float64(j.s)))
+			k.o.normRow(dst, x, p(j.c), p(j.d), n, mean, rstd)
+		}
 		if j.e != nil {
 			j.e[r] = mean
 		}

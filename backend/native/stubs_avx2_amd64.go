@@ -234,6 +234,21 @@ func adamWAVX2(p *float32, grad *float32, m *float32, v *float32, n int, s *floa
 //go:noescape
 func addBiasResidualAVX2(dst *float32, src *float32, bias *float32, residual *float32, n int)
 
+// softRowsAVX2 writes exp(x - the row's largest) over rows of n values that lie stride bytes apart, and their sums; n is at least 1.
+//
+//go:noescape
+func softRowsAVX2(x *float32, stride int, rows int, n int, sums *float32)
+
+// scaleRowsAVX2 multiplies rows of n values that lie stride bytes apart by s[row].
+//
+//go:noescape
+func scaleRowsAVX2(x *float32, stride int, rows int, n int, s *float32)
+
+// layerNormRowAVX2 writes (x-mean)·rstd·gain + bias with rstd = 1/sqrt(variance + eps), n at least 1.
+//
+//go:noescape
+func layerNormRowAVX2(dst *float32, x *float32, gain *float32, bias *float32, n int, eps float32) (mean float32, rstd float32)
+
 // dotsAVX2 writes s·(q·k_j) for n rows k_j of d values that lie stride bytes apart.
 //
 //go:noescape
@@ -247,32 +262,32 @@ func copyStridedAVX2(dst *float32, ds int, src *float32, ss int, n int, count in
 // int8Words1AVX2 computes an integer tile of 1 rows and two vectors of columns, scales it and stores n columns.
 //
 //go:noescape
-func int8Words1AVX2(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+func int8Words1AVX2(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 
 // int8Words2AVX2 computes an integer tile of 2 rows and two vectors of columns, scales it and stores n columns.
 //
 //go:noescape
-func int8Words2AVX2(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+func int8Words2AVX2(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 
 // int8Words3AVX2 computes an integer tile of 3 rows and two vectors of columns, scales it and stores n columns.
 //
 //go:noescape
-func int8Words3AVX2(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+func int8Words3AVX2(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 
 // int8Words4AVX2 computes an integer tile of 4 rows and two vectors of columns, scales it and stores n columns.
 //
 //go:noescape
-func int8Words4AVX2(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+func int8Words4AVX2(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 
 // int8Words5AVX2 computes an integer tile of 5 rows and two vectors of columns, scales it and stores n columns.
 //
 //go:noescape
-func int8Words5AVX2(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+func int8Words5AVX2(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 
 // int8Words6AVX2 computes an integer tile of 6 rows and two vectors of columns, scales it and stores n columns.
 //
 //go:noescape
-func int8Words6AVX2(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+func int8Words6AVX2(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 
 // blocks16x1AVX2 multiplies 1 rows of activations with two vectors of columns, block by block, and stores n columns.
 //

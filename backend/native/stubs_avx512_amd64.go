@@ -324,6 +324,21 @@ func adamWAVX512(p *float32, grad *float32, m *float32, v *float32, n int, s *fl
 //go:noescape
 func addBiasResidualAVX512(dst *float32, src *float32, bias *float32, residual *float32, n int)
 
+// softRowsAVX512 writes exp(x - the row's largest) over rows of n values that lie stride bytes apart, and their sums; n is at least 1.
+//
+//go:noescape
+func softRowsAVX512(x *float32, stride int, rows int, n int, sums *float32)
+
+// scaleRowsAVX512 multiplies rows of n values that lie stride bytes apart by s[row].
+//
+//go:noescape
+func scaleRowsAVX512(x *float32, stride int, rows int, n int, s *float32)
+
+// layerNormRowAVX512 writes (x-mean)·rstd·gain + bias with rstd = 1/sqrt(variance + eps), n at least 1.
+//
+//go:noescape
+func layerNormRowAVX512(dst *float32, x *float32, gain *float32, bias *float32, n int, eps float32) (mean float32, rstd float32)
+
 // dotsAVX512 writes s·(q·k_j) for n rows k_j of d values that lie stride bytes apart.
 //
 //go:noescape
@@ -337,72 +352,72 @@ func copyStridedAVX512(dst *float32, ds int, src *float32, ss int, n int, count 
 // int8Words1AVX512 computes an integer tile of 1 rows and two vectors of columns, scales it and stores n columns.
 //
 //go:noescape
-func int8Words1AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+func int8Words1AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 
 // int8Words2AVX512 computes an integer tile of 2 rows and two vectors of columns, scales it and stores n columns.
 //
 //go:noescape
-func int8Words2AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+func int8Words2AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 
 // int8Words3AVX512 computes an integer tile of 3 rows and two vectors of columns, scales it and stores n columns.
 //
 //go:noescape
-func int8Words3AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+func int8Words3AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 
 // int8Words4AVX512 computes an integer tile of 4 rows and two vectors of columns, scales it and stores n columns.
 //
 //go:noescape
-func int8Words4AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+func int8Words4AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 
 // int8Words5AVX512 computes an integer tile of 5 rows and two vectors of columns, scales it and stores n columns.
 //
 //go:noescape
-func int8Words5AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+func int8Words5AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 
 // int8Words6AVX512 computes an integer tile of 6 rows and two vectors of columns, scales it and stores n columns.
 //
 //go:noescape
-func int8Words6AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+func int8Words6AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 
 // int8Words7AVX512 computes an integer tile of 7 rows and two vectors of columns, scales it and stores n columns.
 //
 //go:noescape
-func int8Words7AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+func int8Words7AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 
 // int8Words8AVX512 computes an integer tile of 8 rows and two vectors of columns, scales it and stores n columns.
 //
 //go:noescape
-func int8Words8AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+func int8Words8AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 
 // int8Words9AVX512 computes an integer tile of 9 rows and two vectors of columns, scales it and stores n columns.
 //
 //go:noescape
-func int8Words9AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+func int8Words9AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 
 // int8Words10AVX512 computes an integer tile of 10 rows and two vectors of columns, scales it and stores n columns.
 //
 //go:noescape
-func int8Words10AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+func int8Words10AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 
 // int8Words11AVX512 computes an integer tile of 11 rows and two vectors of columns, scales it and stores n columns.
 //
 //go:noescape
-func int8Words11AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+func int8Words11AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 
 // int8Words12AVX512 computes an integer tile of 12 rows and two vectors of columns, scales it and stores n columns.
 //
 //go:noescape
-func int8Words12AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+func int8Words12AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 
 // int8Words13AVX512 computes an integer tile of 13 rows and two vectors of columns, scales it and stores n columns.
 //
 //go:noescape
-func int8Words13AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+func int8Words13AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 
 // int8Words14AVX512 computes an integer tile of 14 rows and two vectors of columns, scales it and stores n columns.
 //
 //go:noescape
-func int8Words14AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+func int8Words14AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 
 // blocks16x1AVX512 multiplies 1 rows of activations with two vectors of columns, block by block, and stores n columns.
 //

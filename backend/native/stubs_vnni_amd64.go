@@ -7,72 +7,72 @@ package native
 // int8VNNI1AVX512 computes an integer tile of 1 rows and two vectors of columns, scales it and stores n columns.
 //
 //go:noescape
-func int8VNNI1AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+func int8VNNI1AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 
 // int8VNNI2AVX512 computes an integer tile of 2 rows and two vectors of columns, scales it and stores n columns.
 //
 //go:noescape
-func int8VNNI2AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+func int8VNNI2AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 
 // int8VNNI3AVX512 computes an integer tile of 3 rows and two vectors of columns, scales it and stores n columns.
 //
 //go:noescape
-func int8VNNI3AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+func int8VNNI3AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 
 // int8VNNI4AVX512 computes an integer tile of 4 rows and two vectors of columns, scales it and stores n columns.
 //
 //go:noescape
-func int8VNNI4AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+func int8VNNI4AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 
 // int8VNNI5AVX512 computes an integer tile of 5 rows and two vectors of columns, scales it and stores n columns.
 //
 //go:noescape
-func int8VNNI5AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+func int8VNNI5AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 
 // int8VNNI6AVX512 computes an integer tile of 6 rows and two vectors of columns, scales it and stores n columns.
 //
 //go:noescape
-func int8VNNI6AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+func int8VNNI6AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 
 // int8VNNI7AVX512 computes an integer tile of 7 rows and two vectors of columns, scales it and stores n columns.
 //
 //go:noescape
-func int8VNNI7AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+func int8VNNI7AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 
 // int8VNNI8AVX512 computes an integer tile of 8 rows and two vectors of columns, scales it and stores n columns.
 //
 //go:noescape
-func int8VNNI8AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+func int8VNNI8AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 
 // int8VNNI9AVX512 computes an integer tile of 9 rows and two vectors of columns, scales it and stores n columns.
 //
 //go:noescape
-func int8VNNI9AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+func int8VNNI9AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 
 // int8VNNI10AVX512 computes an integer tile of 10 rows and two vectors of columns, scales it and stores n columns.
 //
 //go:noescape
-func int8VNNI10AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+func int8VNNI10AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 
 // int8VNNI11AVX512 computes an integer tile of 11 rows and two vectors of columns, scales it and stores n columns.
 //
 //go:noescape
-func int8VNNI11AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+func int8VNNI11AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 
 // int8VNNI12AVX512 computes an integer tile of 12 rows and two vectors of columns, scales it and stores n columns.
 //
 //go:noescape
-func int8VNNI12AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+func int8VNNI12AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 
 // int8VNNI13AVX512 computes an integer tile of 13 rows and two vectors of columns, scales it and stores n columns.
 //
 //go:noescape
-func int8VNNI13AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+func int8VNNI13AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 
 // int8VNNI14AVX512 computes an integer tile of 14 rows and two vectors of columns, scales it and stores n columns.
 //
 //go:noescape
-func int8VNNI14AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+func int8VNNI14AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 
 // quantizeBytesAVX512 rounds x·inv to even, adds zero and clamps to 0 … 255; words are stored less zero. n is a multiple of a vector.
 //

@@ -4,9 +4,9 @@
 
 #include "textflag.h"
 
-// func int8VNNI1AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+// func int8VNNI1AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 // Requires: AVX, AVX512F, BMI2
-TEXT ·int8VNNI1AVX512(SB), NOSPLIT, $0-88
+TEXT ·int8VNNI1AVX512(SB), NOSPLIT, $0-104
 	MOVQ   $0x00000004, AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -70,49 +70,127 @@ done4:
 	VCVTDQ2PS    Z1, Z1
 	VMULPS       Z2, Z1, Z1
 	VMULPS       64(DX), Z1, Z1
-	MOVQ         c+32(FP), AX
-	MOVQ         cs+40(FP), CX
+	MOVQ         bias+88(FP), AX
+	MOVQ         res+96(FP), CX
 	MOVQ         n+48(FP), DX
-	LEAQ         (AX), BX
-	MOVQ         DX, SI
-	CMPQ         SI, $0x10
-	JL           masked6
-	VMOVUPS      Z0, (BX)
-	ADDQ         CX, BX
-	JMP          next7
+	MOVQ         DX, BX
+	CMPQ         BX, $0x10
+	JL           masked7
+	VMOVUPS      (AX), Z2
+	VADDPS       Z2, Z0, Z0
+	JMP          next8
 
-masked6:
+masked7:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	VMOVUPS.Z (AX), K1, Z2
+	VADDPS    Z2, Z0, Z0
+
+next8:
+	SUBQ    $0x10, DX
+	JLE     done6
+	CMPQ    DX, $0x10
+	JL      masked9
+	VMOVUPS 64(AX), Z2
+	VADDPS  Z2, Z1, Z1
+	JMP     next10
+
+masked9:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	VMOVUPS.Z 64(AX), K1, Z2
+	VADDPS    Z2, Z1, Z1
+
+next10:
+done6:
+	TESTQ  CX, CX
+	JZ     plain5
+	MOVQ   cs+40(FP), AX
+	MOVQ   n+48(FP), DX
+	MOVQ   DX, BX
+	CMPQ   BX, $0x10
+	JL     masked12
+	LEAQ   (CX), BX
+	VADDPS (BX), Z0, Z0
+	ADDQ   AX, BX
+	JMP    next13
+
+masked12:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	LEAQ      (CX), BX
+	VMOVUPS.Z (BX), K1, Z2
+	VADDPS    Z2, Z0, Z0
+	ADDQ      AX, BX
+
+next13:
+	SUBQ   $0x10, DX
+	JLE    done11
+	CMPQ   DX, $0x10
+	JL     masked14
+	LEAQ   64(CX), CX
+	VADDPS (CX), Z1, Z1
+	ADDQ   AX, CX
+	JMP    next15
+
+masked14:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	LEAQ      64(CX), CX
+	VMOVUPS.Z (CX), K1, Z2
+	VADDPS    Z2, Z1, Z1
+	ADDQ      AX, CX
+
+next15:
+done11:
+plain5:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked17
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	JMP     next18
+
+masked17:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
 	VMOVUPS Z0, K1, (BX)
 	ADDQ    CX, BX
 
-next7:
+next18:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done5
+	JLE     done16
 	CMPQ    DX, $0x10
-	JL      masked8
+	JL      masked19
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
-	JMP     next9
+	JMP     next20
 
-masked8:
+masked19:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
 	VMOVUPS Z1, K1, (AX)
 	ADDQ    CX, AX
 
-next9:
-done5:
+next20:
+done16:
 	VZEROUPPER
 	RET
 
-// func int8VNNI2AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+// func int8VNNI2AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 // Requires: AVX, AVX512F, BMI2
-TEXT ·int8VNNI2AVX512(SB), NOSPLIT, $0-88
+TEXT ·int8VNNI2AVX512(SB), NOSPLIT, $0-104
 	MOVQ   $0x00000004, AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -123,9 +201,9 @@ TEXT ·int8VNNI2AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	SUBQ   $0x02, BX
-	JL     rest11
+	JL     rest22
 
-loop10:
+loop21:
 	VMOVDQU32    (SI), Z4
 	VMOVDQU32    64(SI), Z5
 	VPBROADCASTD (CX), Z6
@@ -147,13 +225,13 @@ loop10:
 	ADDQ         $+128, SI
 	ADDQ         AX, CX
 	SUBQ         $0x02, BX
-	JGE          loop10
+	JGE          loop21
 
-rest11:
+rest22:
 	ADDQ $0x02, BX
-	JZ   done13
+	JZ   done24
 
-one12:
+one23:
 	VMOVDQU32    (SI), Z4
 	VMOVDQU32    64(SI), Z5
 	VPBROADCASTD (CX), Z6
@@ -165,9 +243,9 @@ one12:
 	ADDQ         $+128, SI
 	ADDQ         AX, CX
 	DECQ         BX
-	JNZ          one12
+	JNZ          one23
 
-done13:
+done24:
 	MOVQ         sx+64(FP), AX
 	MOVQ         wsum+72(FP), CX
 	MOVQ         sw+80(FP), DX
@@ -200,20 +278,112 @@ done13:
 	VCVTDQ2PS    Z3, Z3
 	VMULPS       Z4, Z3, Z3
 	VMULPS       64(DX), Z3, Z3
-	MOVQ         c+32(FP), AX
-	MOVQ         cs+40(FP), CX
+	MOVQ         bias+88(FP), AX
+	MOVQ         res+96(FP), CX
 	MOVQ         n+48(FP), DX
-	LEAQ         (AX), BX
-	MOVQ         DX, SI
-	CMPQ         SI, $0x10
-	JL           masked15
-	VMOVUPS      Z0, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z2, (BX)
-	ADDQ         CX, BX
-	JMP          next16
+	MOVQ         DX, BX
+	CMPQ         BX, $0x10
+	JL           masked27
+	VMOVUPS      (AX), Z4
+	VADDPS       Z4, Z0, Z0
+	VADDPS       Z4, Z2, Z2
+	JMP          next28
 
-masked15:
+masked27:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	VMOVUPS.Z (AX), K1, Z4
+	VADDPS    Z4, Z0, Z0
+	VADDPS    Z4, Z2, Z2
+
+next28:
+	SUBQ    $0x10, DX
+	JLE     done26
+	CMPQ    DX, $0x10
+	JL      masked29
+	VMOVUPS 64(AX), Z4
+	VADDPS  Z4, Z1, Z1
+	VADDPS  Z4, Z3, Z3
+	JMP     next30
+
+masked29:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	VMOVUPS.Z 64(AX), K1, Z4
+	VADDPS    Z4, Z1, Z1
+	VADDPS    Z4, Z3, Z3
+
+next30:
+done26:
+	TESTQ  CX, CX
+	JZ     plain25
+	MOVQ   cs+40(FP), AX
+	MOVQ   n+48(FP), DX
+	MOVQ   DX, BX
+	CMPQ   BX, $0x10
+	JL     masked32
+	LEAQ   (CX), BX
+	VADDPS (BX), Z0, Z0
+	ADDQ   AX, BX
+	VADDPS (BX), Z2, Z2
+	ADDQ   AX, BX
+	JMP    next33
+
+masked32:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	LEAQ      (CX), BX
+	VMOVUPS.Z (BX), K1, Z4
+	VADDPS    Z4, Z0, Z0
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z4
+	VADDPS    Z4, Z2, Z2
+	ADDQ      AX, BX
+
+next33:
+	SUBQ   $0x10, DX
+	JLE    done31
+	CMPQ   DX, $0x10
+	JL     masked34
+	LEAQ   64(CX), CX
+	VADDPS (CX), Z1, Z1
+	ADDQ   AX, CX
+	VADDPS (CX), Z3, Z3
+	ADDQ   AX, CX
+	JMP    next35
+
+masked34:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	LEAQ      64(CX), CX
+	VMOVUPS.Z (CX), K1, Z4
+	VADDPS    Z4, Z1, Z1
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z4
+	VADDPS    Z4, Z3, Z3
+	ADDQ      AX, CX
+
+next35:
+done31:
+plain25:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked37
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, (BX)
+	ADDQ    CX, BX
+	JMP     next38
+
+masked37:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -222,19 +392,19 @@ masked15:
 	VMOVUPS Z2, K1, (BX)
 	ADDQ    CX, BX
 
-next16:
+next38:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done14
+	JLE     done36
 	CMPQ    DX, $0x10
-	JL      masked17
+	JL      masked39
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
 	ADDQ    CX, AX
-	JMP     next18
+	JMP     next40
 
-masked17:
+masked39:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -243,14 +413,14 @@ masked17:
 	VMOVUPS Z3, K1, (AX)
 	ADDQ    CX, AX
 
-next18:
-done14:
+next40:
+done36:
 	VZEROUPPER
 	RET
 
-// func int8VNNI3AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+// func int8VNNI3AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 // Requires: AVX, AVX512F, BMI2
-TEXT ·int8VNNI3AVX512(SB), NOSPLIT, $0-88
+TEXT ·int8VNNI3AVX512(SB), NOSPLIT, $0-104
 	MOVQ   $0x00000004, AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -263,9 +433,9 @@ TEXT ·int8VNNI3AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
 	SUBQ   $0x02, BX
-	JL     rest20
+	JL     rest42
 
-loop19:
+loop41:
 	VMOVDQU32    (SI), Z6
 	VMOVDQU32    64(SI), Z7
 	VPBROADCASTD (CX), Z8
@@ -293,13 +463,13 @@ loop19:
 	ADDQ         $+128, SI
 	ADDQ         AX, CX
 	SUBQ         $0x02, BX
-	JGE          loop19
+	JGE          loop41
 
-rest20:
+rest42:
 	ADDQ $0x02, BX
-	JZ   done22
+	JZ   done44
 
-one21:
+one43:
 	VMOVDQU32    (SI), Z6
 	VMOVDQU32    64(SI), Z7
 	VPBROADCASTD (CX), Z8
@@ -314,9 +484,9 @@ one21:
 	ADDQ         $+128, SI
 	ADDQ         AX, CX
 	DECQ         BX
-	JNZ          one21
+	JNZ          one43
 
-done22:
+done44:
 	MOVQ         sx+64(FP), AX
 	MOVQ         wsum+72(FP), CX
 	MOVQ         sw+80(FP), DX
@@ -362,22 +532,128 @@ done22:
 	VCVTDQ2PS    Z5, Z5
 	VMULPS       Z6, Z5, Z5
 	VMULPS       64(DX), Z5, Z5
-	MOVQ         c+32(FP), AX
-	MOVQ         cs+40(FP), CX
+	MOVQ         bias+88(FP), AX
+	MOVQ         res+96(FP), CX
 	MOVQ         n+48(FP), DX
-	LEAQ         (AX), BX
-	MOVQ         DX, SI
-	CMPQ         SI, $0x10
-	JL           masked24
-	VMOVUPS      Z0, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z2, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z4, (BX)
-	ADDQ         CX, BX
-	JMP          next25
+	MOVQ         DX, BX
+	CMPQ         BX, $0x10
+	JL           masked47
+	VMOVUPS      (AX), Z6
+	VADDPS       Z6, Z0, Z0
+	VADDPS       Z6, Z2, Z2
+	VADDPS       Z6, Z4, Z4
+	JMP          next48
 
-masked24:
+masked47:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	VMOVUPS.Z (AX), K1, Z6
+	VADDPS    Z6, Z0, Z0
+	VADDPS    Z6, Z2, Z2
+	VADDPS    Z6, Z4, Z4
+
+next48:
+	SUBQ    $0x10, DX
+	JLE     done46
+	CMPQ    DX, $0x10
+	JL      masked49
+	VMOVUPS 64(AX), Z6
+	VADDPS  Z6, Z1, Z1
+	VADDPS  Z6, Z3, Z3
+	VADDPS  Z6, Z5, Z5
+	JMP     next50
+
+masked49:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	VMOVUPS.Z 64(AX), K1, Z6
+	VADDPS    Z6, Z1, Z1
+	VADDPS    Z6, Z3, Z3
+	VADDPS    Z6, Z5, Z5
+
+next50:
+done46:
+	TESTQ  CX, CX
+	JZ     plain45
+	MOVQ   cs+40(FP), AX
+	MOVQ   n+48(FP), DX
+	MOVQ   DX, BX
+	CMPQ   BX, $0x10
+	JL     masked52
+	LEAQ   (CX), BX
+	VADDPS (BX), Z0, Z0
+	ADDQ   AX, BX
+	VADDPS (BX), Z2, Z2
+	ADDQ   AX, BX
+	VADDPS (BX), Z4, Z4
+	ADDQ   AX, BX
+	JMP    next53
+
+masked52:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	LEAQ      (CX), BX
+	VMOVUPS.Z (BX), K1, Z6
+	VADDPS    Z6, Z0, Z0
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z6
+	VADDPS    Z6, Z2, Z2
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z6
+	VADDPS    Z6, Z4, Z4
+	ADDQ      AX, BX
+
+next53:
+	SUBQ   $0x10, DX
+	JLE    done51
+	CMPQ   DX, $0x10
+	JL     masked54
+	LEAQ   64(CX), CX
+	VADDPS (CX), Z1, Z1
+	ADDQ   AX, CX
+	VADDPS (CX), Z3, Z3
+	ADDQ   AX, CX
+	VADDPS (CX), Z5, Z5
+	ADDQ   AX, CX
+	JMP    next55
+
+masked54:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	LEAQ      64(CX), CX
+	VMOVUPS.Z (CX), K1, Z6
+	VADDPS    Z6, Z1, Z1
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z6
+	VADDPS    Z6, Z3, Z3
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z6
+	VADDPS    Z6, Z5, Z5
+	ADDQ      AX, CX
+
+next55:
+done51:
+plain45:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked57
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, (BX)
+	ADDQ    CX, BX
+	JMP     next58
+
+masked57:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -388,21 +664,21 @@ masked24:
 	VMOVUPS Z4, K1, (BX)
 	ADDQ    CX, BX
 
-next25:
+next58:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done23
+	JLE     done56
 	CMPQ    DX, $0x10
-	JL      masked26
+	JL      masked59
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z5, (AX)
 	ADDQ    CX, AX
-	JMP     next27
+	JMP     next60
 
-masked26:
+masked59:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -413,14 +689,14 @@ masked26:
 	VMOVUPS Z5, K1, (AX)
 	ADDQ    CX, AX
 
-next27:
-done23:
+next60:
+done56:
 	VZEROUPPER
 	RET
 
-// func int8VNNI4AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+// func int8VNNI4AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 // Requires: AVX, AVX512F, BMI2
-TEXT ·int8VNNI4AVX512(SB), NOSPLIT, $0-88
+TEXT ·int8VNNI4AVX512(SB), NOSPLIT, $0-104
 	MOVQ   $0x00000004, AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -436,9 +712,9 @@ TEXT ·int8VNNI4AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
 	SUBQ   $0x02, SI
-	JL     rest29
+	JL     rest62
 
-loop28:
+loop61:
 	VMOVDQU32    (DI), Z8
 	VMOVDQU32    64(DI), Z9
 	VPBROADCASTD (CX), Z10
@@ -472,13 +748,13 @@ loop28:
 	ADDQ         $+128, DI
 	ADDQ         AX, CX
 	SUBQ         $0x02, SI
-	JGE          loop28
+	JGE          loop61
 
-rest29:
+rest62:
 	ADDQ $0x02, SI
-	JZ   done31
+	JZ   done64
 
-one30:
+one63:
 	VMOVDQU32    (DI), Z8
 	VMOVDQU32    64(DI), Z9
 	VPBROADCASTD (CX), Z10
@@ -496,9 +772,9 @@ one30:
 	ADDQ         $+128, DI
 	ADDQ         AX, CX
 	DECQ         SI
-	JNZ          one30
+	JNZ          one63
 
-done31:
+done64:
 	MOVQ         sx+64(FP), AX
 	MOVQ         wsum+72(FP), CX
 	MOVQ         sw+80(FP), DX
@@ -557,24 +833,144 @@ done31:
 	VCVTDQ2PS    Z7, Z7
 	VMULPS       Z8, Z7, Z7
 	VMULPS       64(DX), Z7, Z7
-	MOVQ         c+32(FP), AX
-	MOVQ         cs+40(FP), CX
+	MOVQ         bias+88(FP), AX
+	MOVQ         res+96(FP), CX
 	MOVQ         n+48(FP), DX
-	LEAQ         (AX), BX
-	MOVQ         DX, SI
-	CMPQ         SI, $0x10
-	JL           masked33
-	VMOVUPS      Z0, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z2, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z4, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z6, (BX)
-	ADDQ         CX, BX
-	JMP          next34
+	MOVQ         DX, BX
+	CMPQ         BX, $0x10
+	JL           masked67
+	VMOVUPS      (AX), Z8
+	VADDPS       Z8, Z0, Z0
+	VADDPS       Z8, Z2, Z2
+	VADDPS       Z8, Z4, Z4
+	VADDPS       Z8, Z6, Z6
+	JMP          next68
 
-masked33:
+masked67:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	VMOVUPS.Z (AX), K1, Z8
+	VADDPS    Z8, Z0, Z0
+	VADDPS    Z8, Z2, Z2
+	VADDPS    Z8, Z4, Z4
+	VADDPS    Z8, Z6, Z6
+
+next68:
+	SUBQ    $0x10, DX
+	JLE     done66
+	CMPQ    DX, $0x10
+	JL      masked69
+	VMOVUPS 64(AX), Z8
+	VADDPS  Z8, Z1, Z1
+	VADDPS  Z8, Z3, Z3
+	VADDPS  Z8, Z5, Z5
+	VADDPS  Z8, Z7, Z7
+	JMP     next70
+
+masked69:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	VMOVUPS.Z 64(AX), K1, Z8
+	VADDPS    Z8, Z1, Z1
+	VADDPS    Z8, Z3, Z3
+	VADDPS    Z8, Z5, Z5
+	VADDPS    Z8, Z7, Z7
+
+next70:
+done66:
+	TESTQ  CX, CX
+	JZ     plain65
+	MOVQ   cs+40(FP), AX
+	MOVQ   n+48(FP), DX
+	MOVQ   DX, BX
+	CMPQ   BX, $0x10
+	JL     masked72
+	LEAQ   (CX), BX
+	VADDPS (BX), Z0, Z0
+	ADDQ   AX, BX
+	VADDPS (BX), Z2, Z2
+	ADDQ   AX, BX
+	VADDPS (BX), Z4, Z4
+	ADDQ   AX, BX
+	VADDPS (BX), Z6, Z6
+	ADDQ   AX, BX
+	JMP    next73
+
+masked72:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	LEAQ      (CX), BX
+	VMOVUPS.Z (BX), K1, Z8
+	VADDPS    Z8, Z0, Z0
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z8
+	VADDPS    Z8, Z2, Z2
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z8
+	VADDPS    Z8, Z4, Z4
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z8
+	VADDPS    Z8, Z6, Z6
+	ADDQ      AX, BX
+
+next73:
+	SUBQ   $0x10, DX
+	JLE    done71
+	CMPQ   DX, $0x10
+	JL     masked74
+	LEAQ   64(CX), CX
+	VADDPS (CX), Z1, Z1
+	ADDQ   AX, CX
+	VADDPS (CX), Z3, Z3
+	ADDQ   AX, CX
+	VADDPS (CX), Z5, Z5
+	ADDQ   AX, CX
+	VADDPS (CX), Z7, Z7
+	ADDQ   AX, CX
+	JMP    next75
+
+masked74:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	LEAQ      64(CX), CX
+	VMOVUPS.Z (CX), K1, Z8
+	VADDPS    Z8, Z1, Z1
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z8
+	VADDPS    Z8, Z3, Z3
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z8
+	VADDPS    Z8, Z5, Z5
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z8
+	VADDPS    Z8, Z7, Z7
+	ADDQ      AX, CX
+
+next75:
+done71:
+plain65:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked77
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z6, (BX)
+	ADDQ    CX, BX
+	JMP     next78
+
+masked77:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -587,12 +983,12 @@ masked33:
 	VMOVUPS Z6, K1, (BX)
 	ADDQ    CX, BX
 
-next34:
+next78:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done32
+	JLE     done76
 	CMPQ    DX, $0x10
-	JL      masked35
+	JL      masked79
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -601,9 +997,9 @@ next34:
 	ADDQ    CX, AX
 	VMOVUPS Z7, (AX)
 	ADDQ    CX, AX
-	JMP     next36
+	JMP     next80
 
-masked35:
+masked79:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -616,14 +1012,14 @@ masked35:
 	VMOVUPS Z7, K1, (AX)
 	ADDQ    CX, AX
 
-next36:
-done32:
+next80:
+done76:
 	VZEROUPPER
 	RET
 
-// func int8VNNI5AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+// func int8VNNI5AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 // Requires: AVX, AVX512F, BMI2
-TEXT ·int8VNNI5AVX512(SB), NOSPLIT, $0-88
+TEXT ·int8VNNI5AVX512(SB), NOSPLIT, $0-104
 	MOVQ   $0x00000004, AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -641,9 +1037,9 @@ TEXT ·int8VNNI5AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
 	SUBQ   $0x02, SI
-	JL     rest38
+	JL     rest82
 
-loop37:
+loop81:
 	VMOVDQU32    (DI), Z10
 	VMOVDQU32    64(DI), Z11
 	VPBROADCASTD (CX), Z12
@@ -683,13 +1079,13 @@ loop37:
 	ADDQ         $+128, DI
 	ADDQ         AX, CX
 	SUBQ         $0x02, SI
-	JGE          loop37
+	JGE          loop81
 
-rest38:
+rest82:
 	ADDQ $0x02, SI
-	JZ   done40
+	JZ   done84
 
-one39:
+one83:
 	VMOVDQU32    (DI), Z10
 	VMOVDQU32    64(DI), Z11
 	VPBROADCASTD (CX), Z12
@@ -710,9 +1106,9 @@ one39:
 	ADDQ         $+128, DI
 	ADDQ         AX, CX
 	DECQ         SI
-	JNZ          one39
+	JNZ          one83
 
-done40:
+done84:
 	MOVQ         sx+64(FP), AX
 	MOVQ         wsum+72(FP), CX
 	MOVQ         sw+80(FP), DX
@@ -784,26 +1180,160 @@ done40:
 	VCVTDQ2PS    Z9, Z9
 	VMULPS       Z10, Z9, Z9
 	VMULPS       64(DX), Z9, Z9
-	MOVQ         c+32(FP), AX
-	MOVQ         cs+40(FP), CX
+	MOVQ         bias+88(FP), AX
+	MOVQ         res+96(FP), CX
 	MOVQ         n+48(FP), DX
-	LEAQ         (AX), BX
-	MOVQ         DX, SI
-	CMPQ         SI, $0x10
-	JL           masked42
-	VMOVUPS      Z0, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z2, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z4, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z6, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z8, (BX)
-	ADDQ         CX, BX
-	JMP          next43
+	MOVQ         DX, BX
+	CMPQ         BX, $0x10
+	JL           masked87
+	VMOVUPS      (AX), Z10
+	VADDPS       Z10, Z0, Z0
+	VADDPS       Z10, Z2, Z2
+	VADDPS       Z10, Z4, Z4
+	VADDPS       Z10, Z6, Z6
+	VADDPS       Z10, Z8, Z8
+	JMP          next88
 
-masked42:
+masked87:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	VMOVUPS.Z (AX), K1, Z10
+	VADDPS    Z10, Z0, Z0
+	VADDPS    Z10, Z2, Z2
+	VADDPS    Z10, Z4, Z4
+	VADDPS    Z10, Z6, Z6
+	VADDPS    Z10, Z8, Z8
+
+next88:
+	SUBQ    $0x10, DX
+	JLE     done86
+	CMPQ    DX, $0x10
+	JL      masked89
+	VMOVUPS 64(AX), Z10
+	VADDPS  Z10, Z1, Z1
+	VADDPS  Z10, Z3, Z3
+	VADDPS  Z10, Z5, Z5
+	VADDPS  Z10, Z7, Z7
+	VADDPS  Z10, Z9, Z9
+	JMP     next90
+
+masked89:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	VMOVUPS.Z 64(AX), K1, Z10
+	VADDPS    Z10, Z1, Z1
+	VADDPS    Z10, Z3, Z3
+	VADDPS    Z10, Z5, Z5
+	VADDPS    Z10, Z7, Z7
+	VADDPS    Z10, Z9, Z9
+
+next90:
+done86:
+	TESTQ  CX, CX
+	JZ     plain85
+	MOVQ   cs+40(FP), AX
+	MOVQ   n+48(FP), DX
+	MOVQ   DX, BX
+	CMPQ   BX, $0x10
+	JL     masked92
+	LEAQ   (CX), BX
+	VADDPS (BX), Z0, Z0
+	ADDQ   AX, BX
+	VADDPS (BX), Z2, Z2
+	ADDQ   AX, BX
+	VADDPS (BX), Z4, Z4
+	ADDQ   AX, BX
+	VADDPS (BX), Z6, Z6
+	ADDQ   AX, BX
+	VADDPS (BX), Z8, Z8
+	ADDQ   AX, BX
+	JMP    next93
+
+masked92:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	LEAQ      (CX), BX
+	VMOVUPS.Z (BX), K1, Z10
+	VADDPS    Z10, Z0, Z0
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z10
+	VADDPS    Z10, Z2, Z2
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z10
+	VADDPS    Z10, Z4, Z4
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z10
+	VADDPS    Z10, Z6, Z6
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z10
+	VADDPS    Z10, Z8, Z8
+	ADDQ      AX, BX
+
+next93:
+	SUBQ   $0x10, DX
+	JLE    done91
+	CMPQ   DX, $0x10
+	JL     masked94
+	LEAQ   64(CX), CX
+	VADDPS (CX), Z1, Z1
+	ADDQ   AX, CX
+	VADDPS (CX), Z3, Z3
+	ADDQ   AX, CX
+	VADDPS (CX), Z5, Z5
+	ADDQ   AX, CX
+	VADDPS (CX), Z7, Z7
+	ADDQ   AX, CX
+	VADDPS (CX), Z9, Z9
+	ADDQ   AX, CX
+	JMP    next95
+
+masked94:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	LEAQ      64(CX), CX
+	VMOVUPS.Z (CX), K1, Z10
+	VADDPS    Z10, Z1, Z1
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z10
+	VADDPS    Z10, Z3, Z3
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z10
+	VADDPS    Z10, Z5, Z5
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z10
+	VADDPS    Z10, Z7, Z7
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z10
+	VADDPS    Z10, Z9, Z9
+	ADDQ      AX, CX
+
+next95:
+done91:
+plain85:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked97
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z6, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z8, (BX)
+	ADDQ    CX, BX
+	JMP     next98
+
+masked97:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -818,12 +1348,12 @@ masked42:
 	VMOVUPS Z8, K1, (BX)
 	ADDQ    CX, BX
 
-next43:
+next98:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done41
+	JLE     done96
 	CMPQ    DX, $0x10
-	JL      masked44
+	JL      masked99
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -834,9 +1364,9 @@ next43:
 	ADDQ    CX, AX
 	VMOVUPS Z9, (AX)
 	ADDQ    CX, AX
-	JMP     next45
+	JMP     next100
 
-masked44:
+masked99:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -851,14 +1381,14 @@ masked44:
 	VMOVUPS Z9, K1, (AX)
 	ADDQ    CX, AX
 
-next45:
-done41:
+next100:
+done96:
 	VZEROUPPER
 	RET
 
-// func int8VNNI6AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+// func int8VNNI6AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 // Requires: AVX, AVX512F, BMI2
-TEXT ·int8VNNI6AVX512(SB), NOSPLIT, $0-88
+TEXT ·int8VNNI6AVX512(SB), NOSPLIT, $0-104
 	MOVQ   $0x00000004, AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -880,9 +1410,9 @@ TEXT ·int8VNNI6AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z10, Z10, Z10
 	VPXORD Z11, Z11, Z11
 	SUBQ   $0x02, DI
-	JL     rest47
+	JL     rest102
 
-loop46:
+loop101:
 	VMOVDQU32    (R8), Z12
 	VMOVDQU32    64(R8), Z13
 	VPBROADCASTD (CX), Z14
@@ -930,13 +1460,13 @@ loop46:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	SUBQ         $0x02, DI
-	JGE          loop46
+	JGE          loop101
 
-rest47:
+rest102:
 	ADDQ $0x02, DI
-	JZ   done49
+	JZ   done104
 
-one48:
+one103:
 	VMOVDQU32    (R8), Z12
 	VMOVDQU32    64(R8), Z13
 	VPBROADCASTD (CX), Z14
@@ -961,9 +1491,9 @@ one48:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	DECQ         DI
-	JNZ          one48
+	JNZ          one103
 
-done49:
+done104:
 	MOVQ         sx+64(FP), AX
 	MOVQ         wsum+72(FP), CX
 	MOVQ         sw+80(FP), DX
@@ -1048,28 +1578,176 @@ done49:
 	VCVTDQ2PS    Z11, Z11
 	VMULPS       Z12, Z11, Z11
 	VMULPS       64(DX), Z11, Z11
-	MOVQ         c+32(FP), AX
-	MOVQ         cs+40(FP), CX
+	MOVQ         bias+88(FP), AX
+	MOVQ         res+96(FP), CX
 	MOVQ         n+48(FP), DX
-	LEAQ         (AX), BX
-	MOVQ         DX, SI
-	CMPQ         SI, $0x10
-	JL           masked51
-	VMOVUPS      Z0, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z2, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z4, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z6, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z8, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z10, (BX)
-	ADDQ         CX, BX
-	JMP          next52
+	MOVQ         DX, BX
+	CMPQ         BX, $0x10
+	JL           masked107
+	VMOVUPS      (AX), Z12
+	VADDPS       Z12, Z0, Z0
+	VADDPS       Z12, Z2, Z2
+	VADDPS       Z12, Z4, Z4
+	VADDPS       Z12, Z6, Z6
+	VADDPS       Z12, Z8, Z8
+	VADDPS       Z12, Z10, Z10
+	JMP          next108
 
-masked51:
+masked107:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	VMOVUPS.Z (AX), K1, Z12
+	VADDPS    Z12, Z0, Z0
+	VADDPS    Z12, Z2, Z2
+	VADDPS    Z12, Z4, Z4
+	VADDPS    Z12, Z6, Z6
+	VADDPS    Z12, Z8, Z8
+	VADDPS    Z12, Z10, Z10
+
+next108:
+	SUBQ    $0x10, DX
+	JLE     done106
+	CMPQ    DX, $0x10
+	JL      masked109
+	VMOVUPS 64(AX), Z12
+	VADDPS  Z12, Z1, Z1
+	VADDPS  Z12, Z3, Z3
+	VADDPS  Z12, Z5, Z5
+	VADDPS  Z12, Z7, Z7
+	VADDPS  Z12, Z9, Z9
+	VADDPS  Z12, Z11, Z11
+	JMP     next110
+
+masked109:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	VMOVUPS.Z 64(AX), K1, Z12
+	VADDPS    Z12, Z1, Z1
+	VADDPS    Z12, Z3, Z3
+	VADDPS    Z12, Z5, Z5
+	VADDPS    Z12, Z7, Z7
+	VADDPS    Z12, Z9, Z9
+	VADDPS    Z12, Z11, Z11
+
+next110:
+done106:
+	TESTQ  CX, CX
+	JZ     plain105
+	MOVQ   cs+40(FP), AX
+	MOVQ   n+48(FP), DX
+	MOVQ   DX, BX
+	CMPQ   BX, $0x10
+	JL     masked112
+	LEAQ   (CX), BX
+	VADDPS (BX), Z0, Z0
+	ADDQ   AX, BX
+	VADDPS (BX), Z2, Z2
+	ADDQ   AX, BX
+	VADDPS (BX), Z4, Z4
+	ADDQ   AX, BX
+	VADDPS (BX), Z6, Z6
+	ADDQ   AX, BX
+	VADDPS (BX), Z8, Z8
+	ADDQ   AX, BX
+	VADDPS (BX), Z10, Z10
+	ADDQ   AX, BX
+	JMP    next113
+
+masked112:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	LEAQ      (CX), BX
+	VMOVUPS.Z (BX), K1, Z12
+	VADDPS    Z12, Z0, Z0
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z12
+	VADDPS    Z12, Z2, Z2
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z12
+	VADDPS    Z12, Z4, Z4
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z12
+	VADDPS    Z12, Z6, Z6
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z12
+	VADDPS    Z12, Z8, Z8
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z12
+	VADDPS    Z12, Z10, Z10
+	ADDQ      AX, BX
+
+next113:
+	SUBQ   $0x10, DX
+	JLE    done111
+	CMPQ   DX, $0x10
+	JL     masked114
+	LEAQ   64(CX), CX
+	VADDPS (CX), Z1, Z1
+	ADDQ   AX, CX
+	VADDPS (CX), Z3, Z3
+	ADDQ   AX, CX
+	VADDPS (CX), Z5, Z5
+	ADDQ   AX, CX
+	VADDPS (CX), Z7, Z7
+	ADDQ   AX, CX
+	VADDPS (CX), Z9, Z9
+	ADDQ   AX, CX
+	VADDPS (CX), Z11, Z11
+	ADDQ   AX, CX
+	JMP    next115
+
+masked114:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	LEAQ      64(CX), CX
+	VMOVUPS.Z (CX), K1, Z12
+	VADDPS    Z12, Z1, Z1
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z12
+	VADDPS    Z12, Z3, Z3
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z12
+	VADDPS    Z12, Z5, Z5
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z12
+	VADDPS    Z12, Z7, Z7
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z12
+	VADDPS    Z12, Z9, Z9
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z12
+	VADDPS    Z12, Z11, Z11
+	ADDQ      AX, CX
+
+next115:
+done111:
+plain105:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked117
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z6, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z8, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z10, (BX)
+	ADDQ    CX, BX
+	JMP     next118
+
+masked117:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -1086,12 +1764,12 @@ masked51:
 	VMOVUPS Z10, K1, (BX)
 	ADDQ    CX, BX
 
-next52:
+next118:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done50
+	JLE     done116
 	CMPQ    DX, $0x10
-	JL      masked53
+	JL      masked119
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -1104,9 +1782,9 @@ next52:
 	ADDQ    CX, AX
 	VMOVUPS Z11, (AX)
 	ADDQ    CX, AX
-	JMP     next54
+	JMP     next120
 
-masked53:
+masked119:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -1123,14 +1801,14 @@ masked53:
 	VMOVUPS Z11, K1, (AX)
 	ADDQ    CX, AX
 
-next54:
-done50:
+next120:
+done116:
 	VZEROUPPER
 	RET
 
-// func int8VNNI7AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+// func int8VNNI7AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 // Requires: AVX, AVX512F, BMI2
-TEXT ·int8VNNI7AVX512(SB), NOSPLIT, $0-88
+TEXT ·int8VNNI7AVX512(SB), NOSPLIT, $0-104
 	MOVQ   $0x00000004, AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -1154,9 +1832,9 @@ TEXT ·int8VNNI7AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z12, Z12, Z12
 	VPXORD Z13, Z13, Z13
 	SUBQ   $0x02, DI
-	JL     rest56
+	JL     rest122
 
-loop55:
+loop121:
 	VMOVDQU32    (R8), Z14
 	VMOVDQU32    64(R8), Z15
 	VPBROADCASTD (CX), Z16
@@ -1210,13 +1888,13 @@ loop55:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	SUBQ         $0x02, DI
-	JGE          loop55
+	JGE          loop121
 
-rest56:
+rest122:
 	ADDQ $0x02, DI
-	JZ   done58
+	JZ   done124
 
-one57:
+one123:
 	VMOVDQU32    (R8), Z14
 	VMOVDQU32    64(R8), Z15
 	VPBROADCASTD (CX), Z16
@@ -1244,9 +1922,9 @@ one57:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	DECQ         DI
-	JNZ          one57
+	JNZ          one123
 
-done58:
+done124:
 	MOVQ         sx+64(FP), AX
 	MOVQ         wsum+72(FP), CX
 	MOVQ         sw+80(FP), DX
@@ -1344,30 +2022,192 @@ done58:
 	VCVTDQ2PS    Z13, Z13
 	VMULPS       Z14, Z13, Z13
 	VMULPS       64(DX), Z13, Z13
-	MOVQ         c+32(FP), AX
-	MOVQ         cs+40(FP), CX
+	MOVQ         bias+88(FP), AX
+	MOVQ         res+96(FP), CX
 	MOVQ         n+48(FP), DX
-	LEAQ         (AX), BX
-	MOVQ         DX, SI
-	CMPQ         SI, $0x10
-	JL           masked60
-	VMOVUPS      Z0, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z2, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z4, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z6, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z8, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z10, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z12, (BX)
-	ADDQ         CX, BX
-	JMP          next61
+	MOVQ         DX, BX
+	CMPQ         BX, $0x10
+	JL           masked127
+	VMOVUPS      (AX), Z14
+	VADDPS       Z14, Z0, Z0
+	VADDPS       Z14, Z2, Z2
+	VADDPS       Z14, Z4, Z4
+	VADDPS       Z14, Z6, Z6
+	VADDPS       Z14, Z8, Z8
+	VADDPS       Z14, Z10, Z10
+	VADDPS       Z14, Z12, Z12
+	JMP          next128
 
-masked60:
+masked127:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	VMOVUPS.Z (AX), K1, Z14
+	VADDPS    Z14, Z0, Z0
+	VADDPS    Z14, Z2, Z2
+	VADDPS    Z14, Z4, Z4
+	VADDPS    Z14, Z6, Z6
+	VADDPS    Z14, Z8, Z8
+	VADDPS    Z14, Z10, Z10
+	VADDPS    Z14, Z12, Z12
+
+next128:
+	SUBQ    $0x10, DX
+	JLE     done126
+	CMPQ    DX, $0x10
+	JL      masked129
+	VMOVUPS 64(AX), Z14
+	VADDPS  Z14, Z1, Z1
+	VADDPS  Z14, Z3, Z3
+	VADDPS  Z14, Z5, Z5
+	VADDPS  Z14, Z7, Z7
+	VADDPS  Z14, Z9, Z9
+	VADDPS  Z14, Z11, Z11
+	VADDPS  Z14, Z13, Z13
+	JMP     next130
+
+masked129:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	VMOVUPS.Z 64(AX), K1, Z14
+	VADDPS    Z14, Z1, Z1
+	VADDPS    Z14, Z3, Z3
+	VADDPS    Z14, Z5, Z5
+	VADDPS    Z14, Z7, Z7
+	VADDPS    Z14, Z9, Z9
+	VADDPS    Z14, Z11, Z11
+	VADDPS    Z14, Z13, Z13
+
+next130:
+done126:
+	TESTQ  CX, CX
+	JZ     plain125
+	MOVQ   cs+40(FP), AX
+	MOVQ   n+48(FP), DX
+	MOVQ   DX, BX
+	CMPQ   BX, $0x10
+	JL     masked132
+	LEAQ   (CX), BX
+	VADDPS (BX), Z0, Z0
+	ADDQ   AX, BX
+	VADDPS (BX), Z2, Z2
+	ADDQ   AX, BX
+	VADDPS (BX), Z4, Z4
+	ADDQ   AX, BX
+	VADDPS (BX), Z6, Z6
+	ADDQ   AX, BX
+	VADDPS (BX), Z8, Z8
+	ADDQ   AX, BX
+	VADDPS (BX), Z10, Z10
+	ADDQ   AX, BX
+	VADDPS (BX), Z12, Z12
+	ADDQ   AX, BX
+	JMP    next133
+
+masked132:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	LEAQ      (CX), BX
+	VMOVUPS.Z (BX), K1, Z14
+	VADDPS    Z14, Z0, Z0
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z14
+	VADDPS    Z14, Z2, Z2
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z14
+	VADDPS    Z14, Z4, Z4
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z14
+	VADDPS    Z14, Z6, Z6
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z14
+	VADDPS    Z14, Z8, Z8
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z14
+	VADDPS    Z14, Z10, Z10
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z14
+	VADDPS    Z14, Z12, Z12
+	ADDQ      AX, BX
+
+next133:
+	SUBQ   $0x10, DX
+	JLE    done131
+	CMPQ   DX, $0x10
+	JL     masked134
+	LEAQ   64(CX), CX
+	VADDPS (CX), Z1, Z1
+	ADDQ   AX, CX
+	VADDPS (CX), Z3, Z3
+	ADDQ   AX, CX
+	VADDPS (CX), Z5, Z5
+	ADDQ   AX, CX
+	VADDPS (CX), Z7, Z7
+	ADDQ   AX, CX
+	VADDPS (CX), Z9, Z9
+	ADDQ   AX, CX
+	VADDPS (CX), Z11, Z11
+	ADDQ   AX, CX
+	VADDPS (CX), Z13, Z13
+	ADDQ   AX, CX
+	JMP    next135
+
+masked134:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	LEAQ      64(CX), CX
+	VMOVUPS.Z (CX), K1, Z14
+	VADDPS    Z14, Z1, Z1
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z14
+	VADDPS    Z14, Z3, Z3
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z14
+	VADDPS    Z14, Z5, Z5
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z14
+	VADDPS    Z14, Z7, Z7
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z14
+	VADDPS    Z14, Z9, Z9
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z14
+	VADDPS    Z14, Z11, Z11
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z14
+	VADDPS    Z14, Z13, Z13
+	ADDQ      AX, CX
+
+next135:
+done131:
+plain125:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked137
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z6, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z8, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z10, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z12, (BX)
+	ADDQ    CX, BX
+	JMP     next138
+
+masked137:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -1386,12 +2226,12 @@ masked60:
 	VMOVUPS Z12, K1, (BX)
 	ADDQ    CX, BX
 
-next61:
+next138:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done59
+	JLE     done136
 	CMPQ    DX, $0x10
-	JL      masked62
+	JL      masked139
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -1406,9 +2246,9 @@ next61:
 	ADDQ    CX, AX
 	VMOVUPS Z13, (AX)
 	ADDQ    CX, AX
-	JMP     next63
+	JMP     next140
 
-masked62:
+masked139:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -1427,14 +2267,14 @@ masked62:
 	VMOVUPS Z13, K1, (AX)
 	ADDQ    CX, AX
 
-next63:
-done59:
+next140:
+done136:
 	VZEROUPPER
 	RET
 
-// func int8VNNI8AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+// func int8VNNI8AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 // Requires: AVX, AVX512F, BMI2
-TEXT ·int8VNNI8AVX512(SB), NOSPLIT, $0-88
+TEXT ·int8VNNI8AVX512(SB), NOSPLIT, $0-104
 	MOVQ   $0x00000004, AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -1460,9 +2300,9 @@ TEXT ·int8VNNI8AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z14, Z14, Z14
 	VPXORD Z15, Z15, Z15
 	SUBQ   $0x02, DI
-	JL     rest65
+	JL     rest142
 
-loop64:
+loop141:
 	VMOVDQU32    (R8), Z16
 	VMOVDQU32    64(R8), Z17
 	VPBROADCASTD (CX), Z18
@@ -1522,13 +2362,13 @@ loop64:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	SUBQ         $0x02, DI
-	JGE          loop64
+	JGE          loop141
 
-rest65:
+rest142:
 	ADDQ $0x02, DI
-	JZ   done67
+	JZ   done144
 
-one66:
+one143:
 	VMOVDQU32    (R8), Z16
 	VMOVDQU32    64(R8), Z17
 	VPBROADCASTD (CX), Z18
@@ -1559,9 +2399,9 @@ one66:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	DECQ         DI
-	JNZ          one66
+	JNZ          one143
 
-done67:
+done144:
 	MOVQ         sx+64(FP), AX
 	MOVQ         wsum+72(FP), CX
 	MOVQ         sw+80(FP), DX
@@ -1672,32 +2512,208 @@ done67:
 	VCVTDQ2PS    Z15, Z15
 	VMULPS       Z16, Z15, Z15
 	VMULPS       64(DX), Z15, Z15
-	MOVQ         c+32(FP), AX
-	MOVQ         cs+40(FP), CX
+	MOVQ         bias+88(FP), AX
+	MOVQ         res+96(FP), CX
 	MOVQ         n+48(FP), DX
-	LEAQ         (AX), BX
-	MOVQ         DX, SI
-	CMPQ         SI, $0x10
-	JL           masked69
-	VMOVUPS      Z0, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z2, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z4, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z6, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z8, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z10, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z12, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z14, (BX)
-	ADDQ         CX, BX
-	JMP          next70
+	MOVQ         DX, BX
+	CMPQ         BX, $0x10
+	JL           masked147
+	VMOVUPS      (AX), Z16
+	VADDPS       Z16, Z0, Z0
+	VADDPS       Z16, Z2, Z2
+	VADDPS       Z16, Z4, Z4
+	VADDPS       Z16, Z6, Z6
+	VADDPS       Z16, Z8, Z8
+	VADDPS       Z16, Z10, Z10
+	VADDPS       Z16, Z12, Z12
+	VADDPS       Z16, Z14, Z14
+	JMP          next148
 
-masked69:
+masked147:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	VMOVUPS.Z (AX), K1, Z16
+	VADDPS    Z16, Z0, Z0
+	VADDPS    Z16, Z2, Z2
+	VADDPS    Z16, Z4, Z4
+	VADDPS    Z16, Z6, Z6
+	VADDPS    Z16, Z8, Z8
+	VADDPS    Z16, Z10, Z10
+	VADDPS    Z16, Z12, Z12
+	VADDPS    Z16, Z14, Z14
+
+next148:
+	SUBQ    $0x10, DX
+	JLE     done146
+	CMPQ    DX, $0x10
+	JL      masked149
+	VMOVUPS 64(AX), Z16
+	VADDPS  Z16, Z1, Z1
+	VADDPS  Z16, Z3, Z3
+	VADDPS  Z16, Z5, Z5
+	VADDPS  Z16, Z7, Z7
+	VADDPS  Z16, Z9, Z9
+	VADDPS  Z16, Z11, Z11
+	VADDPS  Z16, Z13, Z13
+	VADDPS  Z16, Z15, Z15
+	JMP     next150
+
+masked149:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	VMOVUPS.Z 64(AX), K1, Z16
+	VADDPS    Z16, Z1, Z1
+	VADDPS    Z16, Z3, Z3
+	VADDPS    Z16, Z5, Z5
+	VADDPS    Z16, Z7, Z7
+	VADDPS    Z16, Z9, Z9
+	VADDPS    Z16, Z11, Z11
+	VADDPS    Z16, Z13, Z13
+	VADDPS    Z16, Z15, Z15
+
+next150:
+done146:
+	TESTQ  CX, CX
+	JZ     plain145
+	MOVQ   cs+40(FP), AX
+	MOVQ   n+48(FP), DX
+	MOVQ   DX, BX
+	CMPQ   BX, $0x10
+	JL     masked152
+	LEAQ   (CX), BX
+	VADDPS (BX), Z0, Z0
+	ADDQ   AX, BX
+	VADDPS (BX), Z2, Z2
+	ADDQ   AX, BX
+	VADDPS (BX), Z4, Z4
+	ADDQ   AX, BX
+	VADDPS (BX), Z6, Z6
+	ADDQ   AX, BX
+	VADDPS (BX), Z8, Z8
+	ADDQ   AX, BX
+	VADDPS (BX), Z10, Z10
+	ADDQ   AX, BX
+	VADDPS (BX), Z12, Z12
+	ADDQ   AX, BX
+	VADDPS (BX), Z14, Z14
+	ADDQ   AX, BX
+	JMP    next153
+
+masked152:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	LEAQ      (CX), BX
+	VMOVUPS.Z (BX), K1, Z16
+	VADDPS    Z16, Z0, Z0
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z16
+	VADDPS    Z16, Z2, Z2
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z16
+	VADDPS    Z16, Z4, Z4
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z16
+	VADDPS    Z16, Z6, Z6
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z16
+	VADDPS    Z16, Z8, Z8
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z16
+	VADDPS    Z16, Z10, Z10
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z16
+	VADDPS    Z16, Z12, Z12
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z16
+	VADDPS    Z16, Z14, Z14
+	ADDQ      AX, BX
+
+next153:
+	SUBQ   $0x10, DX
+	JLE    done151
+	CMPQ   DX, $0x10
+	JL     masked154
+	LEAQ   64(CX), CX
+	VADDPS (CX), Z1, Z1
+	ADDQ   AX, CX
+	VADDPS (CX), Z3, Z3
+	ADDQ   AX, CX
+	VADDPS (CX), Z5, Z5
+	ADDQ   AX, CX
+	VADDPS (CX), Z7, Z7
+	ADDQ   AX, CX
+	VADDPS (CX), Z9, Z9
+	ADDQ   AX, CX
+	VADDPS (CX), Z11, Z11
+	ADDQ   AX, CX
+	VADDPS (CX), Z13, Z13
+	ADDQ   AX, CX
+	VADDPS (CX), Z15, Z15
+	ADDQ   AX, CX
+	JMP    next155
+
+masked154:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	LEAQ      64(CX), CX
+	VMOVUPS.Z (CX), K1, Z16
+	VADDPS    Z16, Z1, Z1
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z16
+	VADDPS    Z16, Z3, Z3
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z16
+	VADDPS    Z16, Z5, Z5
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z16
+	VADDPS    Z16, Z7, Z7
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z16
+	VADDPS    Z16, Z9, Z9
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z16
+	VADDPS    Z16, Z11, Z11
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z16
+	VADDPS    Z16, Z13, Z13
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z16
+	VADDPS    Z16, Z15, Z15
+	ADDQ      AX, CX
+
+next155:
+done151:
+plain145:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked157
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z6, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z8, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z10, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z12, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z14, (BX)
+	ADDQ    CX, BX
+	JMP     next158
+
+masked157:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -1718,12 +2734,12 @@ masked69:
 	VMOVUPS Z14, K1, (BX)
 	ADDQ    CX, BX
 
-next70:
+next158:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done68
+	JLE     done156
 	CMPQ    DX, $0x10
-	JL      masked71
+	JL      masked159
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -1740,9 +2756,9 @@ next70:
 	ADDQ    CX, AX
 	VMOVUPS Z15, (AX)
 	ADDQ    CX, AX
-	JMP     next72
+	JMP     next160
 
-masked71:
+masked159:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -1763,14 +2779,14 @@ masked71:
 	VMOVUPS Z15, K1, (AX)
 	ADDQ    CX, AX
 
-next72:
-done68:
+next160:
+done156:
 	VZEROUPPER
 	RET
 
-// func int8VNNI9AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+// func int8VNNI9AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 // Requires: AVX, AVX512F, BMI2
-TEXT ·int8VNNI9AVX512(SB), NOSPLIT, $0-88
+TEXT ·int8VNNI9AVX512(SB), NOSPLIT, $0-104
 	MOVQ   $0x00000004, AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -1798,9 +2814,9 @@ TEXT ·int8VNNI9AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z16, Z16, Z16
 	VPXORD Z17, Z17, Z17
 	SUBQ   $0x02, DI
-	JL     rest74
+	JL     rest162
 
-loop73:
+loop161:
 	VMOVDQU32    (R8), Z18
 	VMOVDQU32    64(R8), Z19
 	VPBROADCASTD (CX), Z20
@@ -1866,13 +2882,13 @@ loop73:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	SUBQ         $0x02, DI
-	JGE          loop73
+	JGE          loop161
 
-rest74:
+rest162:
 	ADDQ $0x02, DI
-	JZ   done76
+	JZ   done164
 
-one75:
+one163:
 	VMOVDQU32    (R8), Z18
 	VMOVDQU32    64(R8), Z19
 	VPBROADCASTD (CX), Z20
@@ -1906,9 +2922,9 @@ one75:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	DECQ         DI
-	JNZ          one75
+	JNZ          one163
 
-done76:
+done164:
 	MOVQ         sx+64(FP), AX
 	MOVQ         wsum+72(FP), CX
 	MOVQ         sw+80(FP), DX
@@ -2032,34 +3048,224 @@ done76:
 	VCVTDQ2PS    Z17, Z17
 	VMULPS       Z18, Z17, Z17
 	VMULPS       64(DX), Z17, Z17
-	MOVQ         c+32(FP), AX
-	MOVQ         cs+40(FP), CX
+	MOVQ         bias+88(FP), AX
+	MOVQ         res+96(FP), CX
 	MOVQ         n+48(FP), DX
-	LEAQ         (AX), BX
-	MOVQ         DX, SI
-	CMPQ         SI, $0x10
-	JL           masked78
-	VMOVUPS      Z0, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z2, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z4, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z6, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z8, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z10, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z12, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z14, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z16, (BX)
-	ADDQ         CX, BX
-	JMP          next79
+	MOVQ         DX, BX
+	CMPQ         BX, $0x10
+	JL           masked167
+	VMOVUPS      (AX), Z18
+	VADDPS       Z18, Z0, Z0
+	VADDPS       Z18, Z2, Z2
+	VADDPS       Z18, Z4, Z4
+	VADDPS       Z18, Z6, Z6
+	VADDPS       Z18, Z8, Z8
+	VADDPS       Z18, Z10, Z10
+	VADDPS       Z18, Z12, Z12
+	VADDPS       Z18, Z14, Z14
+	VADDPS       Z18, Z16, Z16
+	JMP          next168
 
-masked78:
+masked167:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	VMOVUPS.Z (AX), K1, Z18
+	VADDPS    Z18, Z0, Z0
+	VADDPS    Z18, Z2, Z2
+	VADDPS    Z18, Z4, Z4
+	VADDPS    Z18, Z6, Z6
+	VADDPS    Z18, Z8, Z8
+	VADDPS    Z18, Z10, Z10
+	VADDPS    Z18, Z12, Z12
+	VADDPS    Z18, Z14, Z14
+	VADDPS    Z18, Z16, Z16
+
+next168:
+	SUBQ    $0x10, DX
+	JLE     done166
+	CMPQ    DX, $0x10
+	JL      masked169
+	VMOVUPS 64(AX), Z18
+	VADDPS  Z18, Z1, Z1
+	VADDPS  Z18, Z3, Z3
+	VADDPS  Z18, Z5, Z5
+	VADDPS  Z18, Z7, Z7
+	VADDPS  Z18, Z9, Z9
+	VADDPS  Z18, Z11, Z11
+	VADDPS  Z18, Z13, Z13
+	VADDPS  Z18, Z15, Z15
+	VADDPS  Z18, Z17, Z17
+	JMP     next170
+
+masked169:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	VMOVUPS.Z 64(AX), K1, Z18
+	VADDPS    Z18, Z1, Z1
+	VADDPS    Z18, Z3, Z3
+	VADDPS    Z18, Z5, Z5
+	VADDPS    Z18, Z7, Z7
+	VADDPS    Z18, Z9, Z9
+	VADDPS    Z18, Z11, Z11
+	VADDPS    Z18, Z13, Z13
+	VADDPS    Z18, Z15, Z15
+	VADDPS    Z18, Z17, Z17
+
+next170:
+done166:
+	TESTQ  CX, CX
+	JZ     plain165
+	MOVQ   cs+40(FP), AX
+	MOVQ   n+48(FP), DX
+	MOVQ   DX, BX
+	CMPQ   BX, $0x10
+	JL     masked172
+	LEAQ   (CX), BX
+	VADDPS (BX), Z0, Z0
+	ADDQ   AX, BX
+	VADDPS (BX), Z2, Z2
+	ADDQ   AX, BX
+	VADDPS (BX), Z4, Z4
+	ADDQ   AX, BX
+	VADDPS (BX), Z6, Z6
+	ADDQ   AX, BX
+	VADDPS (BX), Z8, Z8
+	ADDQ   AX, BX
+	VADDPS (BX), Z10, Z10
+	ADDQ   AX, BX
+	VADDPS (BX), Z12, Z12
+	ADDQ   AX, BX
+	VADDPS (BX), Z14, Z14
+	ADDQ   AX, BX
+	VADDPS (BX), Z16, Z16
+	ADDQ   AX, BX
+	JMP    next173
+
+masked172:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	LEAQ      (CX), BX
+	VMOVUPS.Z (BX), K1, Z18
+	VADDPS    Z18, Z0, Z0
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z18
+	VADDPS    Z18, Z2, Z2
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z18
+	VADDPS    Z18, Z4, Z4
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z18
+	VADDPS    Z18, Z6, Z6
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z18
+	VADDPS    Z18, Z8, Z8
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z18
+	VADDPS    Z18, Z10, Z10
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z18
+	VADDPS    Z18, Z12, Z12
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z18
+	VADDPS    Z18, Z14, Z14
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z18
+	VADDPS    Z18, Z16, Z16
+	ADDQ      AX, BX
+
+next173:
+	SUBQ   $0x10, DX
+	JLE    done171
+	CMPQ   DX, $0x10
+	JL     masked174
+	LEAQ   64(CX), CX
+	VADDPS (CX), Z1, Z1
+	ADDQ   AX, CX
+	VADDPS (CX), Z3, Z3
+	ADDQ   AX, CX
+	VADDPS (CX), Z5, Z5
+	ADDQ   AX, CX
+	VADDPS (CX), Z7, Z7
+	ADDQ   AX, CX
+	VADDPS (CX), Z9, Z9
+	ADDQ   AX, CX
+	VADDPS (CX), Z11, Z11
+	ADDQ   AX, CX
+	VADDPS (CX), Z13, Z13
+	ADDQ   AX, CX
+	VADDPS (CX), Z15, Z15
+	ADDQ   AX, CX
+	VADDPS (CX), Z17, Z17
+	ADDQ   AX, CX
+	JMP    next175
+
+masked174:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	LEAQ      64(CX), CX
+	VMOVUPS.Z (CX), K1, Z18
+	VADDPS    Z18, Z1, Z1
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z18
+	VADDPS    Z18, Z3, Z3
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z18
+	VADDPS    Z18, Z5, Z5
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z18
+	VADDPS    Z18, Z7, Z7
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z18
+	VADDPS    Z18, Z9, Z9
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z18
+	VADDPS    Z18, Z11, Z11
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z18
+	VADDPS    Z18, Z13, Z13
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z18
+	VADDPS    Z18, Z15, Z15
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z18
+	VADDPS    Z18, Z17, Z17
+	ADDQ      AX, CX
+
+next175:
+done171:
+plain165:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked177
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z6, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z8, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z10, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z12, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z14, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z16, (BX)
+	ADDQ    CX, BX
+	JMP     next178
+
+masked177:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -2082,12 +3288,12 @@ masked78:
 	VMOVUPS Z16, K1, (BX)
 	ADDQ    CX, BX
 
-next79:
+next178:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done77
+	JLE     done176
 	CMPQ    DX, $0x10
-	JL      masked80
+	JL      masked179
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -2106,9 +3312,9 @@ next79:
 	ADDQ    CX, AX
 	VMOVUPS Z17, (AX)
 	ADDQ    CX, AX
-	JMP     next81
+	JMP     next180
 
-masked80:
+masked179:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -2131,14 +3337,14 @@ masked80:
 	VMOVUPS Z17, K1, (AX)
 	ADDQ    CX, AX
 
-next81:
-done77:
+next180:
+done176:
 	VZEROUPPER
 	RET
 
-// func int8VNNI10AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+// func int8VNNI10AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 // Requires: AVX, AVX512F, BMI2
-TEXT ·int8VNNI10AVX512(SB), NOSPLIT, $0-88
+TEXT ·int8VNNI10AVX512(SB), NOSPLIT, $0-104
 	MOVQ   $0x00000004, AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -2168,9 +3374,9 @@ TEXT ·int8VNNI10AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z18, Z18, Z18
 	VPXORD Z19, Z19, Z19
 	SUBQ   $0x02, DI
-	JL     rest83
+	JL     rest182
 
-loop82:
+loop181:
 	VMOVDQU32    (R8), Z20
 	VMOVDQU32    64(R8), Z21
 	VPBROADCASTD (CX), Z22
@@ -2242,13 +3448,13 @@ loop82:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	SUBQ         $0x02, DI
-	JGE          loop82
+	JGE          loop181
 
-rest83:
+rest182:
 	ADDQ $0x02, DI
-	JZ   done85
+	JZ   done184
 
-one84:
+one183:
 	VMOVDQU32    (R8), Z20
 	VMOVDQU32    64(R8), Z21
 	VPBROADCASTD (CX), Z22
@@ -2285,9 +3491,9 @@ one84:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	DECQ         DI
-	JNZ          one84
+	JNZ          one183
 
-done85:
+done184:
 	MOVQ         sx+64(FP), AX
 	MOVQ         wsum+72(FP), CX
 	MOVQ         sw+80(FP), DX
@@ -2424,36 +3630,240 @@ done85:
 	VCVTDQ2PS    Z19, Z19
 	VMULPS       Z20, Z19, Z19
 	VMULPS       64(DX), Z19, Z19
-	MOVQ         c+32(FP), AX
-	MOVQ         cs+40(FP), CX
+	MOVQ         bias+88(FP), AX
+	MOVQ         res+96(FP), CX
 	MOVQ         n+48(FP), DX
-	LEAQ         (AX), BX
-	MOVQ         DX, SI
-	CMPQ         SI, $0x10
-	JL           masked87
-	VMOVUPS      Z0, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z2, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z4, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z6, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z8, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z10, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z12, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z14, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z16, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z18, (BX)
-	ADDQ         CX, BX
-	JMP          next88
+	MOVQ         DX, BX
+	CMPQ         BX, $0x10
+	JL           masked187
+	VMOVUPS      (AX), Z20
+	VADDPS       Z20, Z0, Z0
+	VADDPS       Z20, Z2, Z2
+	VADDPS       Z20, Z4, Z4
+	VADDPS       Z20, Z6, Z6
+	VADDPS       Z20, Z8, Z8
+	VADDPS       Z20, Z10, Z10
+	VADDPS       Z20, Z12, Z12
+	VADDPS       Z20, Z14, Z14
+	VADDPS       Z20, Z16, Z16
+	VADDPS       Z20, Z18, Z18
+	JMP          next188
 
-masked87:
+masked187:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	VMOVUPS.Z (AX), K1, Z20
+	VADDPS    Z20, Z0, Z0
+	VADDPS    Z20, Z2, Z2
+	VADDPS    Z20, Z4, Z4
+	VADDPS    Z20, Z6, Z6
+	VADDPS    Z20, Z8, Z8
+	VADDPS    Z20, Z10, Z10
+	VADDPS    Z20, Z12, Z12
+	VADDPS    Z20, Z14, Z14
+	VADDPS    Z20, Z16, Z16
+	VADDPS    Z20, Z18, Z18
+
+next188:
+	SUBQ    $0x10, DX
+	JLE     done186
+	CMPQ    DX, $0x10
+	JL      masked189
+	VMOVUPS 64(AX), Z20
+	VADDPS  Z20, Z1, Z1
+	VADDPS  Z20, Z3, Z3
+	VADDPS  Z20, Z5, Z5
+	VADDPS  Z20, Z7, Z7
+	VADDPS  Z20, Z9, Z9
+	VADDPS  Z20, Z11, Z11
+	VADDPS  Z20, Z13, Z13
+	VADDPS  Z20, Z15, Z15
+	VADDPS  Z20, Z17, Z17
+	VADDPS  Z20, Z19, Z19
+	JMP     next190
+
+masked189:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	VMOVUPS.Z 64(AX), K1, Z20
+	VADDPS    Z20, Z1, Z1
+	VADDPS    Z20, Z3, Z3
+	VADDPS    Z20, Z5, Z5
+	VADDPS    Z20, Z7, Z7
+	VADDPS    Z20, Z9, Z9
+	VADDPS    Z20, Z11, Z11
+	VADDPS    Z20, Z13, Z13
+	VADDPS    Z20, Z15, Z15
+	VADDPS    Z20, Z17, Z17
+	VADDPS    Z20, Z19, Z19
+
+next190:
+done186:
+	TESTQ  CX, CX
+	JZ     plain185
+	MOVQ   cs+40(FP), AX
+	MOVQ   n+48(FP), DX
+	MOVQ   DX, BX
+	CMPQ   BX, $0x10
+	JL     masked192
+	LEAQ   (CX), BX
+	VADDPS (BX), Z0, Z0
+	ADDQ   AX, BX
+	VADDPS (BX), Z2, Z2
+	ADDQ   AX, BX
+	VADDPS (BX), Z4, Z4
+	ADDQ   AX, BX
+	VADDPS (BX), Z6, Z6
+	ADDQ   AX, BX
+	VADDPS (BX), Z8, Z8
+	ADDQ   AX, BX
+	VADDPS (BX), Z10, Z10
+	ADDQ   AX, BX
+	VADDPS (BX), Z12, Z12
+	ADDQ   AX, BX
+	VADDPS (BX), Z14, Z14
+	ADDQ   AX, BX
+	VADDPS (BX), Z16, Z16
+	ADDQ   AX, BX
+	VADDPS (BX), Z18, Z18
+	ADDQ   AX, BX
+	JMP    next193
+
+masked192:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	LEAQ      (CX), BX
+	VMOVUPS.Z (BX), K1, Z20
+	VADDPS    Z20, Z0, Z0
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z20
+	VADDPS    Z20, Z2, Z2
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z20
+	VADDPS    Z20, Z4, Z4
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z20
+	VADDPS    Z20, Z6, Z6
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z20
+	VADDPS    Z20, Z8, Z8
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z20
+	VADDPS    Z20, Z10, Z10
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z20
+	VADDPS    Z20, Z12, Z12
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z20
+	VADDPS    Z20, Z14, Z14
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z20
+	VADDPS    Z20, Z16, Z16
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z20
+	VADDPS    Z20, Z18, Z18
+	ADDQ      AX, BX
+
+next193:
+	SUBQ   $0x10, DX
+	JLE    done191
+	CMPQ   DX, $0x10
+	JL     masked194
+	LEAQ   64(CX), CX
+	VADDPS (CX), Z1, Z1
+	ADDQ   AX, CX
+	VADDPS (CX), Z3, Z3
+	ADDQ   AX, CX
+	VADDPS (CX), Z5, Z5
+	ADDQ   AX, CX
+	VADDPS (CX), Z7, Z7
+	ADDQ   AX, CX
+	VADDPS (CX), Z9, Z9
+	ADDQ   AX, CX
+	VADDPS (CX), Z11, Z11
+	ADDQ   AX, CX
+	VADDPS (CX), Z13, Z13
+	ADDQ   AX, CX
+	VADDPS (CX), Z15, Z15
+	ADDQ   AX, CX
+	VADDPS (CX), Z17, Z17
+	ADDQ   AX, CX
+	VADDPS (CX), Z19, Z19
+	ADDQ   AX, CX
+	JMP    next195
+
+masked194:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	LEAQ      64(CX), CX
+	VMOVUPS.Z (CX), K1, Z20
+	VADDPS    Z20, Z1, Z1
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z20
+	VADDPS    Z20, Z3, Z3
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z20
+	VADDPS    Z20, Z5, Z5
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z20
+	VADDPS    Z20, Z7, Z7
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z20
+	VADDPS    Z20, Z9, Z9
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z20
+	VADDPS    Z20, Z11, Z11
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z20
+	VADDPS    Z20, Z13, Z13
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z20
+	VADDPS    Z20, Z15, Z15
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z20
+	VADDPS    Z20, Z17, Z17
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z20
+	VADDPS    Z20, Z19, Z19
+	ADDQ      AX, CX
+
+next195:
+done191:
+plain185:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked197
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z6, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z8, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z10, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z12, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z14, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z16, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z18, (BX)
+	ADDQ    CX, BX
+	JMP     next198
+
+masked197:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -2478,12 +3888,12 @@ masked87:
 	VMOVUPS Z18, K1, (BX)
 	ADDQ    CX, BX
 
-next88:
+next198:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done86
+	JLE     done196
 	CMPQ    DX, $0x10
-	JL      masked89
+	JL      masked199
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -2504,9 +3914,9 @@ next88:
 	ADDQ    CX, AX
 	VMOVUPS Z19, (AX)
 	ADDQ    CX, AX
-	JMP     next90
+	JMP     next200
 
-masked89:
+masked199:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -2531,14 +3941,14 @@ masked89:
 	VMOVUPS Z19, K1, (AX)
 	ADDQ    CX, AX
 
-next90:
-done86:
+next200:
+done196:
 	VZEROUPPER
 	RET
 
-// func int8VNNI11AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+// func int8VNNI11AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 // Requires: AVX, AVX512F, BMI2
-TEXT ·int8VNNI11AVX512(SB), NOSPLIT, $0-88
+TEXT ·int8VNNI11AVX512(SB), NOSPLIT, $0-104
 	MOVQ   $0x00000004, AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -2572,9 +3982,9 @@ TEXT ·int8VNNI11AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z20, Z20, Z20
 	VPXORD Z21, Z21, Z21
 	SUBQ   $0x02, R8
-	JL     rest92
+	JL     rest202
 
-loop91:
+loop201:
 	VMOVDQU32    (R9), Z22
 	VMOVDQU32    64(R9), Z23
 	VPBROADCASTD (CX), Z24
@@ -2654,13 +4064,13 @@ loop91:
 	ADDQ         AX, SI
 	ADDQ         AX, DI
 	SUBQ         $0x02, R8
-	JGE          loop91
+	JGE          loop201
 
-rest92:
+rest202:
 	ADDQ $0x02, R8
-	JZ   done94
+	JZ   done204
 
-one93:
+one203:
 	VMOVDQU32    (R9), Z22
 	VMOVDQU32    64(R9), Z23
 	VPBROADCASTD (CX), Z24
@@ -2701,9 +4111,9 @@ one93:
 	ADDQ         AX, SI
 	ADDQ         AX, DI
 	DECQ         R8
-	JNZ          one93
+	JNZ          one203
 
-done94:
+done204:
 	MOVQ         sx+64(FP), AX
 	MOVQ         wsum+72(FP), CX
 	MOVQ         sw+80(FP), DX
@@ -2853,38 +4263,256 @@ done94:
 	VCVTDQ2PS    Z21, Z21
 	VMULPS       Z22, Z21, Z21
 	VMULPS       64(DX), Z21, Z21
-	MOVQ         c+32(FP), AX
-	MOVQ         cs+40(FP), CX
+	MOVQ         bias+88(FP), AX
+	MOVQ         res+96(FP), CX
 	MOVQ         n+48(FP), DX
-	LEAQ         (AX), BX
-	MOVQ         DX, SI
-	CMPQ         SI, $0x10
-	JL           masked96
-	VMOVUPS      Z0, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z2, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z4, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z6, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z8, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z10, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z12, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z14, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z16, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z18, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z20, (BX)
-	ADDQ         CX, BX
-	JMP          next97
+	MOVQ         DX, BX
+	CMPQ         BX, $0x10
+	JL           masked207
+	VMOVUPS      (AX), Z22
+	VADDPS       Z22, Z0, Z0
+	VADDPS       Z22, Z2, Z2
+	VADDPS       Z22, Z4, Z4
+	VADDPS       Z22, Z6, Z6
+	VADDPS       Z22, Z8, Z8
+	VADDPS       Z22, Z10, Z10
+	VADDPS       Z22, Z12, Z12
+	VADDPS       Z22, Z14, Z14
+	VADDPS       Z22, Z16, Z16
+	VADDPS       Z22, Z18, Z18
+	VADDPS       Z22, Z20, Z20
+	JMP          next208
 
-masked96:
+masked207:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	VMOVUPS.Z (AX), K1, Z22
+	VADDPS    Z22, Z0, Z0
+	VADDPS    Z22, Z2, Z2
+	VADDPS    Z22, Z4, Z4
+	VADDPS    Z22, Z6, Z6
+	VADDPS    Z22, Z8, Z8
+	VADDPS    Z22, Z10, Z10
+	VADDPS    Z22, Z12, Z12
+	VADDPS    Z22, Z14, Z14
+	VADDPS    Z22, Z16, Z16
+	VADDPS    Z22, Z18, Z18
+	VADDPS    Z22, Z20, Z20
+
+next208:
+	SUBQ    $0x10, DX
+	JLE     done206
+	CMPQ    DX, $0x10
+	JL      masked209
+	VMOVUPS 64(AX), Z22
+	VADDPS  Z22, Z1, Z1
+	VADDPS  Z22, Z3, Z3
+	VADDPS  Z22, Z5, Z5
+	VADDPS  Z22, Z7, Z7
+	VADDPS  Z22, Z9, Z9
+	VADDPS  Z22, Z11, Z11
+	VADDPS  Z22, Z13, Z13
+	VADDPS  Z22, Z15, Z15
+	VADDPS  Z22, Z17, Z17
+	VADDPS  Z22, Z19, Z19
+	VADDPS  Z22, Z21, Z21
+	JMP     next210
+
+masked209:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	VMOVUPS.Z 64(AX), K1, Z22
+	VADDPS    Z22, Z1, Z1
+	VADDPS    Z22, Z3, Z3
+	VADDPS    Z22, Z5, Z5
+	VADDPS    Z22, Z7, Z7
+	VADDPS    Z22, Z9, Z9
+	VADDPS    Z22, Z11, Z11
+	VADDPS    Z22, Z13, Z13
+	VADDPS    Z22, Z15, Z15
+	VADDPS    Z22, Z17, Z17
+	VADDPS    Z22, Z19, Z19
+	VADDPS    Z22, Z21, Z21
+
+next210:
+done206:
+	TESTQ  CX, CX
+	JZ     plain205
+	MOVQ   cs+40(FP), AX
+	MOVQ   n+48(FP), DX
+	MOVQ   DX, BX
+	CMPQ   BX, $0x10
+	JL     masked212
+	LEAQ   (CX), BX
+	VADDPS (BX), Z0, Z0
+	ADDQ   AX, BX
+	VADDPS (BX), Z2, Z2
+	ADDQ   AX, BX
+	VADDPS (BX), Z4, Z4
+	ADDQ   AX, BX
+	VADDPS (BX), Z6, Z6
+	ADDQ   AX, BX
+	VADDPS (BX), Z8, Z8
+	ADDQ   AX, BX
+	VADDPS (BX), Z10, Z10
+	ADDQ   AX, BX
+	VADDPS (BX), Z12, Z12
+	ADDQ   AX, BX
+	VADDPS (BX), Z14, Z14
+	ADDQ   AX, BX
+	VADDPS (BX), Z16, Z16
+	ADDQ   AX, BX
+	VADDPS (BX), Z18, Z18
+	ADDQ   AX, BX
+	VADDPS (BX), Z20, Z20
+	ADDQ   AX, BX
+	JMP    next213
+
+masked212:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	LEAQ      (CX), BX
+	VMOVUPS.Z (BX), K1, Z22
+	VADDPS    Z22, Z0, Z0
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z22
+	VADDPS    Z22, Z2, Z2
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z22
+	VADDPS    Z22, Z4, Z4
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z22
+	VADDPS    Z22, Z6, Z6
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z22
+	VADDPS    Z22, Z8, Z8
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z22
+	VADDPS    Z22, Z10, Z10
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z22
+	VADDPS    Z22, Z12, Z12
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z22
+	VADDPS    Z22, Z14, Z14
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z22
+	VADDPS    Z22, Z16, Z16
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z22
+	VADDPS    Z22, Z18, Z18
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z22
+	VADDPS    Z22, Z20, Z20
+	ADDQ      AX, BX
+
+next213:
+	SUBQ   $0x10, DX
+	JLE    done211
+	CMPQ   DX, $0x10
+	JL     masked214
+	LEAQ   64(CX), CX
+	VADDPS (CX), Z1, Z1
+	ADDQ   AX, CX
+	VADDPS (CX), Z3, Z3
+	ADDQ   AX, CX
+	VADDPS (CX), Z5, Z5
+	ADDQ   AX, CX
+	VADDPS (CX), Z7, Z7
+	ADDQ   AX, CX
+	VADDPS (CX), Z9, Z9
+	ADDQ   AX, CX
+	VADDPS (CX), Z11, Z11
+	ADDQ   AX, CX
+	VADDPS (CX), Z13, Z13
+	ADDQ   AX, CX
+	VADDPS (CX), Z15, Z15
+	ADDQ   AX, CX
+	VADDPS (CX), Z17, Z17
+	ADDQ   AX, CX
+	VADDPS (CX), Z19, Z19
+	ADDQ   AX, CX
+	VADDPS (CX), Z21, Z21
+	ADDQ   AX, CX
+	JMP    next215
+
+masked214:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	LEAQ      64(CX), CX
+	VMOVUPS.Z (CX), K1, Z22
+	VADDPS    Z22, Z1, Z1
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z22
+	VADDPS    Z22, Z3, Z3
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z22
+	VADDPS    Z22, Z5, Z5
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z22
+	VADDPS    Z22, Z7, Z7
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z22
+	VADDPS    Z22, Z9, Z9
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z22
+	VADDPS    Z22, Z11, Z11
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z22
+	VADDPS    Z22, Z13, Z13
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z22
+	VADDPS    Z22, Z15, Z15
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z22
+	VADDPS    Z22, Z17, Z17
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z22
+	VADDPS    Z22, Z19, Z19
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z22
+	VADDPS    Z22, Z21, Z21
+	ADDQ      AX, CX
+
+next215:
+done211:
+plain205:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked217
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z6, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z8, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z10, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z12, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z14, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z16, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z18, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z20, (BX)
+	ADDQ    CX, BX
+	JMP     next218
+
+masked217:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -2911,12 +4539,12 @@ masked96:
 	VMOVUPS Z20, K1, (BX)
 	ADDQ    CX, BX
 
-next97:
+next218:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done95
+	JLE     done216
 	CMPQ    DX, $0x10
-	JL      masked98
+	JL      masked219
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -2939,9 +4567,9 @@ next97:
 	ADDQ    CX, AX
 	VMOVUPS Z21, (AX)
 	ADDQ    CX, AX
-	JMP     next99
+	JMP     next220
 
-masked98:
+masked219:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -2968,14 +4596,14 @@ masked98:
 	VMOVUPS Z21, K1, (AX)
 	ADDQ    CX, AX
 
-next99:
-done95:
+next220:
+done216:
 	VZEROUPPER
 	RET
 
-// func int8VNNI12AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+// func int8VNNI12AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 // Requires: AVX, AVX512F, BMI2
-TEXT ·int8VNNI12AVX512(SB), NOSPLIT, $0-88
+TEXT ·int8VNNI12AVX512(SB), NOSPLIT, $0-104
 	MOVQ   $0x00000004, AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -3011,9 +4639,9 @@ TEXT ·int8VNNI12AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z22, Z22, Z22
 	VPXORD Z23, Z23, Z23
 	SUBQ   $0x02, R8
-	JL     rest101
+	JL     rest222
 
-loop100:
+loop221:
 	VMOVDQU32    (R9), Z24
 	VMOVDQU32    64(R9), Z25
 	VPBROADCASTD (CX), Z26
@@ -3099,13 +4727,13 @@ loop100:
 	ADDQ         AX, SI
 	ADDQ         AX, DI
 	SUBQ         $0x02, R8
-	JGE          loop100
+	JGE          loop221
 
-rest101:
+rest222:
 	ADDQ $0x02, R8
-	JZ   done103
+	JZ   done224
 
-one102:
+one223:
 	VMOVDQU32    (R9), Z24
 	VMOVDQU32    64(R9), Z25
 	VPBROADCASTD (CX), Z26
@@ -3149,9 +4777,9 @@ one102:
 	ADDQ         AX, SI
 	ADDQ         AX, DI
 	DECQ         R8
-	JNZ          one102
+	JNZ          one223
 
-done103:
+done224:
 	MOVQ         sx+64(FP), AX
 	MOVQ         wsum+72(FP), CX
 	MOVQ         sw+80(FP), DX
@@ -3314,40 +4942,272 @@ done103:
 	VCVTDQ2PS    Z23, Z23
 	VMULPS       Z24, Z23, Z23
 	VMULPS       64(DX), Z23, Z23
-	MOVQ         c+32(FP), AX
-	MOVQ         cs+40(FP), CX
+	MOVQ         bias+88(FP), AX
+	MOVQ         res+96(FP), CX
 	MOVQ         n+48(FP), DX
-	LEAQ         (AX), BX
-	MOVQ         DX, SI
-	CMPQ         SI, $0x10
-	JL           masked105
-	VMOVUPS      Z0, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z2, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z4, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z6, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z8, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z10, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z12, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z14, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z16, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z18, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z20, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z22, (BX)
-	ADDQ         CX, BX
-	JMP          next106
+	MOVQ         DX, BX
+	CMPQ         BX, $0x10
+	JL           masked227
+	VMOVUPS      (AX), Z24
+	VADDPS       Z24, Z0, Z0
+	VADDPS       Z24, Z2, Z2
+	VADDPS       Z24, Z4, Z4
+	VADDPS       Z24, Z6, Z6
+	VADDPS       Z24, Z8, Z8
+	VADDPS       Z24, Z10, Z10
+	VADDPS       Z24, Z12, Z12
+	VADDPS       Z24, Z14, Z14
+	VADDPS       Z24, Z16, Z16
+	VADDPS       Z24, Z18, Z18
+	VADDPS       Z24, Z20, Z20
+	VADDPS       Z24, Z22, Z22
+	JMP          next228
 
-masked105:
+masked227:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	VMOVUPS.Z (AX), K1, Z24
+	VADDPS    Z24, Z0, Z0
+	VADDPS    Z24, Z2, Z2
+	VADDPS    Z24, Z4, Z4
+	VADDPS    Z24, Z6, Z6
+	VADDPS    Z24, Z8, Z8
+	VADDPS    Z24, Z10, Z10
+	VADDPS    Z24, Z12, Z12
+	VADDPS    Z24, Z14, Z14
+	VADDPS    Z24, Z16, Z16
+	VADDPS    Z24, Z18, Z18
+	VADDPS    Z24, Z20, Z20
+	VADDPS    Z24, Z22, Z22
+
+next228:
+	SUBQ    $0x10, DX
+	JLE     done226
+	CMPQ    DX, $0x10
+	JL      masked229
+	VMOVUPS 64(AX), Z24
+	VADDPS  Z24, Z1, Z1
+	VADDPS  Z24, Z3, Z3
+	VADDPS  Z24, Z5, Z5
+	VADDPS  Z24, Z7, Z7
+	VADDPS  Z24, Z9, Z9
+	VADDPS  Z24, Z11, Z11
+	VADDPS  Z24, Z13, Z13
+	VADDPS  Z24, Z15, Z15
+	VADDPS  Z24, Z17, Z17
+	VADDPS  Z24, Z19, Z19
+	VADDPS  Z24, Z21, Z21
+	VADDPS  Z24, Z23, Z23
+	JMP     next230
+
+masked229:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	VMOVUPS.Z 64(AX), K1, Z24
+	VADDPS    Z24, Z1, Z1
+	VADDPS    Z24, Z3, Z3
+	VADDPS    Z24, Z5, Z5
+	VADDPS    Z24, Z7, Z7
+	VADDPS    Z24, Z9, Z9
+	VADDPS    Z24, Z11, Z11
+	VADDPS    Z24, Z13, Z13
+	VADDPS    Z24, Z15, Z15
+	VADDPS    Z24, Z17, Z17
+	VADDPS    Z24, Z19, Z19
+	VADDPS    Z24, Z21, Z21
+	VADDPS    Z24, Z23, Z23
+
+next230:
+done226:
+	TESTQ  CX, CX
+	JZ     plain225
+	MOVQ   cs+40(FP), AX
+	MOVQ   n+48(FP), DX
+	MOVQ   DX, BX
+	CMPQ   BX, $0x10
+	JL     masked232
+	LEAQ   (CX), BX
+	VADDPS (BX), Z0, Z0
+	ADDQ   AX, BX
+	VADDPS (BX), Z2, Z2
+	ADDQ   AX, BX
+	VADDPS (BX), Z4, Z4
+	ADDQ   AX, BX
+	VADDPS (BX), Z6, Z6
+	ADDQ   AX, BX
+	VADDPS (BX), Z8, Z8
+	ADDQ   AX, BX
+	VADDPS (BX), Z10, Z10
+	ADDQ   AX, BX
+	VADDPS (BX), Z12, Z12
+	ADDQ   AX, BX
+	VADDPS (BX), Z14, Z14
+	ADDQ   AX, BX
+	VADDPS (BX), Z16, Z16
+	ADDQ   AX, BX
+	VADDPS (BX), Z18, Z18
+	ADDQ   AX, BX
+	VADDPS (BX), Z20, Z20
+	ADDQ   AX, BX
+	VADDPS (BX), Z22, Z22
+	ADDQ   AX, BX
+	JMP    next233
+
+masked232:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	LEAQ      (CX), BX
+	VMOVUPS.Z (BX), K1, Z24
+	VADDPS    Z24, Z0, Z0
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z24
+	VADDPS    Z24, Z2, Z2
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z24
+	VADDPS    Z24, Z4, Z4
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z24
+	VADDPS    Z24, Z6, Z6
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z24
+	VADDPS    Z24, Z8, Z8
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z24
+	VADDPS    Z24, Z10, Z10
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z24
+	VADDPS    Z24, Z12, Z12
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z24
+	VADDPS    Z24, Z14, Z14
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z24
+	VADDPS    Z24, Z16, Z16
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z24
+	VADDPS    Z24, Z18, Z18
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z24
+	VADDPS    Z24, Z20, Z20
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z24
+	VADDPS    Z24, Z22, Z22
+	ADDQ      AX, BX
+
+next233:
+	SUBQ   $0x10, DX
+	JLE    done231
+	CMPQ   DX, $0x10
+	JL     masked234
+	LEAQ   64(CX), CX
+	VADDPS (CX), Z1, Z1
+	ADDQ   AX, CX
+	VADDPS (CX), Z3, Z3
+	ADDQ   AX, CX
+	VADDPS (CX), Z5, Z5
+	ADDQ   AX, CX
+	VADDPS (CX), Z7, Z7
+	ADDQ   AX, CX
+	VADDPS (CX), Z9, Z9
+	ADDQ   AX, CX
+	VADDPS (CX), Z11, Z11
+	ADDQ   AX, CX
+	VADDPS (CX), Z13, Z13
+	ADDQ   AX, CX
+	VADDPS (CX), Z15, Z15
+	ADDQ   AX, CX
+	VADDPS (CX), Z17, Z17
+	ADDQ   AX, CX
+	VADDPS (CX), Z19, Z19
+	ADDQ   AX, CX
+	VADDPS (CX), Z21, Z21
+	ADDQ   AX, CX
+	VADDPS (CX), Z23, Z23
+	ADDQ   AX, CX
+	JMP    next235
+
+masked234:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	LEAQ      64(CX), CX
+	VMOVUPS.Z (CX), K1, Z24
+	VADDPS    Z24, Z1, Z1
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z24
+	VADDPS    Z24, Z3, Z3
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z24
+	VADDPS    Z24, Z5, Z5
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z24
+	VADDPS    Z24, Z7, Z7
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z24
+	VADDPS    Z24, Z9, Z9
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z24
+	VADDPS    Z24, Z11, Z11
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z24
+	VADDPS    Z24, Z13, Z13
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z24
+	VADDPS    Z24, Z15, Z15
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z24
+	VADDPS    Z24, Z17, Z17
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z24
+	VADDPS    Z24, Z19, Z19
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z24
+	VADDPS    Z24, Z21, Z21
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z24
+	VADDPS    Z24, Z23, Z23
+	ADDQ      AX, CX
+
+next235:
+done231:
+plain225:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked237
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z6, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z8, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z10, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z12, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z14, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z16, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z18, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z20, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z22, (BX)
+	ADDQ    CX, BX
+	JMP     next238
+
+masked237:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -3376,12 +5236,12 @@ masked105:
 	VMOVUPS Z22, K1, (BX)
 	ADDQ    CX, BX
 
-next106:
+next238:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done104
+	JLE     done236
 	CMPQ    DX, $0x10
-	JL      masked107
+	JL      masked239
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -3406,9 +5266,9 @@ next106:
 	ADDQ    CX, AX
 	VMOVUPS Z23, (AX)
 	ADDQ    CX, AX
-	JMP     next108
+	JMP     next240
 
-masked107:
+masked239:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -3437,14 +5297,14 @@ masked107:
 	VMOVUPS Z23, K1, (AX)
 	ADDQ    CX, AX
 
-next108:
-done104:
+next240:
+done236:
 	VZEROUPPER
 	RET
 
-// func int8VNNI13AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+// func int8VNNI13AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 // Requires: AVX, AVX512F, BMI2
-TEXT ·int8VNNI13AVX512(SB), NOSPLIT, $0-88
+TEXT ·int8VNNI13AVX512(SB), NOSPLIT, $0-104
 	MOVQ   $0x00000004, AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -3482,9 +5342,9 @@ TEXT ·int8VNNI13AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z24, Z24, Z24
 	VPXORD Z25, Z25, Z25
 	SUBQ   $0x02, R8
-	JL     rest110
+	JL     rest242
 
-loop109:
+loop241:
 	VMOVDQU32    (R9), Z26
 	VMOVDQU32    64(R9), Z27
 	VPBROADCASTD (CX), Z28
@@ -3576,13 +5436,13 @@ loop109:
 	ADDQ         AX, SI
 	ADDQ         AX, DI
 	SUBQ         $0x02, R8
-	JGE          loop109
+	JGE          loop241
 
-rest110:
+rest242:
 	ADDQ $0x02, R8
-	JZ   done112
+	JZ   done244
 
-one111:
+one243:
 	VMOVDQU32    (R9), Z26
 	VMOVDQU32    64(R9), Z27
 	VPBROADCASTD (CX), Z28
@@ -3629,9 +5489,9 @@ one111:
 	ADDQ         AX, SI
 	ADDQ         AX, DI
 	DECQ         R8
-	JNZ          one111
+	JNZ          one243
 
-done112:
+done244:
 	MOVQ         sx+64(FP), AX
 	MOVQ         wsum+72(FP), CX
 	MOVQ         sw+80(FP), DX
@@ -3807,42 +5667,288 @@ done112:
 	VCVTDQ2PS    Z25, Z25
 	VMULPS       Z26, Z25, Z25
 	VMULPS       64(DX), Z25, Z25
-	MOVQ         c+32(FP), AX
-	MOVQ         cs+40(FP), CX
+	MOVQ         bias+88(FP), AX
+	MOVQ         res+96(FP), CX
 	MOVQ         n+48(FP), DX
-	LEAQ         (AX), BX
-	MOVQ         DX, SI
-	CMPQ         SI, $0x10
-	JL           masked114
-	VMOVUPS      Z0, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z2, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z4, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z6, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z8, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z10, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z12, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z14, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z16, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z18, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z20, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z22, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z24, (BX)
-	ADDQ         CX, BX
-	JMP          next115
+	MOVQ         DX, BX
+	CMPQ         BX, $0x10
+	JL           masked247
+	VMOVUPS      (AX), Z26
+	VADDPS       Z26, Z0, Z0
+	VADDPS       Z26, Z2, Z2
+	VADDPS       Z26, Z4, Z4
+	VADDPS       Z26, Z6, Z6
+	VADDPS       Z26, Z8, Z8
+	VADDPS       Z26, Z10, Z10
+	VADDPS       Z26, Z12, Z12
+	VADDPS       Z26, Z14, Z14
+	VADDPS       Z26, Z16, Z16
+	VADDPS       Z26, Z18, Z18
+	VADDPS       Z26, Z20, Z20
+	VADDPS       Z26, Z22, Z22
+	VADDPS       Z26, Z24, Z24
+	JMP          next248
 
-masked114:
+masked247:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	VMOVUPS.Z (AX), K1, Z26
+	VADDPS    Z26, Z0, Z0
+	VADDPS    Z26, Z2, Z2
+	VADDPS    Z26, Z4, Z4
+	VADDPS    Z26, Z6, Z6
+	VADDPS    Z26, Z8, Z8
+	VADDPS    Z26, Z10, Z10
+	VADDPS    Z26, Z12, Z12
+	VADDPS    Z26, Z14, Z14
+	VADDPS    Z26, Z16, Z16
+	VADDPS    Z26, Z18, Z18
+	VADDPS    Z26, Z20, Z20
+	VADDPS    Z26, Z22, Z22
+	VADDPS    Z26, Z24, Z24
+
+next248:
+	SUBQ    $0x10, DX
+	JLE     done246
+	CMPQ    DX, $0x10
+	JL      masked249
+	VMOVUPS 64(AX), Z26
+	VADDPS  Z26, Z1, Z1
+	VADDPS  Z26, Z3, Z3
+	VADDPS  Z26, Z5, Z5
+	VADDPS  Z26, Z7, Z7
+	VADDPS  Z26, Z9, Z9
+	VADDPS  Z26, Z11, Z11
+	VADDPS  Z26, Z13, Z13
+	VADDPS  Z26, Z15, Z15
+	VADDPS  Z26, Z17, Z17
+	VADDPS  Z26, Z19, Z19
+	VADDPS  Z26, Z21, Z21
+	VADDPS  Z26, Z23, Z23
+	VADDPS  Z26, Z25, Z25
+	JMP     next250
+
+masked249:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	VMOVUPS.Z 64(AX), K1, Z26
+	VADDPS    Z26, Z1, Z1
+	VADDPS    Z26, Z3, Z3
+	VADDPS    Z26, Z5, Z5
+	VADDPS    Z26, Z7, Z7
+	VADDPS    Z26, Z9, Z9
+	VADDPS    Z26, Z11, Z11
+	VADDPS    Z26, Z13, Z13
+	VADDPS    Z26, Z15, Z15
+	VADDPS    Z26, Z17, Z17
+	VADDPS    Z26, Z19, Z19
+	VADDPS    Z26, Z21, Z21
+	VADDPS    Z26, Z23, Z23
+	VADDPS    Z26, Z25, Z25
+
+next250:
+done246:
+	TESTQ  CX, CX
+	JZ     plain245
+	MOVQ   cs+40(FP), AX
+	MOVQ   n+48(FP), DX
+	MOVQ   DX, BX
+	CMPQ   BX, $0x10
+	JL     masked252
+	LEAQ   (CX), BX
+	VADDPS (BX), Z0, Z0
+	ADDQ   AX, BX
+	VADDPS (BX), Z2, Z2
+	ADDQ   AX, BX
+	VADDPS (BX), Z4, Z4
+	ADDQ   AX, BX
+	VADDPS (BX), Z6, Z6
+	ADDQ   AX, BX
+	VADDPS (BX), Z8, Z8
+	ADDQ   AX, BX
+	VADDPS (BX), Z10, Z10
+	ADDQ   AX, BX
+	VADDPS (BX), Z12, Z12
+	ADDQ   AX, BX
+	VADDPS (BX), Z14, Z14
+	ADDQ   AX, BX
+	VADDPS (BX), Z16, Z16
+	ADDQ   AX, BX
+	VADDPS (BX), Z18, Z18
+	ADDQ   AX, BX
+	VADDPS (BX), Z20, Z20
+	ADDQ   AX, BX
+	VADDPS (BX), Z22, Z22
+	ADDQ   AX, BX
+	VADDPS (BX), Z24, Z24
+	ADDQ   AX, BX
+	JMP    next253
+
+masked252:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	LEAQ      (CX), BX
+	VMOVUPS.Z (BX), K1, Z26
+	VADDPS    Z26, Z0, Z0
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z26
+	VADDPS    Z26, Z2, Z2
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z26
+	VADDPS    Z26, Z4, Z4
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z26
+	VADDPS    Z26, Z6, Z6
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z26
+	VADDPS    Z26, Z8, Z8
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z26
+	VADDPS    Z26, Z10, Z10
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z26
+	VADDPS    Z26, Z12, Z12
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z26
+	VADDPS    Z26, Z14, Z14
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z26
+	VADDPS    Z26, Z16, Z16
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z26
+	VADDPS    Z26, Z18, Z18
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z26
+	VADDPS    Z26, Z20, Z20
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z26
+	VADDPS    Z26, Z22, Z22
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z26
+	VADDPS    Z26, Z24, Z24
+	ADDQ      AX, BX
+
+next253:
+	SUBQ   $0x10, DX
+	JLE    done251
+	CMPQ   DX, $0x10
+	JL     masked254
+	LEAQ   64(CX), CX
+	VADDPS (CX), Z1, Z1
+	ADDQ   AX, CX
+	VADDPS (CX), Z3, Z3
+	ADDQ   AX, CX
+	VADDPS (CX), Z5, Z5
+	ADDQ   AX, CX
+	VADDPS (CX), Z7, Z7
+	ADDQ   AX, CX
+	VADDPS (CX), Z9, Z9
+	ADDQ   AX, CX
+	VADDPS (CX), Z11, Z11
+	ADDQ   AX, CX
+	VADDPS (CX), Z13, Z13
+	ADDQ   AX, CX
+	VADDPS (CX), Z15, Z15
+	ADDQ   AX, CX
+	VADDPS (CX), Z17, Z17
+	ADDQ   AX, CX
+	VADDPS (CX), Z19, Z19
+	ADDQ   AX, CX
+	VADDPS (CX), Z21, Z21
+	ADDQ   AX, CX
+	VADDPS (CX), Z23, Z23
+	ADDQ   AX, CX
+	VADDPS (CX), Z25, Z25
+	ADDQ   AX, CX
+	JMP    next255
+
+masked254:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	LEAQ      64(CX), CX
+	VMOVUPS.Z (CX), K1, Z26
+	VADDPS    Z26, Z1, Z1
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z26
+	VADDPS    Z26, Z3, Z3
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z26
+	VADDPS    Z26, Z5, Z5
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z26
+	VADDPS    Z26, Z7, Z7
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z26
+	VADDPS    Z26, Z9, Z9
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z26
+	VADDPS    Z26, Z11, Z11
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z26
+	VADDPS    Z26, Z13, Z13
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z26
+	VADDPS    Z26, Z15, Z15
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z26
+	VADDPS    Z26, Z17, Z17
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z26
+	VADDPS    Z26, Z19, Z19
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z26
+	VADDPS    Z26, Z21, Z21
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z26
+	VADDPS    Z26, Z23, Z23
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z26
+	VADDPS    Z26, Z25, Z25
+	ADDQ      AX, CX
+
+next255:
+done251:
+plain245:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked257
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z6, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z8, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z10, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z12, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z14, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z16, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z18, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z20, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z22, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z24, (BX)
+	ADDQ    CX, BX
+	JMP     next258
+
+masked257:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -3873,12 +5979,12 @@ masked114:
 	VMOVUPS Z24, K1, (BX)
 	ADDQ    CX, BX
 
-next115:
+next258:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done113
+	JLE     done256
 	CMPQ    DX, $0x10
-	JL      masked116
+	JL      masked259
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -3905,9 +6011,9 @@ next115:
 	ADDQ    CX, AX
 	VMOVUPS Z25, (AX)
 	ADDQ    CX, AX
-	JMP     next117
+	JMP     next260
 
-masked116:
+masked259:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -3938,14 +6044,14 @@ masked116:
 	VMOVUPS Z25, K1, (AX)
 	ADDQ    CX, AX
 
-next117:
-done113:
+next260:
+done256:
 	VZEROUPPER
 	RET
 
-// func int8VNNI14AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32)
+// func int8VNNI14AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int, zero *int32, sx *float32, wsum *int32, sw *float32, bias *float32, res *float32)
 // Requires: AVX, AVX512F, BMI2
-TEXT ·int8VNNI14AVX512(SB), NOSPLIT, $0-88
+TEXT ·int8VNNI14AVX512(SB), NOSPLIT, $0-104
 	MOVQ   $0x00000004, AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -3985,9 +6091,9 @@ TEXT ·int8VNNI14AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z26, Z26, Z26
 	VPXORD Z27, Z27, Z27
 	SUBQ   $0x02, R8
-	JL     rest119
+	JL     rest262
 
-loop118:
+loop261:
 	VMOVDQU32    (R9), Z28
 	VMOVDQU32    64(R9), Z29
 	VPBROADCASTD (CX), Z30
@@ -4085,13 +6191,13 @@ loop118:
 	ADDQ         AX, SI
 	ADDQ         AX, DI
 	SUBQ         $0x02, R8
-	JGE          loop118
+	JGE          loop261
 
-rest119:
+rest262:
 	ADDQ $0x02, R8
-	JZ   done121
+	JZ   done264
 
-one120:
+one263:
 	VMOVDQU32    (R9), Z28
 	VMOVDQU32    64(R9), Z29
 	VPBROADCASTD (CX), Z30
@@ -4141,9 +6247,9 @@ one120:
 	ADDQ         AX, SI
 	ADDQ         AX, DI
 	DECQ         R8
-	JNZ          one120
+	JNZ          one263
 
-done121:
+done264:
 	MOVQ         sx+64(FP), AX
 	MOVQ         wsum+72(FP), CX
 	MOVQ         sw+80(FP), DX
@@ -4332,44 +6438,304 @@ done121:
 	VCVTDQ2PS    Z27, Z27
 	VMULPS       Z28, Z27, Z27
 	VMULPS       64(DX), Z27, Z27
-	MOVQ         c+32(FP), AX
-	MOVQ         cs+40(FP), CX
+	MOVQ         bias+88(FP), AX
+	MOVQ         res+96(FP), CX
 	MOVQ         n+48(FP), DX
-	LEAQ         (AX), BX
-	MOVQ         DX, SI
-	CMPQ         SI, $0x10
-	JL           masked123
-	VMOVUPS      Z0, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z2, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z4, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z6, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z8, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z10, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z12, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z14, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z16, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z18, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z20, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z22, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z24, (BX)
-	ADDQ         CX, BX
-	VMOVUPS      Z26, (BX)
-	ADDQ         CX, BX
-	JMP          next124
+	MOVQ         DX, BX
+	CMPQ         BX, $0x10
+	JL           masked267
+	VMOVUPS      (AX), Z28
+	VADDPS       Z28, Z0, Z0
+	VADDPS       Z28, Z2, Z2
+	VADDPS       Z28, Z4, Z4
+	VADDPS       Z28, Z6, Z6
+	VADDPS       Z28, Z8, Z8
+	VADDPS       Z28, Z10, Z10
+	VADDPS       Z28, Z12, Z12
+	VADDPS       Z28, Z14, Z14
+	VADDPS       Z28, Z16, Z16
+	VADDPS       Z28, Z18, Z18
+	VADDPS       Z28, Z20, Z20
+	VADDPS       Z28, Z22, Z22
+	VADDPS       Z28, Z24, Z24
+	VADDPS       Z28, Z26, Z26
+	JMP          next268
 
-masked123:
+masked267:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	VMOVUPS.Z (AX), K1, Z28
+	VADDPS    Z28, Z0, Z0
+	VADDPS    Z28, Z2, Z2
+	VADDPS    Z28, Z4, Z4
+	VADDPS    Z28, Z6, Z6
+	VADDPS    Z28, Z8, Z8
+	VADDPS    Z28, Z10, Z10
+	VADDPS    Z28, Z12, Z12
+	VADDPS    Z28, Z14, Z14
+	VADDPS    Z28, Z16, Z16
+	VADDPS    Z28, Z18, Z18
+	VADDPS    Z28, Z20, Z20
+	VADDPS    Z28, Z22, Z22
+	VADDPS    Z28, Z24, Z24
+	VADDPS    Z28, Z26, Z26
+
+next268:
+	SUBQ    $0x10, DX
+	JLE     done266
+	CMPQ    DX, $0x10
+	JL      masked269
+	VMOVUPS 64(AX), Z28
+	VADDPS  Z28, Z1, Z1
+	VADDPS  Z28, Z3, Z3
+	VADDPS  Z28, Z5, Z5
+	VADDPS  Z28, Z7, Z7
+	VADDPS  Z28, Z9, Z9
+	VADDPS  Z28, Z11, Z11
+	VADDPS  Z28, Z13, Z13
+	VADDPS  Z28, Z15, Z15
+	VADDPS  Z28, Z17, Z17
+	VADDPS  Z28, Z19, Z19
+	VADDPS  Z28, Z21, Z21
+	VADDPS  Z28, Z23, Z23
+	VADDPS  Z28, Z25, Z25
+	VADDPS  Z28, Z27, Z27
+	JMP     next270
+
+masked269:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	VMOVUPS.Z 64(AX), K1, Z28
+	VADDPS    Z28, Z1, Z1
+	VADDPS    Z28, Z3, Z3
+	VADDPS    Z28, Z5, Z5
+	VADDPS    Z28, Z7, Z7
+	VADDPS    Z28, Z9, Z9
+	VADDPS    Z28, Z11, Z11
+	VADDPS    Z28, Z13, Z13
+	VADDPS    Z28, Z15, Z15
+	VADDPS    Z28, Z17, Z17
+	VADDPS    Z28, Z19, Z19
+	VADDPS    Z28, Z21, Z21
+	VADDPS    Z28, Z23, Z23
+	VADDPS    Z28, Z25, Z25
+	VADDPS    Z28, Z27, Z27
+
+next270:
+done266:
+	TESTQ  CX, CX
+	JZ     plain265
+	MOVQ   cs+40(FP), AX
+	MOVQ   n+48(FP), DX
+	MOVQ   DX, BX
+	CMPQ   BX, $0x10
+	JL     masked272
+	LEAQ   (CX), BX
+	VADDPS (BX), Z0, Z0
+	ADDQ   AX, BX
+	VADDPS (BX), Z2, Z2
+	ADDQ   AX, BX
+	VADDPS (BX), Z4, Z4
+	ADDQ   AX, BX
+	VADDPS (BX), Z6, Z6
+	ADDQ   AX, BX
+	VADDPS (BX), Z8, Z8
+	ADDQ   AX, BX
+	VADDPS (BX), Z10, Z10
+	ADDQ   AX, BX
+	VADDPS (BX), Z12, Z12
+	ADDQ   AX, BX
+	VADDPS (BX), Z14, Z14
+	ADDQ   AX, BX
+	VADDPS (BX), Z16, Z16
+	ADDQ   AX, BX
+	VADDPS (BX), Z18, Z18
+	ADDQ   AX, BX
+	VADDPS (BX), Z20, Z20
+	ADDQ   AX, BX
+	VADDPS (BX), Z22, Z22
+	ADDQ   AX, BX
+	VADDPS (BX), Z24, Z24
+	ADDQ   AX, BX
+	VADDPS (BX), Z26, Z26
+	ADDQ   AX, BX
+	JMP    next273
+
+masked272:
+	MOVL      $-1, SI
+	BZHIL     BX, SI, BX
+	KMOVW     BX, K1
+	LEAQ      (CX), BX
+	VMOVUPS.Z (BX), K1, Z28
+	VADDPS    Z28, Z0, Z0
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z28
+	VADDPS    Z28, Z2, Z2
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z28
+	VADDPS    Z28, Z4, Z4
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z28
+	VADDPS    Z28, Z6, Z6
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z28
+	VADDPS    Z28, Z8, Z8
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z28
+	VADDPS    Z28, Z10, Z10
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z28
+	VADDPS    Z28, Z12, Z12
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z28
+	VADDPS    Z28, Z14, Z14
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z28
+	VADDPS    Z28, Z16, Z16
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z28
+	VADDPS    Z28, Z18, Z18
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z28
+	VADDPS    Z28, Z20, Z20
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z28
+	VADDPS    Z28, Z22, Z22
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z28
+	VADDPS    Z28, Z24, Z24
+	ADDQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z28
+	VADDPS    Z28, Z26, Z26
+	ADDQ      AX, BX
+
+next273:
+	SUBQ   $0x10, DX
+	JLE    done271
+	CMPQ   DX, $0x10
+	JL     masked274
+	LEAQ   64(CX), CX
+	VADDPS (CX), Z1, Z1
+	ADDQ   AX, CX
+	VADDPS (CX), Z3, Z3
+	ADDQ   AX, CX
+	VADDPS (CX), Z5, Z5
+	ADDQ   AX, CX
+	VADDPS (CX), Z7, Z7
+	ADDQ   AX, CX
+	VADDPS (CX), Z9, Z9
+	ADDQ   AX, CX
+	VADDPS (CX), Z11, Z11
+	ADDQ   AX, CX
+	VADDPS (CX), Z13, Z13
+	ADDQ   AX, CX
+	VADDPS (CX), Z15, Z15
+	ADDQ   AX, CX
+	VADDPS (CX), Z17, Z17
+	ADDQ   AX, CX
+	VADDPS (CX), Z19, Z19
+	ADDQ   AX, CX
+	VADDPS (CX), Z21, Z21
+	ADDQ   AX, CX
+	VADDPS (CX), Z23, Z23
+	ADDQ   AX, CX
+	VADDPS (CX), Z25, Z25
+	ADDQ   AX, CX
+	VADDPS (CX), Z27, Z27
+	ADDQ   AX, CX
+	JMP    next275
+
+masked274:
+	MOVL      $-1, BX
+	BZHIL     DX, BX, DX
+	KMOVW     DX, K1
+	LEAQ      64(CX), CX
+	VMOVUPS.Z (CX), K1, Z28
+	VADDPS    Z28, Z1, Z1
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z28
+	VADDPS    Z28, Z3, Z3
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z28
+	VADDPS    Z28, Z5, Z5
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z28
+	VADDPS    Z28, Z7, Z7
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z28
+	VADDPS    Z28, Z9, Z9
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z28
+	VADDPS    Z28, Z11, Z11
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z28
+	VADDPS    Z28, Z13, Z13
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z28
+	VADDPS    Z28, Z15, Z15
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z28
+	VADDPS    Z28, Z17, Z17
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z28
+	VADDPS    Z28, Z19, Z19
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z28
+	VADDPS    Z28, Z21, Z21
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z28
+	VADDPS    Z28, Z23, Z23
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z28
+	VADDPS    Z28, Z25, Z25
+	ADDQ      AX, CX
+	VMOVUPS.Z (CX), K1, Z28
+	VADDPS    Z28, Z27, Z27
+	ADDQ      AX, CX
+
+next275:
+done271:
+plain265:
+	MOVQ    c+32(FP), AX
+	MOVQ    cs+40(FP), CX
+	MOVQ    n+48(FP), DX
+	LEAQ    (AX), BX
+	MOVQ    DX, SI
+	CMPQ    SI, $0x10
+	JL      masked277
+	VMOVUPS Z0, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z2, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z4, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z6, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z8, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z10, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z12, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z14, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z16, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z18, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z20, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z22, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z24, (BX)
+	ADDQ    CX, BX
+	VMOVUPS Z26, (BX)
+	ADDQ    CX, BX
+	JMP     next278
+
+masked277:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -4402,12 +6768,12 @@ masked123:
 	VMOVUPS Z26, K1, (BX)
 	ADDQ    CX, BX
 
-next124:
+next278:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done122
+	JLE     done276
 	CMPQ    DX, $0x10
-	JL      masked125
+	JL      masked279
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -4436,9 +6802,9 @@ next124:
 	ADDQ    CX, AX
 	VMOVUPS Z27, (AX)
 	ADDQ    CX, AX
-	JMP     next126
+	JMP     next280
 
-masked125:
+masked279:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -4471,8 +6837,8 @@ masked125:
 	VMOVUPS Z27, K1, (AX)
 	ADDQ    CX, AX
 
-next126:
-done122:
+next280:
+done276:
 	VZEROUPPER
 	RET
 
@@ -4489,9 +6855,9 @@ TEXT ·quantizeBytesAVX512(SB), NOSPLIT, $0-32
 	VPBROADCASTD X1, Z1
 	VMOVUPS      c000000ffAVX512<>+0(SB), Z2
 
-loop127:
+loop281:
 	SUBQ      $0x10, DX
-	JL        done128
+	JL        done282
 	VMOVUPS   (CX), Z4
 	VMULPS    Z0, Z4, Z4
 	VCVTPS2DQ Z4, Z4
@@ -4502,9 +6868,9 @@ loop127:
 	VMOVUPS   X4, (AX)
 	ADDQ      $0x10, AX
 	ADDQ      $0x40, CX
-	JMP       loop127
+	JMP       loop281
 
-done128:
+done282:
 	VZEROUPPER
 	RET
 
@@ -4540,9 +6906,9 @@ TEXT ·blocksVNNI16x1AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	SUBQ   $0x01, BX
-	JL     rest130
+	JL     rest284
 
-loop129:
+loop283:
 	VPBROADCASTD (DI), Z2
 	VMOVAPS      Z2, Z3
 	VMOVUPS      (DX), Z4
@@ -4580,13 +6946,13 @@ loop129:
 	ADDQ         $0x04, SI
 	ADDQ         $0x04, DI
 	SUBQ         $0x01, BX
-	JGE          loop129
+	JGE          loop283
 
-rest130:
+rest284:
 	ADDQ $0x01, BX
-	JZ   done132
+	JZ   done286
 
-one131:
+one285:
 	VPBROADCASTD (DI), Z2
 	VMOVAPS      Z2, Z3
 	VMOVUPS      (DX), Z4
@@ -4624,46 +6990,46 @@ one131:
 	ADDQ         $0x04, SI
 	ADDQ         $0x04, DI
 	DECQ         BX
-	JNZ          one131
+	JNZ          one285
 
-done132:
+done286:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked134
+	JL      masked288
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
-	JMP     next135
+	JMP     next289
 
-masked134:
+masked288:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
 	VMOVUPS Z0, K1, (BX)
 	ADDQ    CX, BX
 
-next135:
+next289:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done133
+	JLE     done287
 	CMPQ    DX, $0x10
-	JL      masked136
+	JL      masked290
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
-	JMP     next137
+	JMP     next291
 
-masked136:
+masked290:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
 	VMOVUPS Z1, K1, (AX)
 	ADDQ    CX, AX
 
-next137:
-done133:
+next291:
+done287:
 	VZEROUPPER
 	RET
 
@@ -4682,9 +7048,9 @@ TEXT ·blocksVNNI16Minx1AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	SUBQ   $0x01, BX
-	JL     rest139
+	JL     rest293
 
-loop138:
+loop292:
 	VMOVAPS      Z2, Z3
 	VMOVAPS      Z2, Z4
 	VMOVUPS      (DX), Z5
@@ -4725,13 +7091,13 @@ loop138:
 	ADDQ         $0x04, SI
 	ADDQ         $0x04, DI
 	SUBQ         $0x01, BX
-	JGE          loop138
+	JGE          loop292
 
-rest139:
+rest293:
 	ADDQ $0x01, BX
-	JZ   done141
+	JZ   done295
 
-one140:
+one294:
 	VMOVAPS      Z2, Z3
 	VMOVAPS      Z2, Z4
 	VMOVUPS      (DX), Z5
@@ -4772,46 +7138,46 @@ one140:
 	ADDQ         $0x04, SI
 	ADDQ         $0x04, DI
 	DECQ         BX
-	JNZ          one140
+	JNZ          one294
 
-done141:
+done295:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked143
+	JL      masked297
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
-	JMP     next144
+	JMP     next298
 
-masked143:
+masked297:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
 	VMOVUPS Z0, K1, (BX)
 	ADDQ    CX, BX
 
-next144:
+next298:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done142
+	JLE     done296
 	CMPQ    DX, $0x10
-	JL      masked145
+	JL      masked299
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
-	JMP     next146
+	JMP     next300
 
-masked145:
+masked299:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
 	VMOVUPS Z1, K1, (AX)
 	ADDQ    CX, AX
 
-next146:
-done142:
+next300:
+done296:
 	VZEROUPPER
 	RET
 
@@ -4831,9 +7197,9 @@ TEXT ·blocksVNNI16x2AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	SUBQ   $0x01, SI
-	JL     rest148
+	JL     rest302
 
-loop147:
+loop301:
 	VPBROADCASTD (R8), Z4
 	VMOVAPS      Z4, Z5
 	VPBROADCASTD (R8)(R9*1), Z6
@@ -4892,13 +7258,13 @@ loop147:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	SUBQ         $0x01, SI
-	JGE          loop147
+	JGE          loop301
 
-rest148:
+rest302:
 	ADDQ $0x01, SI
-	JZ   done150
+	JZ   done304
 
-one149:
+one303:
 	VPBROADCASTD (R8), Z4
 	VMOVAPS      Z4, Z5
 	VPBROADCASTD (R8)(R9*1), Z6
@@ -4957,23 +7323,23 @@ one149:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	DECQ         SI
-	JNZ          one149
+	JNZ          one303
 
-done150:
+done304:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked152
+	JL      masked306
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
 	ADDQ    CX, BX
-	JMP     next153
+	JMP     next307
 
-masked152:
+masked306:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -4982,19 +7348,19 @@ masked152:
 	VMOVUPS Z2, K1, (BX)
 	ADDQ    CX, BX
 
-next153:
+next307:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done151
+	JLE     done305
 	CMPQ    DX, $0x10
-	JL      masked154
+	JL      masked308
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
 	ADDQ    CX, AX
-	JMP     next155
+	JMP     next309
 
-masked154:
+masked308:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -5003,8 +7369,8 @@ masked154:
 	VMOVUPS Z3, K1, (AX)
 	ADDQ    CX, AX
 
-next155:
-done151:
+next309:
+done305:
 	VZEROUPPER
 	RET
 
@@ -5025,9 +7391,9 @@ TEXT ·blocksVNNI16Minx2AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 	SUBQ   $0x01, SI
-	JL     rest157
+	JL     rest311
 
-loop156:
+loop310:
 	VMOVAPS      Z4, Z5
 	VMOVAPS      Z4, Z6
 	VMOVAPS      Z4, Z7
@@ -5092,13 +7458,13 @@ loop156:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	SUBQ         $0x01, SI
-	JGE          loop156
+	JGE          loop310
 
-rest157:
+rest311:
 	ADDQ $0x01, SI
-	JZ   done159
+	JZ   done313
 
-one158:
+one312:
 	VMOVAPS      Z4, Z5
 	VMOVAPS      Z4, Z6
 	VMOVAPS      Z4, Z7
@@ -5163,23 +7529,23 @@ one158:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	DECQ         SI
-	JNZ          one158
+	JNZ          one312
 
-done159:
+done313:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked161
+	JL      masked315
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
 	ADDQ    CX, BX
-	JMP     next162
+	JMP     next316
 
-masked161:
+masked315:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -5188,19 +7554,19 @@ masked161:
 	VMOVUPS Z2, K1, (BX)
 	ADDQ    CX, BX
 
-next162:
+next316:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done160
+	JLE     done314
 	CMPQ    DX, $0x10
-	JL      masked163
+	JL      masked317
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
 	ADDQ    CX, AX
-	JMP     next164
+	JMP     next318
 
-masked163:
+masked317:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -5209,8 +7575,8 @@ masked163:
 	VMOVUPS Z3, K1, (AX)
 	ADDQ    CX, AX
 
-next164:
-done160:
+next318:
+done314:
 	VZEROUPPER
 	RET
 
@@ -5232,9 +7598,9 @@ TEXT ·blocksVNNI16x3AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
 	SUBQ   $0x01, SI
-	JL     rest166
+	JL     rest320
 
-loop165:
+loop319:
 	VPBROADCASTD (R8), Z6
 	VMOVAPS      Z6, Z7
 	VPBROADCASTD (R8)(R9*1), Z8
@@ -5314,13 +7680,13 @@ loop165:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	SUBQ         $0x01, SI
-	JGE          loop165
+	JGE          loop319
 
-rest166:
+rest320:
 	ADDQ $0x01, SI
-	JZ   done168
+	JZ   done322
 
-one167:
+one321:
 	VPBROADCASTD (R8), Z6
 	VMOVAPS      Z6, Z7
 	VPBROADCASTD (R8)(R9*1), Z8
@@ -5400,25 +7766,25 @@ one167:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	DECQ         SI
-	JNZ          one167
+	JNZ          one321
 
-done168:
+done322:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked170
+	JL      masked324
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z4, (BX)
 	ADDQ    CX, BX
-	JMP     next171
+	JMP     next325
 
-masked170:
+masked324:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -5429,21 +7795,21 @@ masked170:
 	VMOVUPS Z4, K1, (BX)
 	ADDQ    CX, BX
 
-next171:
+next325:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done169
+	JLE     done323
 	CMPQ    DX, $0x10
-	JL      masked172
+	JL      masked326
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z5, (AX)
 	ADDQ    CX, AX
-	JMP     next173
+	JMP     next327
 
-masked172:
+masked326:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -5454,8 +7820,8 @@ masked172:
 	VMOVUPS Z5, K1, (AX)
 	ADDQ    CX, AX
 
-next173:
-done169:
+next327:
+done323:
 	VZEROUPPER
 	RET
 
@@ -5478,9 +7844,9 @@ TEXT ·blocksVNNI16Minx3AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
 	SUBQ   $0x01, SI
-	JL     rest175
+	JL     rest329
 
-loop174:
+loop328:
 	VMOVAPS      Z6, Z7
 	VMOVAPS      Z6, Z8
 	VMOVAPS      Z6, Z9
@@ -5569,13 +7935,13 @@ loop174:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	SUBQ         $0x01, SI
-	JGE          loop174
+	JGE          loop328
 
-rest175:
+rest329:
 	ADDQ $0x01, SI
-	JZ   done177
+	JZ   done331
 
-one176:
+one330:
 	VMOVAPS      Z6, Z7
 	VMOVAPS      Z6, Z8
 	VMOVAPS      Z6, Z9
@@ -5664,25 +8030,25 @@ one176:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	DECQ         SI
-	JNZ          one176
+	JNZ          one330
 
-done177:
+done331:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked179
+	JL      masked333
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z4, (BX)
 	ADDQ    CX, BX
-	JMP     next180
+	JMP     next334
 
-masked179:
+masked333:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -5693,21 +8059,21 @@ masked179:
 	VMOVUPS Z4, K1, (BX)
 	ADDQ    CX, BX
 
-next180:
+next334:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done178
+	JLE     done332
 	CMPQ    DX, $0x10
-	JL      masked181
+	JL      masked335
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z5, (AX)
 	ADDQ    CX, AX
-	JMP     next182
+	JMP     next336
 
-masked181:
+masked335:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -5718,8 +8084,8 @@ masked181:
 	VMOVUPS Z5, K1, (AX)
 	ADDQ    CX, AX
 
-next182:
-done178:
+next336:
+done332:
 	VZEROUPPER
 	RET
 
@@ -5747,9 +8113,9 @@ TEXT ·blocksVNNI16x4AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R8)(R12*1), R11
 	LEAQ   (R9)(R12*1), R12
 	SUBQ   $0x01, DI
-	JL     rest184
+	JL     rest338
 
-loop183:
+loop337:
 	VPBROADCASTD (R9), Z8
 	VMOVAPS      Z8, Z9
 	VPBROADCASTD (R9)(R10*1), Z10
@@ -5852,13 +8218,13 @@ loop183:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	SUBQ         $0x01, DI
-	JGE          loop183
+	JGE          loop337
 
-rest184:
+rest338:
 	ADDQ $0x01, DI
-	JZ   done186
+	JZ   done340
 
-one185:
+one339:
 	VPBROADCASTD (R9), Z8
 	VMOVAPS      Z8, Z9
 	VPBROADCASTD (R9)(R10*1), Z10
@@ -5961,16 +8327,16 @@ one185:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	DECQ         DI
-	JNZ          one185
+	JNZ          one339
 
-done186:
+done340:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked188
+	JL      masked342
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -5979,9 +8345,9 @@ done186:
 	ADDQ    CX, BX
 	VMOVUPS Z6, (BX)
 	ADDQ    CX, BX
-	JMP     next189
+	JMP     next343
 
-masked188:
+masked342:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -5994,12 +8360,12 @@ masked188:
 	VMOVUPS Z6, K1, (BX)
 	ADDQ    CX, BX
 
-next189:
+next343:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done187
+	JLE     done341
 	CMPQ    DX, $0x10
-	JL      masked190
+	JL      masked344
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -6008,9 +8374,9 @@ next189:
 	ADDQ    CX, AX
 	VMOVUPS Z7, (AX)
 	ADDQ    CX, AX
-	JMP     next191
+	JMP     next345
 
-masked190:
+masked344:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -6023,8 +8389,8 @@ masked190:
 	VMOVUPS Z7, K1, (AX)
 	ADDQ    CX, AX
 
-next191:
-done187:
+next345:
+done341:
 	VZEROUPPER
 	RET
 
@@ -6053,9 +8419,9 @@ TEXT ·blocksVNNI16Minx4AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R9)(R12*1), R12
 	VPXORD Z8, Z8, Z8
 	SUBQ   $0x01, DI
-	JL     rest193
+	JL     rest347
 
-loop192:
+loop346:
 	VMOVAPS      Z8, Z9
 	VMOVAPS      Z8, Z10
 	VMOVAPS      Z8, Z11
@@ -6170,13 +8536,13 @@ loop192:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	SUBQ         $0x01, DI
-	JGE          loop192
+	JGE          loop346
 
-rest193:
+rest347:
 	ADDQ $0x01, DI
-	JZ   done195
+	JZ   done349
 
-one194:
+one348:
 	VMOVAPS      Z8, Z9
 	VMOVAPS      Z8, Z10
 	VMOVAPS      Z8, Z11
@@ -6291,16 +8657,16 @@ one194:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	DECQ         DI
-	JNZ          one194
+	JNZ          one348
 
-done195:
+done349:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked197
+	JL      masked351
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -6309,9 +8675,9 @@ done195:
 	ADDQ    CX, BX
 	VMOVUPS Z6, (BX)
 	ADDQ    CX, BX
-	JMP     next198
+	JMP     next352
 
-masked197:
+masked351:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -6324,12 +8690,12 @@ masked197:
 	VMOVUPS Z6, K1, (BX)
 	ADDQ    CX, BX
 
-next198:
+next352:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done196
+	JLE     done350
 	CMPQ    DX, $0x10
-	JL      masked199
+	JL      masked353
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -6338,9 +8704,9 @@ next198:
 	ADDQ    CX, AX
 	VMOVUPS Z7, (AX)
 	ADDQ    CX, AX
-	JMP     next200
+	JMP     next354
 
-masked199:
+masked353:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -6353,8 +8719,8 @@ masked199:
 	VMOVUPS Z7, K1, (AX)
 	ADDQ    CX, AX
 
-next200:
-done196:
+next354:
+done350:
 	VZEROUPPER
 	RET
 
@@ -6384,9 +8750,9 @@ TEXT ·blocksVNNI16x5AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R8)(R12*1), R11
 	LEAQ   (R9)(R12*1), R12
 	SUBQ   $0x01, DI
-	JL     rest202
+	JL     rest356
 
-loop201:
+loop355:
 	VPBROADCASTD (R9), Z10
 	VMOVAPS      Z10, Z11
 	VPBROADCASTD (R9)(R10*1), Z12
@@ -6510,13 +8876,13 @@ loop201:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	SUBQ         $0x01, DI
-	JGE          loop201
+	JGE          loop355
 
-rest202:
+rest356:
 	ADDQ $0x01, DI
-	JZ   done204
+	JZ   done358
 
-one203:
+one357:
 	VPBROADCASTD (R9), Z10
 	VMOVAPS      Z10, Z11
 	VPBROADCASTD (R9)(R10*1), Z12
@@ -6640,16 +9006,16 @@ one203:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	DECQ         DI
-	JNZ          one203
+	JNZ          one357
 
-done204:
+done358:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked206
+	JL      masked360
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -6660,9 +9026,9 @@ done204:
 	ADDQ    CX, BX
 	VMOVUPS Z8, (BX)
 	ADDQ    CX, BX
-	JMP     next207
+	JMP     next361
 
-masked206:
+masked360:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -6677,12 +9043,12 @@ masked206:
 	VMOVUPS Z8, K1, (BX)
 	ADDQ    CX, BX
 
-next207:
+next361:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done205
+	JLE     done359
 	CMPQ    DX, $0x10
-	JL      masked208
+	JL      masked362
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -6693,9 +9059,9 @@ next207:
 	ADDQ    CX, AX
 	VMOVUPS Z9, (AX)
 	ADDQ    CX, AX
-	JMP     next209
+	JMP     next363
 
-masked208:
+masked362:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -6710,8 +9076,8 @@ masked208:
 	VMOVUPS Z9, K1, (AX)
 	ADDQ    CX, AX
 
-next209:
-done205:
+next363:
+done359:
 	VZEROUPPER
 	RET
 
@@ -6742,9 +9108,9 @@ TEXT ·blocksVNNI16Minx5AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R9)(R12*1), R12
 	VPXORD Z10, Z10, Z10
 	SUBQ   $0x01, DI
-	JL     rest211
+	JL     rest365
 
-loop210:
+loop364:
 	VMOVAPS      Z10, Z11
 	VMOVAPS      Z10, Z12
 	VMOVAPS      Z10, Z13
@@ -6883,13 +9249,13 @@ loop210:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	SUBQ         $0x01, DI
-	JGE          loop210
+	JGE          loop364
 
-rest211:
+rest365:
 	ADDQ $0x01, DI
-	JZ   done213
+	JZ   done367
 
-one212:
+one366:
 	VMOVAPS      Z10, Z11
 	VMOVAPS      Z10, Z12
 	VMOVAPS      Z10, Z13
@@ -7028,16 +9394,16 @@ one212:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	DECQ         DI
-	JNZ          one212
+	JNZ          one366
 
-done213:
+done367:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked215
+	JL      masked369
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -7048,9 +9414,9 @@ done213:
 	ADDQ    CX, BX
 	VMOVUPS Z8, (BX)
 	ADDQ    CX, BX
-	JMP     next216
+	JMP     next370
 
-masked215:
+masked369:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -7065,12 +9431,12 @@ masked215:
 	VMOVUPS Z8, K1, (BX)
 	ADDQ    CX, BX
 
-next216:
+next370:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done214
+	JLE     done368
 	CMPQ    DX, $0x10
-	JL      masked217
+	JL      masked371
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -7081,9 +9447,9 @@ next216:
 	ADDQ    CX, AX
 	VMOVUPS Z9, (AX)
 	ADDQ    CX, AX
-	JMP     next218
+	JMP     next372
 
-masked217:
+masked371:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -7098,8 +9464,8 @@ masked217:
 	VMOVUPS Z9, K1, (AX)
 	ADDQ    CX, AX
 
-next218:
-done214:
+next372:
+done368:
 	VZEROUPPER
 	RET
 
@@ -7133,9 +9499,9 @@ TEXT ·blocksVNNI16x6AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R9)(R13*1), R12
 	LEAQ   (R10)(R13*1), R13
 	SUBQ   $0x01, R8
-	JL     rest220
+	JL     rest374
 
-loop219:
+loop373:
 	VPBROADCASTD (R10), Z12
 	VMOVAPS      Z12, Z13
 	VPBROADCASTD (R10)(R11*1), Z14
@@ -7284,13 +9650,13 @@ loop219:
 	ADDQ         $0x04, R12
 	ADDQ         $0x04, R13
 	SUBQ         $0x01, R8
-	JGE          loop219
+	JGE          loop373
 
-rest220:
+rest374:
 	ADDQ $0x01, R8
-	JZ   done222
+	JZ   done376
 
-one221:
+one375:
 	VPBROADCASTD (R10), Z12
 	VMOVAPS      Z12, Z13
 	VPBROADCASTD (R10)(R11*1), Z14
@@ -7439,16 +9805,16 @@ one221:
 	ADDQ         $0x04, R12
 	ADDQ         $0x04, R13
 	DECQ         R8
-	JNZ          one221
+	JNZ          one375
 
-done222:
+done376:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked224
+	JL      masked378
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -7461,9 +9827,9 @@ done222:
 	ADDQ    CX, BX
 	VMOVUPS Z10, (BX)
 	ADDQ    CX, BX
-	JMP     next225
+	JMP     next379
 
-masked224:
+masked378:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -7480,12 +9846,12 @@ masked224:
 	VMOVUPS Z10, K1, (BX)
 	ADDQ    CX, BX
 
-next225:
+next379:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done223
+	JLE     done377
 	CMPQ    DX, $0x10
-	JL      masked226
+	JL      masked380
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -7498,9 +9864,9 @@ next225:
 	ADDQ    CX, AX
 	VMOVUPS Z11, (AX)
 	ADDQ    CX, AX
-	JMP     next227
+	JMP     next381
 
-masked226:
+masked380:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -7517,8 +9883,8 @@ masked226:
 	VMOVUPS Z11, K1, (AX)
 	ADDQ    CX, AX
 
-next227:
-done223:
+next381:
+done377:
 	VZEROUPPER
 	RET
 
@@ -7553,9 +9919,9 @@ TEXT ·blocksVNNI16Minx6AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R10)(R13*1), R13
 	VPXORD Z12, Z12, Z12
 	SUBQ   $0x01, R8
-	JL     rest229
+	JL     rest383
 
-loop228:
+loop382:
 	VMOVAPS      Z12, Z13
 	VMOVAPS      Z12, Z14
 	VMOVAPS      Z12, Z15
@@ -7722,13 +10088,13 @@ loop228:
 	ADDQ         $0x04, R12
 	ADDQ         $0x04, R13
 	SUBQ         $0x01, R8
-	JGE          loop228
+	JGE          loop382
 
-rest229:
+rest383:
 	ADDQ $0x01, R8
-	JZ   done231
+	JZ   done385
 
-one230:
+one384:
 	VMOVAPS      Z12, Z13
 	VMOVAPS      Z12, Z14
 	VMOVAPS      Z12, Z15
@@ -7895,16 +10261,16 @@ one230:
 	ADDQ         $0x04, R12
 	ADDQ         $0x04, R13
 	DECQ         R8
-	JNZ          one230
+	JNZ          one384
 
-done231:
+done385:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked233
+	JL      masked387
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -7917,9 +10283,9 @@ done231:
 	ADDQ    CX, BX
 	VMOVUPS Z10, (BX)
 	ADDQ    CX, BX
-	JMP     next234
+	JMP     next388
 
-masked233:
+masked387:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -7936,12 +10302,12 @@ masked233:
 	VMOVUPS Z10, K1, (BX)
 	ADDQ    CX, BX
 
-next234:
+next388:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done232
+	JLE     done386
 	CMPQ    DX, $0x10
-	JL      masked235
+	JL      masked389
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -7954,9 +10320,9 @@ next234:
 	ADDQ    CX, AX
 	VMOVUPS Z11, (AX)
 	ADDQ    CX, AX
-	JMP     next236
+	JMP     next390
 
-masked235:
+masked389:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -7973,8 +10339,8 @@ masked235:
 	VMOVUPS Z11, K1, (AX)
 	ADDQ    CX, AX
 
-next236:
-done232:
+next390:
+done386:
 	VZEROUPPER
 	RET
 
@@ -7992,9 +10358,9 @@ TEXT ·blocksVNNI32x1AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	SUBQ   $0x01, BX
-	JL     rest238
+	JL     rest392
 
-loop237:
+loop391:
 	VPBROADCASTD (DI), Z2
 	VMOVAPS      Z2, Z3
 	VMOVUPS      (DX), Z4
@@ -8056,13 +10422,13 @@ loop237:
 	ADDQ         $0x04, SI
 	ADDQ         $0x04, DI
 	SUBQ         $0x01, BX
-	JGE          loop237
+	JGE          loop391
 
-rest238:
+rest392:
 	ADDQ $0x01, BX
-	JZ   done240
+	JZ   done394
 
-one239:
+one393:
 	VPBROADCASTD (DI), Z2
 	VMOVAPS      Z2, Z3
 	VMOVUPS      (DX), Z4
@@ -8124,46 +10490,46 @@ one239:
 	ADDQ         $0x04, SI
 	ADDQ         $0x04, DI
 	DECQ         BX
-	JNZ          one239
+	JNZ          one393
 
-done240:
+done394:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked242
+	JL      masked396
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
-	JMP     next243
+	JMP     next397
 
-masked242:
+masked396:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
 	VMOVUPS Z0, K1, (BX)
 	ADDQ    CX, BX
 
-next243:
+next397:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done241
+	JLE     done395
 	CMPQ    DX, $0x10
-	JL      masked244
+	JL      masked398
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
-	JMP     next245
+	JMP     next399
 
-masked244:
+masked398:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
 	VMOVUPS Z1, K1, (AX)
 	ADDQ    CX, AX
 
-next245:
-done241:
+next399:
+done395:
 	VZEROUPPER
 	RET
 
@@ -8182,9 +10548,9 @@ TEXT ·blocksVNNI32Minx1AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	SUBQ   $0x01, BX
-	JL     rest247
+	JL     rest401
 
-loop246:
+loop400:
 	VMOVAPS      Z2, Z3
 	VMOVAPS      Z2, Z4
 	VMOVUPS      (DX), Z5
@@ -8249,13 +10615,13 @@ loop246:
 	ADDQ         $0x04, SI
 	ADDQ         $0x04, DI
 	SUBQ         $0x01, BX
-	JGE          loop246
+	JGE          loop400
 
-rest247:
+rest401:
 	ADDQ $0x01, BX
-	JZ   done249
+	JZ   done403
 
-one248:
+one402:
 	VMOVAPS      Z2, Z3
 	VMOVAPS      Z2, Z4
 	VMOVUPS      (DX), Z5
@@ -8320,46 +10686,46 @@ one248:
 	ADDQ         $0x04, SI
 	ADDQ         $0x04, DI
 	DECQ         BX
-	JNZ          one248
+	JNZ          one402
 
-done249:
+done403:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked251
+	JL      masked405
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
-	JMP     next252
+	JMP     next406
 
-masked251:
+masked405:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
 	VMOVUPS Z0, K1, (BX)
 	ADDQ    CX, BX
 
-next252:
+next406:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done250
+	JLE     done404
 	CMPQ    DX, $0x10
-	JL      masked253
+	JL      masked407
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
-	JMP     next254
+	JMP     next408
 
-masked253:
+masked407:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
 	VMOVUPS Z1, K1, (AX)
 	ADDQ    CX, AX
 
-next254:
-done250:
+next408:
+done404:
 	VZEROUPPER
 	RET
 
@@ -8379,9 +10745,9 @@ TEXT ·blocksVNNI32x2AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	SUBQ   $0x01, SI
-	JL     rest256
+	JL     rest410
 
-loop255:
+loop409:
 	VPBROADCASTD (R8), Z4
 	VMOVAPS      Z4, Z5
 	VPBROADCASTD (R8)(R9*1), Z6
@@ -8476,13 +10842,13 @@ loop255:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	SUBQ         $0x01, SI
-	JGE          loop255
+	JGE          loop409
 
-rest256:
+rest410:
 	ADDQ $0x01, SI
-	JZ   done258
+	JZ   done412
 
-one257:
+one411:
 	VPBROADCASTD (R8), Z4
 	VMOVAPS      Z4, Z5
 	VPBROADCASTD (R8)(R9*1), Z6
@@ -8577,23 +10943,23 @@ one257:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	DECQ         SI
-	JNZ          one257
+	JNZ          one411
 
-done258:
+done412:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked260
+	JL      masked414
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
 	ADDQ    CX, BX
-	JMP     next261
+	JMP     next415
 
-masked260:
+masked414:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -8602,19 +10968,19 @@ masked260:
 	VMOVUPS Z2, K1, (BX)
 	ADDQ    CX, BX
 
-next261:
+next415:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done259
+	JLE     done413
 	CMPQ    DX, $0x10
-	JL      masked262
+	JL      masked416
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
 	ADDQ    CX, AX
-	JMP     next263
+	JMP     next417
 
-masked262:
+masked416:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -8623,8 +10989,8 @@ masked262:
 	VMOVUPS Z3, K1, (AX)
 	ADDQ    CX, AX
 
-next263:
-done259:
+next417:
+done413:
 	VZEROUPPER
 	RET
 
@@ -8645,9 +11011,9 @@ TEXT ·blocksVNNI32Minx2AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 	SUBQ   $0x01, SI
-	JL     rest265
+	JL     rest419
 
-loop264:
+loop418:
 	VMOVAPS      Z4, Z5
 	VMOVAPS      Z4, Z6
 	VMOVAPS      Z4, Z7
@@ -8748,13 +11114,13 @@ loop264:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	SUBQ         $0x01, SI
-	JGE          loop264
+	JGE          loop418
 
-rest265:
+rest419:
 	ADDQ $0x01, SI
-	JZ   done267
+	JZ   done421
 
-one266:
+one420:
 	VMOVAPS      Z4, Z5
 	VMOVAPS      Z4, Z6
 	VMOVAPS      Z4, Z7
@@ -8855,23 +11221,23 @@ one266:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	DECQ         SI
-	JNZ          one266
+	JNZ          one420
 
-done267:
+done421:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked269
+	JL      masked423
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
 	ADDQ    CX, BX
-	JMP     next270
+	JMP     next424
 
-masked269:
+masked423:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -8880,19 +11246,19 @@ masked269:
 	VMOVUPS Z2, K1, (BX)
 	ADDQ    CX, BX
 
-next270:
+next424:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done268
+	JLE     done422
 	CMPQ    DX, $0x10
-	JL      masked271
+	JL      masked425
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
 	ADDQ    CX, AX
-	JMP     next272
+	JMP     next426
 
-masked271:
+masked425:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -8901,8 +11267,8 @@ masked271:
 	VMOVUPS Z3, K1, (AX)
 	ADDQ    CX, AX
 
-next272:
-done268:
+next426:
+done422:
 	VZEROUPPER
 	RET
 
@@ -8924,9 +11290,9 @@ TEXT ·blocksVNNI32x3AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
 	SUBQ   $0x01, SI
-	JL     rest274
+	JL     rest428
 
-loop273:
+loop427:
 	VPBROADCASTD (R8), Z6
 	VMOVAPS      Z6, Z7
 	VPBROADCASTD (R8)(R9*1), Z8
@@ -9054,13 +11420,13 @@ loop273:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	SUBQ         $0x01, SI
-	JGE          loop273
+	JGE          loop427
 
-rest274:
+rest428:
 	ADDQ $0x01, SI
-	JZ   done276
+	JZ   done430
 
-one275:
+one429:
 	VPBROADCASTD (R8), Z6
 	VMOVAPS      Z6, Z7
 	VPBROADCASTD (R8)(R9*1), Z8
@@ -9188,25 +11554,25 @@ one275:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	DECQ         SI
-	JNZ          one275
+	JNZ          one429
 
-done276:
+done430:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked278
+	JL      masked432
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z4, (BX)
 	ADDQ    CX, BX
-	JMP     next279
+	JMP     next433
 
-masked278:
+masked432:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -9217,21 +11583,21 @@ masked278:
 	VMOVUPS Z4, K1, (BX)
 	ADDQ    CX, BX
 
-next279:
+next433:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done277
+	JLE     done431
 	CMPQ    DX, $0x10
-	JL      masked280
+	JL      masked434
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z5, (AX)
 	ADDQ    CX, AX
-	JMP     next281
+	JMP     next435
 
-masked280:
+masked434:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -9242,8 +11608,8 @@ masked280:
 	VMOVUPS Z5, K1, (AX)
 	ADDQ    CX, AX
 
-next281:
-done277:
+next435:
+done431:
 	VZEROUPPER
 	RET
 
@@ -9266,9 +11632,9 @@ TEXT ·blocksVNNI32Minx3AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
 	SUBQ   $0x01, SI
-	JL     rest283
+	JL     rest437
 
-loop282:
+loop436:
 	VMOVAPS      Z6, Z7
 	VMOVAPS      Z6, Z8
 	VMOVAPS      Z6, Z9
@@ -9405,13 +11771,13 @@ loop282:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	SUBQ         $0x01, SI
-	JGE          loop282
+	JGE          loop436
 
-rest283:
+rest437:
 	ADDQ $0x01, SI
-	JZ   done285
+	JZ   done439
 
-one284:
+one438:
 	VMOVAPS      Z6, Z7
 	VMOVAPS      Z6, Z8
 	VMOVAPS      Z6, Z9
@@ -9548,25 +11914,25 @@ one284:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	DECQ         SI
-	JNZ          one284
+	JNZ          one438
 
-done285:
+done439:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked287
+	JL      masked441
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z4, (BX)
 	ADDQ    CX, BX
-	JMP     next288
+	JMP     next442
 
-masked287:
+masked441:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -9577,21 +11943,21 @@ masked287:
 	VMOVUPS Z4, K1, (BX)
 	ADDQ    CX, BX
 
-next288:
+next442:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done286
+	JLE     done440
 	CMPQ    DX, $0x10
-	JL      masked289
+	JL      masked443
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z5, (AX)
 	ADDQ    CX, AX
-	JMP     next290
+	JMP     next444
 
-masked289:
+masked443:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -9602,8 +11968,8 @@ masked289:
 	VMOVUPS Z5, K1, (AX)
 	ADDQ    CX, AX
 
-next290:
-done286:
+next444:
+done440:
 	VZEROUPPER
 	RET
 
@@ -9631,9 +11997,9 @@ TEXT ·blocksVNNI32x4AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R8)(R12*1), R11
 	LEAQ   (R9)(R12*1), R12
 	SUBQ   $0x01, DI
-	JL     rest292
+	JL     rest446
 
-loop291:
+loop445:
 	VPBROADCASTD (R9), Z8
 	VMOVAPS      Z8, Z9
 	VPBROADCASTD (R9)(R10*1), Z10
@@ -9796,13 +12162,13 @@ loop291:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	SUBQ         $0x01, DI
-	JGE          loop291
+	JGE          loop445
 
-rest292:
+rest446:
 	ADDQ $0x01, DI
-	JZ   done294
+	JZ   done448
 
-one293:
+one447:
 	VPBROADCASTD (R9), Z8
 	VMOVAPS      Z8, Z9
 	VPBROADCASTD (R9)(R10*1), Z10
@@ -9965,16 +12331,16 @@ one293:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	DECQ         DI
-	JNZ          one293
+	JNZ          one447
 
-done294:
+done448:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked296
+	JL      masked450
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -9983,9 +12349,9 @@ done294:
 	ADDQ    CX, BX
 	VMOVUPS Z6, (BX)
 	ADDQ    CX, BX
-	JMP     next297
+	JMP     next451
 
-masked296:
+masked450:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -9998,12 +12364,12 @@ masked296:
 	VMOVUPS Z6, K1, (BX)
 	ADDQ    CX, BX
 
-next297:
+next451:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done295
+	JLE     done449
 	CMPQ    DX, $0x10
-	JL      masked298
+	JL      masked452
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -10012,9 +12378,9 @@ next297:
 	ADDQ    CX, AX
 	VMOVUPS Z7, (AX)
 	ADDQ    CX, AX
-	JMP     next299
+	JMP     next453
 
-masked298:
+masked452:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -10027,8 +12393,8 @@ masked298:
 	VMOVUPS Z7, K1, (AX)
 	ADDQ    CX, AX
 
-next299:
-done295:
+next453:
+done449:
 	VZEROUPPER
 	RET
 
@@ -10057,9 +12423,9 @@ TEXT ·blocksVNNI32Minx4AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R9)(R12*1), R12
 	VPXORD Z8, Z8, Z8
 	SUBQ   $0x01, DI
-	JL     rest301
+	JL     rest455
 
-loop300:
+loop454:
 	VMOVAPS      Z8, Z9
 	VMOVAPS      Z8, Z10
 	VMOVAPS      Z8, Z11
@@ -10234,13 +12600,13 @@ loop300:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	SUBQ         $0x01, DI
-	JGE          loop300
+	JGE          loop454
 
-rest301:
+rest455:
 	ADDQ $0x01, DI
-	JZ   done303
+	JZ   done457
 
-one302:
+one456:
 	VMOVAPS      Z8, Z9
 	VMOVAPS      Z8, Z10
 	VMOVAPS      Z8, Z11
@@ -10415,16 +12781,16 @@ one302:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	DECQ         DI
-	JNZ          one302
+	JNZ          one456
 
-done303:
+done457:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked305
+	JL      masked459
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -10433,9 +12799,9 @@ done303:
 	ADDQ    CX, BX
 	VMOVUPS Z6, (BX)
 	ADDQ    CX, BX
-	JMP     next306
+	JMP     next460
 
-masked305:
+masked459:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -10448,12 +12814,12 @@ masked305:
 	VMOVUPS Z6, K1, (BX)
 	ADDQ    CX, BX
 
-next306:
+next460:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done304
+	JLE     done458
 	CMPQ    DX, $0x10
-	JL      masked307
+	JL      masked461
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -10462,9 +12828,9 @@ next306:
 	ADDQ    CX, AX
 	VMOVUPS Z7, (AX)
 	ADDQ    CX, AX
-	JMP     next308
+	JMP     next462
 
-masked307:
+masked461:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -10477,8 +12843,8 @@ masked307:
 	VMOVUPS Z7, K1, (AX)
 	ADDQ    CX, AX
 
-next308:
-done304:
+next462:
+done458:
 	VZEROUPPER
 	RET
 
@@ -10508,9 +12874,9 @@ TEXT ·blocksVNNI32x5AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R8)(R12*1), R11
 	LEAQ   (R9)(R12*1), R12
 	SUBQ   $0x01, DI
-	JL     rest310
+	JL     rest464
 
-loop309:
+loop463:
 	VPBROADCASTD (R9), Z10
 	VMOVAPS      Z10, Z11
 	VPBROADCASTD (R9)(R10*1), Z12
@@ -10706,13 +13072,13 @@ loop309:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	SUBQ         $0x01, DI
-	JGE          loop309
+	JGE          loop463
 
-rest310:
+rest464:
 	ADDQ $0x01, DI
-	JZ   done312
+	JZ   done466
 
-one311:
+one465:
 	VPBROADCASTD (R9), Z10
 	VMOVAPS      Z10, Z11
 	VPBROADCASTD (R9)(R10*1), Z12
@@ -10908,16 +13274,16 @@ one311:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	DECQ         DI
-	JNZ          one311
+	JNZ          one465
 
-done312:
+done466:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked314
+	JL      masked468
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -10928,9 +13294,9 @@ done312:
 	ADDQ    CX, BX
 	VMOVUPS Z8, (BX)
 	ADDQ    CX, BX
-	JMP     next315
+	JMP     next469
 
-masked314:
+masked468:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -10945,12 +13311,12 @@ masked314:
 	VMOVUPS Z8, K1, (BX)
 	ADDQ    CX, BX
 
-next315:
+next469:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done313
+	JLE     done467
 	CMPQ    DX, $0x10
-	JL      masked316
+	JL      masked470
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -10961,9 +13327,9 @@ next315:
 	ADDQ    CX, AX
 	VMOVUPS Z9, (AX)
 	ADDQ    CX, AX
-	JMP     next317
+	JMP     next471
 
-masked316:
+masked470:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -10978,8 +13344,8 @@ masked316:
 	VMOVUPS Z9, K1, (AX)
 	ADDQ    CX, AX
 
-next317:
-done313:
+next471:
+done467:
 	VZEROUPPER
 	RET
 
@@ -11010,9 +13376,9 @@ TEXT ·blocksVNNI32Minx5AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R9)(R12*1), R12
 	VPXORD Z10, Z10, Z10
 	SUBQ   $0x01, DI
-	JL     rest319
+	JL     rest473
 
-loop318:
+loop472:
 	VMOVAPS      Z10, Z11
 	VMOVAPS      Z10, Z12
 	VMOVAPS      Z10, Z13
@@ -11223,13 +13589,13 @@ loop318:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	SUBQ         $0x01, DI
-	JGE          loop318
+	JGE          loop472
 
-rest319:
+rest473:
 	ADDQ $0x01, DI
-	JZ   done321
+	JZ   done475
 
-one320:
+one474:
 	VMOVAPS      Z10, Z11
 	VMOVAPS      Z10, Z12
 	VMOVAPS      Z10, Z13
@@ -11440,16 +13806,16 @@ one320:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	DECQ         DI
-	JNZ          one320
+	JNZ          one474
 
-done321:
+done475:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked323
+	JL      masked477
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -11460,9 +13826,9 @@ done321:
 	ADDQ    CX, BX
 	VMOVUPS Z8, (BX)
 	ADDQ    CX, BX
-	JMP     next324
+	JMP     next478
 
-masked323:
+masked477:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -11477,12 +13843,12 @@ masked323:
 	VMOVUPS Z8, K1, (BX)
 	ADDQ    CX, BX
 
-next324:
+next478:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done322
+	JLE     done476
 	CMPQ    DX, $0x10
-	JL      masked325
+	JL      masked479
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -11493,9 +13859,9 @@ next324:
 	ADDQ    CX, AX
 	VMOVUPS Z9, (AX)
 	ADDQ    CX, AX
-	JMP     next326
+	JMP     next480
 
-masked325:
+masked479:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -11510,8 +13876,8 @@ masked325:
 	VMOVUPS Z9, K1, (AX)
 	ADDQ    CX, AX
 
-next326:
-done322:
+next480:
+done476:
 	VZEROUPPER
 	RET
 
@@ -11545,9 +13911,9 @@ TEXT ·blocksVNNI32x6AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R9)(R13*1), R12
 	LEAQ   (R10)(R13*1), R13
 	SUBQ   $0x01, R8
-	JL     rest328
+	JL     rest482
 
-loop327:
+loop481:
 	VPBROADCASTD (R10), Z12
 	VMOVAPS      Z12, Z13
 	VPBROADCASTD (R10)(R11*1), Z14
@@ -11784,13 +14150,13 @@ loop327:
 	ADDQ         $0x04, R12
 	ADDQ         $0x04, R13
 	SUBQ         $0x01, R8
-	JGE          loop327
+	JGE          loop481
 
-rest328:
+rest482:
 	ADDQ $0x01, R8
-	JZ   done330
+	JZ   done484
 
-one329:
+one483:
 	VPBROADCASTD (R10), Z12
 	VMOVAPS      Z12, Z13
 	VPBROADCASTD (R10)(R11*1), Z14
@@ -12027,16 +14393,16 @@ one329:
 	ADDQ         $0x04, R12
 	ADDQ         $0x04, R13
 	DECQ         R8
-	JNZ          one329
+	JNZ          one483
 
-done330:
+done484:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked332
+	JL      masked486
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -12049,9 +14415,9 @@ done330:
 	ADDQ    CX, BX
 	VMOVUPS Z10, (BX)
 	ADDQ    CX, BX
-	JMP     next333
+	JMP     next487
 
-masked332:
+masked486:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -12068,12 +14434,12 @@ masked332:
 	VMOVUPS Z10, K1, (BX)
 	ADDQ    CX, BX
 
-next333:
+next487:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done331
+	JLE     done485
 	CMPQ    DX, $0x10
-	JL      masked334
+	JL      masked488
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -12086,9 +14452,9 @@ next333:
 	ADDQ    CX, AX
 	VMOVUPS Z11, (AX)
 	ADDQ    CX, AX
-	JMP     next335
+	JMP     next489
 
-masked334:
+masked488:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -12105,8 +14471,8 @@ masked334:
 	VMOVUPS Z11, K1, (AX)
 	ADDQ    CX, AX
 
-next335:
-done331:
+next489:
+done485:
 	VZEROUPPER
 	RET
 
@@ -12141,9 +14507,9 @@ TEXT ·blocksVNNI32Minx6AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R10)(R13*1), R13
 	VPXORD Z12, Z12, Z12
 	SUBQ   $0x01, R8
-	JL     rest337
+	JL     rest491
 
-loop336:
+loop490:
 	VMOVAPS      Z12, Z13
 	VMOVAPS      Z12, Z14
 	VMOVAPS      Z12, Z15
@@ -12398,13 +14764,13 @@ loop336:
 	ADDQ         $0x04, R12
 	ADDQ         $0x04, R13
 	SUBQ         $0x01, R8
-	JGE          loop336
+	JGE          loop490
 
-rest337:
+rest491:
 	ADDQ $0x01, R8
-	JZ   done339
+	JZ   done493
 
-one338:
+one492:
 	VMOVAPS      Z12, Z13
 	VMOVAPS      Z12, Z14
 	VMOVAPS      Z12, Z15
@@ -12659,16 +15025,16 @@ one338:
 	ADDQ         $0x04, R12
 	ADDQ         $0x04, R13
 	DECQ         R8
-	JNZ          one338
+	JNZ          one492
 
-done339:
+done493:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked341
+	JL      masked495
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -12681,9 +15047,9 @@ done339:
 	ADDQ    CX, BX
 	VMOVUPS Z10, (BX)
 	ADDQ    CX, BX
-	JMP     next342
+	JMP     next496
 
-masked341:
+masked495:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -12700,12 +15066,12 @@ masked341:
 	VMOVUPS Z10, K1, (BX)
 	ADDQ    CX, BX
 
-next342:
+next496:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done340
+	JLE     done494
 	CMPQ    DX, $0x10
-	JL      masked343
+	JL      masked497
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -12718,9 +15084,9 @@ next342:
 	ADDQ    CX, AX
 	VMOVUPS Z11, (AX)
 	ADDQ    CX, AX
-	JMP     next344
+	JMP     next498
 
-masked343:
+masked497:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -12737,8 +15103,8 @@ masked343:
 	VMOVUPS Z11, K1, (AX)
 	ADDQ    CX, AX
 
-next344:
-done340:
+next498:
+done494:
 	VZEROUPPER
 	RET
 
@@ -12763,9 +15129,9 @@ TEXT ·rowQ4_0AVX512(SB), NOSPLIT, $0-56
 	VMOVDQU32 c0f0f0f0fAVX512<>+0(SB), Z2
 	VMOVDQU32 nibbleAVX512<>+0(SB), Z3
 	SUBQ      $0x01, AX
-	JL        rest346
+	JL        rest500
 
-loop345:
+loop499:
 	PREFETCHT0      (R12)
 	PREFETCHNTA     10240(R12)
 	PREFETCHT0      64(R12)
@@ -12877,13 +15243,13 @@ loop345:
 	ADDQ            $+4, SI
 	ADDQ            $+4, DI
 	SUBQ            $0x01, AX
-	JGE             loop345
+	JGE             loop499
 
-rest346:
+rest500:
 	ADDQ $0x01, AX
-	JZ   done348
+	JZ   done502
 
-one347:
+one501:
 	PREFETCHT0      (R12)
 	PREFETCHNTA     10240(R12)
 	PREFETCHT0      64(R12)
@@ -12995,9 +15361,9 @@ one347:
 	ADDQ            $+4, SI
 	ADDQ            $+4, DI
 	DECQ            AX
-	JNZ             one347
+	JNZ             one501
 
-done348:
+done502:
 	MOVQ    c+32(FP), AX
 	VMOVUPS Z0, (AX)
 	VZEROUPPER
@@ -13108,9 +15474,9 @@ TEXT ·rowQ4_1AVX512(SB), NOSPLIT, $0-56
 	VMOVDQU32 c0f0f0f0fAVX512<>+0(SB), Z2
 	VMOVDQU32 nibbleAVX512<>+0(SB), Z3
 	SUBQ      $0x01, AX
-	JL        rest350
+	JL        rest504
 
-loop349:
+loop503:
 	PREFETCHT0        (R12)
 	PREFETCHNTA       10240(R12)
 	PREFETCHT0        64(R12)
@@ -13241,13 +15607,13 @@ loop349:
 	ADDQ              $+4, SI
 	ADDQ              $+4, DI
 	SUBQ              $0x01, AX
-	JGE               loop349
+	JGE               loop503
 
-rest350:
+rest504:
 	ADDQ $0x01, AX
-	JZ   done352
+	JZ   done506
 
-one351:
+one505:
 	PREFETCHT0        (R12)
 	PREFETCHNTA       10240(R12)
 	PREFETCHT0        64(R12)
@@ -13378,9 +15744,9 @@ one351:
 	ADDQ              $+4, SI
 	ADDQ              $+4, DI
 	DECQ              AX
-	JNZ               one351
+	JNZ               one505
 
-done352:
+done506:
 	MOVQ    c+32(FP), AX
 	VMOVUPS Z0, (AX)
 	VZEROUPPER
@@ -13428,9 +15794,9 @@ TEXT ·rowQ5_0AVX512(SB), NOSPLIT, $0-56
 	VMOVDQU32 bitsAVX512<>+0(SB), Z5
 	VMOVDQU32 picksAVX512<>+0(SB), Z6
 	SUBQ      $0x01, AX
-	JL        rest354
+	JL        rest508
 
-loop353:
+loop507:
 	PREFETCHT0      (R12)
 	PREFETCHNTA     10240(R12)
 	PREFETCHT0      64(R12)
@@ -13584,13 +15950,13 @@ loop353:
 	ADDQ            $+4, SI
 	ADDQ            $+4, DI
 	SUBQ            $0x01, AX
-	JGE             loop353
+	JGE             loop507
 
-rest354:
+rest508:
 	ADDQ $0x01, AX
-	JZ   done356
+	JZ   done510
 
-one355:
+one509:
 	PREFETCHT0      (R12)
 	PREFETCHNTA     10240(R12)
 	PREFETCHT0      64(R12)
@@ -13744,9 +16110,9 @@ one355:
 	ADDQ            $+4, SI
 	ADDQ            $+4, DI
 	DECQ            AX
-	JNZ             one355
+	JNZ             one509
 
-done356:
+done510:
 	MOVQ    c+32(FP), AX
 	VMOVUPS Z0, (AX)
 	VZEROUPPER
@@ -13926,9 +16292,9 @@ TEXT ·rowQ5_1AVX512(SB), NOSPLIT, $0-56
 	VMOVDQU32 bitsAVX512<>+0(SB), Z5
 	VMOVDQU32 picksAVX512<>+0(SB), Z6
 	SUBQ      $0x01, AX
-	JL        rest358
+	JL        rest512
 
-loop357:
+loop511:
 	PREFETCHT0        (R12)
 	PREFETCHNTA       10240(R12)
 	PREFETCHT0        64(R12)
@@ -14101,13 +16467,13 @@ loop357:
 	ADDQ              $+4, SI
 	ADDQ              $+4, DI
 	SUBQ              $0x01, AX
-	JGE               loop357
+	JGE               loop511
 
-rest358:
+rest512:
 	ADDQ $0x01, AX
-	JZ   done360
+	JZ   done514
 
-one359:
+one513:
 	PREFETCHT0        (R12)
 	PREFETCHNTA       10240(R12)
 	PREFETCHT0        64(R12)
@@ -14280,9 +16646,9 @@ one359:
 	ADDQ              $+4, SI
 	ADDQ              $+4, DI
 	DECQ              AX
-	JNZ               one359
+	JNZ               one513
 
-done360:
+done514:
 	MOVQ    c+32(FP), AX
 	VMOVUPS Z0, (AX)
 	VZEROUPPER
@@ -14308,9 +16674,9 @@ TEXT ·rowQ8_0AVX512(SB), NOSPLIT, $0-56
 	KMOVW     R13, K1
 	VMOVDQU32 c80808080AVX512<>+0(SB), Z2
 	SUBQ      $0x01, AX
-	JL        rest362
+	JL        rest516
 
-loop361:
+loop515:
 	PREFETCHT0      (R12)
 	PREFETCHNTA     10240(R12)
 	PREFETCHT0      64(R12)
@@ -14422,13 +16788,13 @@ loop361:
 	ADDQ            $+4, SI
 	ADDQ            $+4, DI
 	SUBQ            $0x01, AX
-	JGE             loop361
+	JGE             loop515
 
-rest362:
+rest516:
 	ADDQ $0x01, AX
-	JZ   done364
+	JZ   done518
 
-one363:
+one517:
 	PREFETCHT0      (R12)
 	PREFETCHNTA     10240(R12)
 	PREFETCHT0      64(R12)
@@ -14540,9 +16906,9 @@ one363:
 	ADDQ            $+4, SI
 	ADDQ            $+4, DI
 	DECQ            AX
-	JNZ             one363
+	JNZ             one517
 
-done364:
+done518:
 	MOVQ    c+32(FP), AX
 	VMOVUPS Z0, (AX)
 	VZEROUPPER
@@ -14619,9 +16985,9 @@ TEXT ·rowQ4_KAVX512(SB), NOSPLIT, $0-56
 	LEAQ   (R10)(BX*4), R11
 	LEAQ   (R11)(BX*4), R12
 	SUBQ   $0x01, AX
-	JL     rest366
+	JL     rest520
 
-loop365:
+loop519:
 	PREFETCHT0        (R12)
 	PREFETCHNTA       10240(R12)
 	PREFETCHT0        64(R12)
@@ -15372,13 +17738,13 @@ loop365:
 	ADDQ              $+32, SI
 	ADDQ              $+32, DI
 	SUBQ              $0x01, AX
-	JGE               loop365
+	JGE               loop519
 
-rest366:
+rest520:
 	ADDQ $0x01, AX
-	JZ   done368
+	JZ   done522
 
-one367:
+one521:
 	PREFETCHT0        (R12)
 	PREFETCHNTA       10240(R12)
 	PREFETCHT0        64(R12)
@@ -16129,9 +18495,9 @@ one367:
 	ADDQ              $+32, SI
 	ADDQ              $+32, DI
 	DECQ              AX
-	JNZ               one367
+	JNZ               one521
 
-done368:
+done522:
 	MOVQ    c+32(FP), AX
 	VMOVUPS Z0, (AX)
 	VZEROUPPER
@@ -16172,9 +18538,9 @@ TEXT ·rowQ5_KAVX512(SB), NOSPLIT, $0-56
 	LEAQ   (R10)(BX*4), R11
 	LEAQ   (R11)(BX*4), R12
 	SUBQ   $0x01, AX
-	JL     rest370
+	JL     rest524
 
-loop369:
+loop523:
 	PREFETCHT0        (R12)
 	PREFETCHNTA       10240(R12)
 	PREFETCHT0        64(R12)
@@ -17253,13 +19619,13 @@ loop369:
 	ADDQ              $+32, SI
 	ADDQ              $+32, DI
 	SUBQ              $0x01, AX
-	JGE               loop369
+	JGE               loop523
 
-rest370:
+rest524:
 	ADDQ $0x01, AX
-	JZ   done372
+	JZ   done526
 
-one371:
+one525:
 	PREFETCHT0        (R12)
 	PREFETCHNTA       10240(R12)
 	PREFETCHT0        64(R12)
@@ -18338,9 +20704,9 @@ one371:
 	ADDQ              $+32, SI
 	ADDQ              $+32, DI
 	DECQ              AX
-	JNZ               one371
+	JNZ               one525
 
-done372:
+done526:
 	MOVQ    c+32(FP), AX
 	VMOVUPS Z0, (AX)
 	VZEROUPPER
@@ -18363,9 +20729,9 @@ TEXT ·rowQ6_KAVX512(SB), NOSPLIT, $0-56
 	LEAQ   (R10)(BX*4), R11
 	LEAQ   (R11)(BX*4), R12
 	SUBQ   $0x01, AX
-	JL     rest374
+	JL     rest528
 
-loop373:
+loop527:
 	PREFETCHT0      (R12)
 	PREFETCHNTA     10240(R12)
 	PREFETCHT0      64(R12)
@@ -19479,13 +21845,13 @@ loop373:
 	ADDQ            $+64, SI
 	ADDQ            $+64, DI
 	SUBQ            $0x01, AX
-	JGE             loop373
+	JGE             loop527
 
-rest374:
+rest528:
 	ADDQ $0x01, AX
-	JZ   done376
+	JZ   done530
 
-one375:
+one529:
 	PREFETCHT0      (R12)
 	PREFETCHNTA     10240(R12)
 	PREFETCHT0      64(R12)
@@ -20599,9 +22965,9 @@ one375:
 	ADDQ            $+64, SI
 	ADDQ            $+64, DI
 	DECQ            AX
-	JNZ             one375
+	JNZ             one529
 
-done376:
+done530:
 	MOVQ    c+32(FP), AX
 	VMOVUPS Z0, (AX)
 	VZEROUPPER

@@ -48,6 +48,9 @@ func emitF32(g *gen) {
 	g.normBackParams()
 	g.adamW()
 	g.epilogue()
+	g.softRows()
+	g.scaleRows()
+	g.layerNorm()
 	g.dots()
 	g.copyStrided()
 	for r := 1; r <= rows; r++ {
@@ -212,15 +215,22 @@ func (g *gen) maxOf() {
 func (g *gen) expSum() {
 	g.fn("expSum", "func(dst, src *float32, n int, top float32) float32")
 	g.Doc("expSum" + g.sfx + " writes exp(src-top) and returns its sum.")
-	dst, src, n, top, acc := g.arg("dst"), g.arg("src"), g.arg("n"), g.bcast("top"), g.zero()
-	g.each(n, func(at func(gp) mem, tail bool) {
+	dst, src, n, top := g.arg("dst"), g.arg("src"), g.arg("n"), g.bcast("top")
+	g.Store(g.expInto(dst, src, n, top), g.ReturnIndex(0))
+	g.ret()
+}
+
+// expInto writes exp(src-top) and returns its sum in the low lane.
+func (g *gen) expInto(dst, src, n gp, top vec) vec {
+	acc := [2]vec{g.zero(), g.zero()}
+	g.eachBy(n, 2, func(at func(gp) mem, tail bool, i int) {
 		e := g.exp(g.sub(g.load(at(src), tail), top))
 		g.store(e, at(dst), tail)
 		g.keep(e, tail)
-		g.VADDPS(e, acc, acc)
+		g.VADDPS(e, acc[i], acc[i])
 	})
-	g.Store(g.hsum(acc), g.ReturnIndex(0))
-	g.ret()
+	g.VADDPS(acc[1], acc[0], acc[0])
+	return g.hsum(acc[0])
 }
 
 func (g *gen) mulSub() {

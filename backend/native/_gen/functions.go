@@ -161,13 +161,17 @@ func (g *gen) activations() []activation {
 }
 
 func (g *gen) act(a activation) {
-	g.fn(a.name, "func(dst, x *float32, n int)")
-	g.Doc(a.name + g.sfx + " applies the activation element by element.")
-	dst, x, n := g.arg("dst"), g.arg("x"), g.arg("n")
-	g.each(n, func(at func(gp) mem, tail bool) {
-		g.store(a.value(g.load(at(x), tail)), at(dst), tail)
-	})
-	g.ret()
+	if a.name == "gelu" && g.wide() {
+		g.geluByTable()
+	} else {
+		g.fn(a.name, "func(dst, x *float32, n int)")
+		g.Doc(a.name + g.sfx + " applies the activation element by element.")
+		dst, x, n := g.arg("dst"), g.arg("x"), g.arg("n")
+		g.each(n, func(at func(gp) mem, tail bool) {
+			g.store(a.value(g.load(at(x), tail)), at(dst), tail)
+		})
+		g.ret()
+	}
 
 	g.fn(a.name+"Grad", "func(dx, dy, x *float32, n int)")
 	g.Doc(a.name + "Grad" + g.sfx + " adds dy times the slope at x to dx.")

@@ -8,9 +8,9 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// int8Signature: C [rows, n] = (Σ a·w - zero[r]·wsum[c])·sx[r]·sw[c]. A holds groups of values along k, k groups a row, rows rs bytes apart;
+// int8Signature: C [rows, n] = (Σ a·w - zero[r]·wsum[c])·sx[r]·sw[c] + bias[c] + res[r, c]; res, with C's strides, may be nil. A holds groups of values along k, k groups a row, rows rs bytes apart;
 // B holds the same groups for each column of a panel of two vectors. wsum and sw have as many values as the panel has columns.
-const int8Signature = "func(k int, a *byte, rs int, b *int8, c *float32, cs, n int, zero *int32, sx *float32, wsum *int32, sw *float32)"
+const int8Signature = "func(k int, a *byte, rs int, b *int8, c *float32, cs, n int, zero *int32, sx *float32, wsum *int32, sw, bias, res *float32)"
 
 // tileInt8 writes the integer tile of rows by two vectors. With vnni, groups are 4 unsigned bytes of A times 4 signed bytes of B
 // (VPDPBUSD); otherwise 2 words of A times 2 bytes of B that are widened (VPMADDWD), which is exact as well.
@@ -87,8 +87,66 @@ func (g *gen) tileInt8(rows int, vnni bool) {
 			g.VMULPS(mem{Base: sw, Disp: 4 * g.w * v}, acc[r][v], acc[r][v])
 		}
 	}
+	bias, res := g.arg("bias"), g.arg("res")
+	plain := g.label("plain")
+	g.addRows(acc, bias)
+	g.TESTQ(res, res)
+	g.JZ(operand.LabelRef(plain))
+	g.addMatrix(acc, res)
+	g.Label(plain)
 	g.storeRows(acc)
 	g.ret()
+}
+
+// columnsOf runs body for each of the two vectors of columns that has any of n columns, with tail set where it has not all.
+func (g *gen) columnsOf(body func(v int, tail bool)) {
+	n := g.arg("n")
+	done := g.label("done")
+	for v := range 2 {
+		left := g.GP64()
+		masked, next := g.label("masked"), g.label("next")
+		g.MOVQ(n, left)
+		if v == 1 {
+			g.SUBQ(operand.Imm(uint64(g.w)), left)
+			g.JLE(operand.LabelRef(done))
+		}
+		g.CMPQ(left, operand.Imm(uint64(g.w)))
+		g.JL(operand.LabelRef(masked))
+		body(v, false)
+		g.JMP(operand.LabelRef(next))
+		g.Label(masked)
+		g.mask = g.setMask(left)
+		body(v, true)
+		g.Label(next)
+	}
+	g.Label(done)
+}
+
+// addRows adds n values of row to each row of acc [rows][2].
+func (g *gen) addRows(acc [][]vec, row gp) {
+	g.columnsOf(func(v int, tail bool) {
+		b := g.load(mem{Base: row, Disp: 4 * g.w * v}, tail)
+		for r := range acc {
+			g.VADDPS(b, acc[r][v], acc[r][v])
+		}
+	})
+}
+
+// addMatrix adds n columns of a matrix with c's stride to acc [rows][2].
+func (g *gen) addMatrix(acc [][]vec, m gp) {
+	cs := g.arg("cs")
+	g.columnsOf(func(v int, tail bool) {
+		p := g.GP64()
+		g.LEAQ(mem{Base: m, Disp: 4 * g.w * v}, p)
+		for r := range acc {
+			if tail {
+				g.VADDPS(g.load(mem{Base: p}, true), acc[r][v], acc[r][v])
+			} else {
+				g.VADDPS(mem{Base: p}, acc[r][v], acc[r][v])
+			}
+			g.ADDQ(cs, p)
+		}
+	})
 }
 
 // storeRows writes acc [rows][2] to c, n columns of it.
@@ -134,12 +192,20 @@ func (g *gen) minMax() {
 	g.fn("minMax", "func(x *float32, n int) (lo, hi float32)")
 	g.Doc("minMax" + g.sfx + " returns the range of x and 0.")
 	x, n := g.arg("x"), g.arg("n")
-	lo, hi := g.zero(), g.zero()
-	g.each(n, func(at func(gp) mem, tail bool) {
+	var los, his [4]vec
+	for i := range los {
+		los[i], his[i] = g.zero(), g.zero()
+	}
+	g.eachBy(n, len(los), func(at func(gp) mem, tail bool, i int) {
 		v := g.load(at(x), tail)
-		g.VMINPS(v, lo, lo)
-		g.VMAXPS(v, hi, hi)
+		g.VMINPS(v, los[i], los[i])
+		g.VMAXPS(v, his[i], his[i])
 	})
+	for i := 1; i < len(los); i++ {
+		g.VMINPS(los[i], los[0], los[0])
+		g.VMAXPS(his[i], his[0], his[0])
+	}
+	lo, hi := los[0], his[0]
 	g.Store(g.fold(lo, func(a, b, d operand.Op) { g.VMINPS(a, b, d) }), g.Return("lo"))
 	g.Store(g.hmax(hi), g.Return("hi"))
 	g.ret()

@@ -195,6 +195,38 @@ func (g *gen) each(n gp, body func(at func(p gp) mem, tail bool)) {
 	g.Label(done)
 }
 
+// eachBy is each with several vectors in a turn of its loop; i counts them, so that body may keep an accumulator for each.
+func (g *gen) eachBy(n gp, vectors int, body func(at func(p gp) mem, tail bool, i int)) {
+	i, left := g.GP64(), g.GP64()
+	loop, few, one, tail, done := g.label("loop"), g.label("few"), g.label("one"), g.label("tail"), g.label("done")
+	g.XORQ(i, i)
+	g.MOVQ(n, left)
+	g.SUBQ(operand.I32(int32(vectors*g.w)), left)
+	g.JL(operand.LabelRef(few))
+	g.Label(loop)
+	for v := range vectors {
+		body(func(p gp) mem { return mem{Base: p, Index: i, Scale: 4, Disp: 4 * g.w * v} }, false, v)
+	}
+	g.ADDQ(operand.I32(int32(vectors*g.w)), i)
+	g.SUBQ(operand.I32(int32(vectors*g.w)), left)
+	g.JGE(operand.LabelRef(loop))
+	g.Label(few)
+	g.ADDQ(operand.I32(int32((vectors-1)*g.w)), left) // what is left, less a vector
+	g.JL(operand.LabelRef(tail))
+	at := func(p gp) mem { return mem{Base: p, Index: i, Scale: 4} }
+	g.Label(one)
+	body(at, false, 0)
+	g.ADDQ(operand.I32(int32(g.w)), i)
+	g.SUBQ(operand.I32(int32(g.w)), left)
+	g.JGE(operand.LabelRef(one))
+	g.Label(tail)
+	g.ADDQ(operand.I32(int32(g.w)), left)
+	g.JZ(operand.LabelRef(done))
+	g.mask = g.setMask(left)
+	body(at, true, 0)
+	g.Label(done)
+}
+
 // Arithmetic in destination-last order, on fresh registers where a result is returned.
 
 func (g *gen) add(a, b operand.Op) vec { d := g.v(); g.VADDPS(a, b, d); return d }
