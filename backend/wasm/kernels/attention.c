@@ -204,14 +204,14 @@ void op_attention(const void *args, i32 chunk, env *e) {
     } else {
       v4 tv = SPLAT(top), sum = ZERO;
       for (j = 0; j + 4 <= seen; j += 4) {
-        v4 z = vexp(SUB(LD(p + j), tv));
+        v4 z = vexp(e->math, SUB(LD(p + j), tv));
         sum = ADD(sum, z);
         ST(p + j, z);
       }
       f64 total = hsum(sum);
       if (j < seen) {
         f32 rest[4];
-        ST(rest, vexp(SUB(load_part(p + j, seen - j), tv)));
+        ST(rest, vexp(e->math, SUB(load_part(p + j, seen - j), tv)));
         for (i32 y = 0; j + y < seen; y++) total += rest[y], p[j + y] = rest[y];
       }
       v4 inv = SPLAT((f32)(1 / total));
@@ -231,7 +231,7 @@ void op_attention(const void *args, i32 chunk, env *e) {
   }
 }
 
-static void backward_block(const attention_args *g, const item *t, i32 h, i32 first, i32 m, const f32 *kt, const f32 *vt, i32 ld, f32 *s,
+static void backward_block(math k, const attention_args *g, const item *t, i32 h, i32 first, i32 m, const f32 *kt, const f32 *vt, i32 ld, f32 *s,
                            f32 *dp, f32 *slope) {
   i32 d = g->dim, kh = h / (g->heads / g->kvheads), row = t->row + first, n = t->klen;
   const f32 *q = g->q + row * g->qstride + h * d, *dout = g->dout + row * g->ostride + h * d, *out = g->out + row * g->ostride + h * d;
@@ -252,7 +252,7 @@ static void backward_block(const attention_args *g, const item *t, i32 h, i32 fi
     for (i32 j = from; j < to; j += 4) {
       i32 w = to - j;
       v4 sc = load_some(p + j, w);
-      v4 pr = wasm_v128_andnot(vexp(SUB(sc, lse)), wasm_f32x4_eq(sc, SPLAT(-__builtin_inff())));
+      v4 pr = wasm_v128_andnot(vexp(k, SUB(sc, lse)), wasm_f32x4_eq(sc, SPLAT(-__builtin_inff())));
       v4 kept = pr;
       if (g->dropout > 0) {
         f32 f[4] = {0, 0, 0, 0};
@@ -290,6 +290,6 @@ void op_attention_backward(const void *args, i32 chunk, env *e) {
     transposed(g->v + t->kstart * g->vstride + kh * d, g->vstride, t->klen, d, vt, ld);
     for (i32 h = kh * group; h < (kh + 1) * group; h++)
       for (i32 from = 0; from < t->n; from += g->block)
-        backward_block(g, t, h, from, imin(g->block, t->n - from), kt, vt, ld, s, dp, slope);
+        backward_block(e->math, g, t, h, from, imin(g->block, t->n - from), kt, vt, ld, s, dp, slope);
   }
 }

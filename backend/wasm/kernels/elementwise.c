@@ -21,9 +21,9 @@ typedef struct {
 void op_act(const void *args, i32 chunk, env *e) {
   const act_args *g = args;
   if (g->kind == GELU) {
-    EACH(g->n, g->block, store_some(g->dst + i, vact(load_some(g->x + i, w), GELU), w))
+    EACH(g->n, g->block, store_some(g->dst + i, vact(e->math, load_some(g->x + i, w), GELU), w))
   } else {
-    EACH(g->n, g->block, store_some(g->dst + i, vact(load_some(g->x + i, w), g->kind), w))
+    EACH(g->n, g->block, store_some(g->dst + i, vact(e->math, load_some(g->x + i, w), g->kind), w))
   }
 }
 
@@ -36,7 +36,7 @@ typedef struct {
 void op_act_backward(const void *args, i32 chunk, env *e) {
   const act_backward_args *g = args;
   EACH(g->n, g->block, {
-    v4 v = MUL(load_some(g->dy + i, w), vact_grad(load_some(g->x + i, w), g->kind));
+    v4 v = MUL(load_some(g->dy + i, w), vact_grad(e->math, load_some(g->x + i, w), g->kind));
     store_some(g->dx + i, ADD(load_some(g->dx + i, w), v), w);
   })
 }

@@ -53,6 +53,12 @@ INLINE f32 hsum(v4 v) {
   v = ADD(v, wasm_i32x4_shuffle(v, v, 2, 3, 0, 1));
   return wasm_f32x4_extract_lane(v, 0) + wasm_f32x4_extract_lane(v, 1);
 }
+// hsum4 is hsum of four vectors.
+INLINE v4 hsum4(v4 a, v4 b, v4 c, v4 d) {
+  v4 ab = ADD(wasm_i32x4_shuffle(a, b, 0, 4, 1, 5), wasm_i32x4_shuffle(a, b, 2, 6, 3, 7));
+  v4 cd = ADD(wasm_i32x4_shuffle(c, d, 0, 4, 1, 5), wasm_i32x4_shuffle(c, d, 2, 6, 3, 7));
+  return ADD(wasm_i64x2_shuffle(ab, cd, 0, 2), wasm_i64x2_shuffle(ab, cd, 1, 3));
+}
 INLINE f32 hmax(v4 v) {
   v = wasm_f32x4_pmax(v, wasm_i32x4_shuffle(v, v, 2, 3, 0, 1));
   f32 a = wasm_f32x4_extract_lane(v, 0), b = wasm_f32x4_extract_lane(v, 1);
@@ -102,8 +108,10 @@ typedef struct {
 } ctl;
 
 // env is what a thread needs to run a chunk.
+typedef const f32 *math; // see functions.h
 typedef struct {
   u8 *scratch; // this thread's own
+  math math;
 } env;
 
 // Every operation: its name and the number that the engine calls it by. Keep in step with ops.go.

@@ -236,7 +236,7 @@ void op_linear_q8row(const void *args, i32 chunk, env *e) {
       if (offset) v = wasm_i32x4_add(v, wasm_i32x4_mul(off, load_some((const f32 *)g->wsum + c0 + j, n - j)));
       ST(si + j, MUL(MUL(wasm_f32x4_convert_i32x4(v), xs), load_some(g->wscale + c0 + j, n - j)));
     }
-    finish((f32 *)si, g->dst, &g->ep, (r0 + i) * g->out + c0, c0, n);
+    finish(e->math, (f32 *)si, g->dst, &g->ep, (r0 + i) * g->out + c0, c0, n);
   }
 }
 
@@ -532,5 +532,5 @@ void op_linear_blocks(const void *args, i32 chunk, env *e) {
       blocks_1(g->type, w, ws, wm, g->q + r * g->in, g->scale + r * nb, g->sum + r * nb * 2, g->in, s + i * COLS + j);
     }
   }
-  for (i32 i = 0; i < m; i++) finish(s + i * COLS, g->dst, &g->ep, (r0 + i) * g->out + c0, c0, n);
+  for (i32 i = 0; i < m; i++) finish(e->math, s + i * COLS, g->dst, &g->ep, (r0 + i) * g->out + c0, c0, n);
 }

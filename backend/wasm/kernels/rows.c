@@ -2,7 +2,7 @@
 #include "functions.h"
 
 // softmax_row writes exp(s - max)/Σ, zeros where every value is -Inf, and returns log Σ exp(s). d may be s.
-static f64 softmax_row(f32 *d, const f32 *s, i32 n) {
+static f64 softmax_row(math k, f32 *d, const f32 *s, i32 n) {
   f32 top = -__builtin_inff();
   i32 j = 0;
   if (n >= 4) {
@@ -18,14 +18,14 @@ static f64 softmax_row(f32 *d, const f32 *s, i32 n) {
   }
   v4 t = SPLAT(top), sum = ZERO;
   for (j = 0; j + 4 <= n; j += 4) {
-    v4 v = vexp(SUB(LD(s + j), t));
+    v4 v = vexp(k, SUB(LD(s + j), t));
     sum = ADD(sum, v);
     ST(d + j, v);
   }
   f64 total = hsum(sum);
   if (j < n) {
     f32 rest[4];
-    v4 v = vexp(SUB(load_part(s + j, n - j), t));
+    v4 v = vexp(k, SUB(load_part(s + j, n - j), t));
     ST(rest, v);
     for (i32 i = 0; j + i < n; i++) total += rest[i];
     store_part(d + j, v, n - j);
@@ -45,7 +45,7 @@ typedef struct {
 void op_softmax(const void *args, i32 chunk, env *e) {
   const softmax_args *g = args;
   i32 r1 = imin((chunk + 1) * g->block, g->rows);
-  for (i32 r = chunk * g->block; r < r1; r++) softmax_row(g->dst + r * g->cols, g->src + r * g->cols, g->cols);
+  for (i32 r = chunk * g->block; r < r1; r++) softmax_row(e->math, g->dst + r * g->cols, g->src + r * g->cols, g->cols);
 }
 
 // row_sum is Σ f(x_j) in four sums (j mod 4), added as hsum does, then the rest in order.
@@ -188,7 +188,7 @@ typedef struct {
 } cross_entropy_args;
 
 // log_sum_exp of a row, without writing.
-static f64 log_sum_exp(const f32 *s, i32 n) {
+static f64 log_sum_exp(math k, const f32 *s, i32 n) {
   f32 top = -__builtin_inff();
   for (i32 j = 0; j < n; j++)
     if (s[j] > top) top = s[j];
@@ -196,11 +196,11 @@ static f64 log_sum_exp(const f32 *s, i32 n) {
   // The order of softmax_row, so that the loss has the same bits with and without its gradient.
   v4 t = SPLAT(top), sum = ZERO;
   i32 j = 0;
-  for (; j + 4 <= n; j += 4) sum = ADD(sum, vexp(SUB(LD(s + j), t)));
+  for (; j + 4 <= n; j += 4) sum = ADD(sum, vexp(k, SUB(LD(s + j), t)));
   f64 total = hsum(sum);
   if (j < n) {
     f32 rest[4];
-    ST(rest, vexp(SUB(load_part(s + j, n - j), t)));
+    ST(rest, vexp(k, SUB(load_part(s + j, n - j), t)));
     for (i32 i = 0; j + i < n; i++) total += rest[i];
   }
   return (f64)top + dlog(total);
@@ -220,10 +220,10 @@ void op_cross_entropy(const void *args, i32 chunk, env *e) {
     }
     f64 at = s[t];
     if (!d) {
-      g->losses[r] = log_sum_exp(s, n) - at;
+      g->losses[r] = log_sum_exp(e->math, s, n) - at;
       continue;
     }
-    g->losses[r] = softmax_row(d, s, n) - at;
+    g->losses[r] = softmax_row(e->math, d, s, n) - at;
     d[t] -= 1;
     v4 sc = SPLAT(g->scale);
     for (i32 j = 0; j < n; j += 4) store_some(d + j, MUL(sc, load_some(d + j, n - j)), n - j);

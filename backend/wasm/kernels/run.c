@@ -1,5 +1,5 @@
 // Running an operation: the calling thread takes chunks until none is left, and so do the workers where there are any.
-#include "kernels.h"
+#include "functions.h"
 
 static void run_chunk(u32 op, const void *args, i32 chunk, env *e) {
   switch (op) {
@@ -48,7 +48,9 @@ EXPORT(level) u32 level(void) {
 #define DEC(p) __atomic_fetch_sub(&(p), 1, __ATOMIC_SEQ_CST)
 
 static void take(ctl *c, u32 thread) {
-  env e = {c->scratch + thread * c->scratch_bytes};
+  f32 constants[64];
+  math_table(constants);
+  env e = {c->scratch + thread * c->scratch_bytes, constants};
   for (;;) {
     u32 i = INC(c->next);
     if (i >= c->chunks) return;
@@ -59,7 +61,9 @@ static void take(ctl *c, u32 thread) {
 // run executes chunks 0 … chunks-1 of an operation and returns when all are done.
 EXPORT(run) void run(ctl *c, u32 op, const void *args, u32 chunks) {
   if (chunks <= 1 || LOAD(c->workers) == 0) {
-    env e = {c->scratch};
+    f32 constants[64];
+    math_table(constants);
+    env e = {c->scratch, constants};
     for (u32 i = 0; i < chunks; i++) run_chunk(op, args, (i32)i, &e);
     return;
   }
@@ -107,7 +111,9 @@ EXPORT(stop) void stop(ctl *c) {
 EXPORT(stop) void stop(ctl *c) { c->stop = 1; }
 
 EXPORT(run) void run(ctl *c, u32 op, const void *args, u32 chunks) {
-  env e = {c->scratch};
+  f32 constants[64];
+  math_table(constants);
+  env e = {c->scratch, constants};
   for (u32 i = 0; i < chunks; i++) run_chunk(op, args, (i32)i, &e);
 }
 

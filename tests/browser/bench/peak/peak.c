@@ -11,17 +11,12 @@
                             wasm_i32x4_add(wasm_i32x4_add(a4, a5), wasm_i32x4_add(a6, a7)));                                  \
   return wasm_i32x4_extract_lane(s, 0);
 
-// 4 multiply-adds each, fused and not.
+// 4 multiply-adds each.
 #define FMA(i) a##i = wasm_f32x4_relaxed_madd(x, y, a##i);
 EXPORT(fma) int32_t fma_loop(int32_t n, float f) { v128_t x = wasm_f32x4_splat(f), y = wasm_f32x4_splat(f + 1); LOOP(FMA) }
-#define MULADD(i) a##i = wasm_f32x4_add(wasm_f32x4_mul(x, a##i), y);
-EXPORT(muladd) int32_t muladd_loop(int32_t n, float f) { v128_t x = wasm_f32x4_splat(f), y = wasm_f32x4_splat(f + 1); LOOP(MULADD) }
 // 16 multiply-adds each.
 #define DOT8(i) a##i = wasm_i32x4_relaxed_dot_i8x16_i7x16_add(x, y, a##i);
 EXPORT(dot8) int32_t dot8_loop(int32_t n, float f) { v128_t x = wasm_i8x16_splat((int8_t)f), y = wasm_i8x16_splat((int8_t)f + 1); LOOP(DOT8) }
-// 8 multiply-adds each.
-#define DOT16(i) a##i = wasm_i32x4_add(a##i, wasm_i32x4_dot_i16x8(wasm_v128_xor(x, a##i), y));
-EXPORT(dot16) int32_t dot16_loop(int32_t n, float f) { v128_t x = wasm_i16x8_splat((int16_t)f), y = wasm_i16x8_splat((int16_t)f + 1); LOOP(DOT16) }
 // read sums n blocks of 128 bytes.
 EXPORT(read) int32_t read_loop(int32_t n, const v128_t *p) {
 #define READ(i) a##i = wasm_i32x4_add(a##i, p[i]);
