@@ -103,3 +103,10 @@ func maxAbs(x []float64) float64 {
 	}
 	return m
 }
+
+// Minimise finds a minimum of f, which returns its value and writes its gradient to g, from x on, in place, by L-BFGS. It stops when no
+// component of the gradient is above tol, or after limit iterations.
+func Minimise(ctx context.Context, x []float64, f func(x, g []float64) float64, tol float64, limit int) error {
+	_, _, err := lbfgs(ctx, x, f, tol, limit)
+	return err
+}
