@@ -19,6 +19,7 @@ import (
 	"github.com/temper-ml/temper/core/model"
 	"github.com/temper-ml/temper/core/peft"
 	"github.com/temper-ml/temper/core/pipeline"
+	"github.com/temper-ml/temper/core/token"
 	"github.com/temper-ml/temper/core/train"
 )
 
@@ -120,6 +121,10 @@ type Options struct {
 	// Guard is the number of words, those that tell most of the label, whose misspellings the written tokenizer reads as the word itself (see
 	// canon.Typos); 0 is none. Training runs without it, so that the weights resist what it does not catch.
 	Guard int
+	// Rare is the number of the first of those words whose misspellings win against words of the vocabulary that no training text holds.
+	// StandIns guards words of several pieces too: their misspellings are read as the nearest word of one piece.
+	Rare     int
+	StandIns bool
 	// Canon is the canonicalisation that the written tokenizer's normalizer begins with: zero-width and look-alike letters, spacing, leetspeak.
 	Canon canon.Options
 	// Augment, when not nil, changes the settings of augmentation before the run.
@@ -208,7 +213,7 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	o.phase("harden")
 	t := o.Tune
 	t.Objective = objective
-	guarded, err := o.Tokenizer()
+	guarded, err := o.Tokenizer(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("harden: %w", err)
 	}
@@ -254,7 +259,7 @@ func (o *Options) phase(name string) {
 }
 
 // Tokenizer is the tokenizer.json of the base with canonicalisation and the guard against typos, nil for neither.
-func (o *Options) Tokenizer() ([]byte, error) {
+func (o *Options) Tokenizer(ctx context.Context) ([]byte, error) {
 	typos := o.Guard > 0 && o.Tune.Train.Labels != nil
 	if !typos && o.Canon == (canon.Options{}) {
 		return nil, nil
@@ -272,7 +277,13 @@ func (o *Options) Tokenizer() ([]byte, error) {
 		return nil, fmt.Errorf("guard: %w", err)
 	}
 	if typos {
-		if raw, _, err = canon.Typos(raw, canon.Telling(o.Tune.Train.Texts, o.Tune.Train.Labels, o.Guard)); err != nil {
+		g := canon.Guard{Words: canon.Telling(o.Tune.Train.Texts, o.Tune.Train.Labels, o.Guard), Rare: o.Rare}
+		if o.StandIns {
+			if g.StandIns, err = o.standIns(ctx, g.Words); err != nil {
+				return nil, fmt.Errorf("%s: guard: %w", f.Path(), err)
+			}
+		}
+		if raw, _, err = canon.Typos(raw, g); err != nil {
 			return nil, fmt.Errorf("%s: guard: %w (run without the guard)", f.Path(), err)
 		}
 	}
@@ -284,13 +295,39 @@ func (o *Options) Tokenizer() ([]byte, error) {
 	return raw, nil
 }
 
+// standIns are words of one piece for those of several, by what the base says of each word alone.
+func (o *Options) standIns(ctx context.Context, words []string) (map[string]string, error) {
+	s, tok, err := o.spaceAndTokenizer(ctx)
+	if err != nil {
+		return nil, err
+	}
+	whole := func(w string) bool {
+		_, ok := tok.ID(w)
+		return ok
+	}
+	out := map[string]string{}
+	for _, w := range words {
+		if !whole(w) {
+			if near := s.StandIn(w, whole); near != "" {
+				out[w] = near
+			}
+		}
+	}
+	return out, nil
+}
+
 // space asks the base what words mean.
 func (o *Options) space(ctx context.Context) (*WordSpace, error) {
+	s, _, err := o.spaceAndTokenizer(ctx)
+	return s, err
+}
+
+func (o *Options) spaceAndTokenizer(ctx context.Context) (*WordSpace, *token.Tokenizer, error) {
 	f := o.Tune.Folder
 	if f == nil {
 		var err error
 		if f, err = checkpoint.OpenFolder(o.Tune.Base); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	b, err := peft.OpenFolder(f, peft.OpenOptions{})
@@ -298,16 +335,17 @@ func (o *Options) space(ctx context.Context) (*WordSpace, error) {
 		if o.Tune.Folder == nil {
 			err = errors.Join(err, f.Close())
 		}
-		return nil, err
+		return nil, nil, err
 	}
 	if o.Tune.Folder == nil {
 		defer b.Close()
 	}
 	p, err := pipeline.New(b, o.Tune.Kernels, pipeline.Options{})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return NewWordSpace(ctx, p, o.Tune.Kernels, o.Tune.Train)
+	s, err := NewWordSpace(ctx, p, o.Tune.Kernels, o.Tune.Train)
+	return s, b.Tokenizer, err
 }
 
 // describe renders the settings of an objective, for the fingerprint of its checkpoints.

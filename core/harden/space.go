@@ -212,3 +212,35 @@ func (s *WordSpace) find(word string, n int) []string {
 	}
 	return out
 }
+
+// StandIn is the nearest word that ok accepts and that does not speak for another label; "" when there is none near. Where nothing is
+// near, a word that tells of a label stands for the nearest that tells of the same.
+func (s *WordSpace) StandIn(word string, ok func(string) bool) string {
+	at, known := s.index[word]
+	if !known {
+		return ""
+	}
+	sim := make([]float32, len(s.words))
+	s.k.MatMul(backend.MatMulArgs{M: 1, N: len(s.words), K: s.cols, A: s.rows[at*s.cols : (at+1)*s.cols], LDA: s.cols, B: s.rows, LDB: s.cols, TransB: true,
+		C: sim, LDC: len(s.words)})
+	mine := s.votes[word]
+	best, same := -1, -1
+	for i, x := range sim {
+		if i == at || !ok(s.words[i]) {
+			continue
+		}
+		if float64(x) >= s.Min && (best < 0 || x > sim[best]) && !s.against(word, s.words[i]) {
+			best = i
+		}
+		if v := s.votes[s.words[i]]; mine.z > 0.5 && v.z > 2 && v.label == mine.label && (same < 0 || x > sim[same]) {
+			same = i
+		}
+	}
+	switch {
+	case best >= 0:
+		return s.words[best]
+	case same >= 0:
+		return s.words[same]
+	}
+	return ""
+}

@@ -10,15 +10,25 @@ import (
 	"unicode"
 )
 
+// Guard is what Typos protects. Words of several pieces without a stand-in, and those of fewer than three letters, are passed over.
+type Guard struct {
+	// Words are guarded, the most important first: an edit that two of them share is read as the first.
+	Words []string
+	// StandIns name, for words of several pieces, one of one piece that means nearly the same: misspellings are read as that.
+	StandIns map[string]string
+	// Rare is the number of the first Words whose misspellings win against entries of the vocabulary too, when those are not among
+	// Words: "bat" is read as "bad" where no text of the task held a bat.
+	Rare int
+}
+
 // Typos teaches a WordPiece tokenizer to read misspelt words: every single edit of a guarded word (a letter swapped with its neighbour,
 // replaced, left out or put in) enters the vocabulary under the word's own id, unless it is a word itself. The model sees the word that was
 // meant; its weights do not change, and any reader of tokenizer.json sees the same. It is the idea of robust encodings (Jones et al., 2020)
 // within what the format can say. Edits of a word of n letters are some 53·n entries, so the file grows with the number of words: about
 // 7 MB a thousand.
 //
-// Words whose pieces are more than one, or shorter than three letters, are passed over. It returns the new tokenizer.json and the number of
-// words guarded.
-func Typos(tokenizer []byte, words []string) ([]byte, int, error) {
+// It returns the new tokenizer.json and the number of words guarded.
+func Typos(tokenizer []byte, g Guard) ([]byte, int, error) {
 	var doc map[string]json.RawMessage
 	if err := json.Unmarshal(tokenizer, &doc); err != nil {
 		return nil, 0, fmt.Errorf("tokenizer.json: %w", err)
@@ -35,8 +45,8 @@ func Typos(tokenizer []byte, words []string) ([]byte, int, error) {
 	if err := json.Unmarshal(model["vocab"], &vocab); err != nil {
 		return nil, 0, fmt.Errorf("tokenizer.json: vocab: %w", err)
 	}
-	real := make(map[string]bool, len(words))
-	for _, w := range words {
+	real := make(map[string]bool, len(g.Words))
+	for _, w := range g.Words {
 		real[w] = true
 	}
 	type entry struct {
@@ -46,23 +56,39 @@ func Typos(tokenizer []byte, words []string) ([]byte, int, error) {
 	var added []entry
 	taken := map[string]bool{}
 	guarded := 0
-	for _, w := range words {
-		id, ok := vocab[w]
-		if !ok || len(w) < 3 || strings.IndexFunc(w, func(r rune) bool { return r > 'z' || r < 'a' }) >= 0 {
+	replaced := map[string]int{}
+	for i, w := range g.Words {
+		if len(w) < 3 || strings.IndexFunc(w, func(r rune) bool { return r > 'z' || r < 'a' }) >= 0 {
 			continue
+		}
+		id, ok := vocab[w]
+		if !ok {
+			if id, ok = vocab[g.StandIns[w]]; !ok {
+				continue
+			}
 		}
 		guarded++
 		for e := range edits(w) {
-			if _, known := vocab[e]; known || real[e] || taken[e] {
+			if e == "" || real[e] || taken[e] {
 				continue
 			}
 			taken[e] = true
-			added = append(added, entry{e, id})
+			if _, known := vocab[e]; !known {
+				added = append(added, entry{e, id})
+			} else if i < g.Rare && len(e) > 2 {
+				replaced[e] = id
+			}
 		}
 	}
 	slices.SortFunc(added, func(a, b entry) int { return strings.Compare(a.token, b.token) })
-	// The old entries stay as they were; the new ones follow.
+	// The old entries stay where they were; the new ones follow.
 	old := bytes.TrimSpace(model["vocab"])
+	if len(replaced) > 0 {
+		var err error
+		if old, err = renumber(old, replaced); err != nil {
+			return nil, 0, fmt.Errorf("tokenizer.json: vocab: %w", err)
+		}
+	}
 	var b bytes.Buffer
 	b.Write(old[:len(old)-1])
 	for i, e := range added {
@@ -80,6 +106,40 @@ func Typos(tokenizer []byte, words []string) ([]byte, int, error) {
 	doc["model"] = raw
 	out, err := json.Marshal(doc)
 	return out, guarded, err
+}
+
+// renumber gives entries of a vocabulary other ids and keeps their order.
+func renumber(vocab []byte, ids map[string]int) ([]byte, error) {
+	dec := json.NewDecoder(bytes.NewReader(vocab))
+	if _, err := dec.Token(); err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	b.WriteByte('{')
+	for n := 0; dec.More(); n++ {
+		key, err := dec.Token()
+		if err != nil {
+			return nil, err
+		}
+		var id int
+		if err := dec.Decode(&id); err != nil {
+			return nil, err
+		}
+		name, _ := key.(string)
+		if to, ok := ids[name]; ok {
+			id = to
+		}
+		quoted, err := json.Marshal(name)
+		if err != nil {
+			return nil, err
+		}
+		if n > 0 {
+			b.WriteByte(',')
+		}
+		fmt.Fprintf(&b, "%s:%d", quoted, id)
+	}
+	b.WriteByte('}')
+	return b.Bytes(), nil
 }
 
 // edits yields the strings at one edit from a word of small Latin letters.

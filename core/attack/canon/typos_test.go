@@ -15,7 +15,7 @@ func TestTypos(t *testing.T) {
 	require.NoError(t, err)
 	raw, err := tok.Save()
 	require.NoError(t, err)
-	out, n, err := Typos(raw, []string{"great", "awful", "fun", "absent", "is"})
+	out, n, err := Typos(raw, Guard{Words: []string{"great", "awful", "fun", "absent", "is"}})
 	require.NoError(t, err)
 	require.Equal(t, 3, n, "words of the vocabulary with three letters or more")
 	guarded, err := token.Load(out)
@@ -28,10 +28,39 @@ func TestTypos(t *testing.T) {
 	for _, plain := range []string{"the film is great fun", "fund", "story"} {
 		require.Equal(t, ids(tok, plain), ids(guarded, plain), "words themselves stay: %s", plain)
 	}
-	_, _, err = Typos([]byte(`{"model":{"type":"BPE"}}`), nil)
+	_, _, err = Typos([]byte(`{"model":{"type":"BPE"}}`), Guard{})
 	require.ErrorContains(t, err, "WordPiece")
-	_, _, err = Typos([]byte(`{`), nil)
+	_, _, err = Typos([]byte(`{`), Guard{})
 	require.Error(t, err)
+}
+
+// A word of several pieces is read as its stand-in when misspelt, and as itself when not; entries of the vocabulary that no text holds give
+// way to the first words.
+func TestTyposStandIns(t *testing.T) {
+	tok, err := token.TrainWordPiece(slices.Values(slices.Repeat([]string{"the film is great fun", "a great story"}, 3)), token.TrainOptions{VocabSize: 60, Lowercase: true})
+	require.NoError(t, err)
+	raw, err := tok.Save()
+	require.NoError(t, err)
+	ids := func(k *token.Tokenizer, s string) []int32 { return k.AppendIDs(nil, s, false) }
+	out, n, err := Typos(raw, Guard{Words: []string{"grand", "fin"}, StandIns: map[string]string{"grand": "great", "fin": "nothing"}, Rare: 1})
+	require.NoError(t, err)
+	require.Equal(t, 1, n)
+	guarded, err := token.Load(out)
+	require.NoError(t, err)
+	require.Equal(t, ids(tok, "great"), ids(guarded, "garnd"))
+	require.Equal(t, ids(tok, "grand"), ids(guarded, "grand"))
+
+	out, _, err = Typos(raw, Guard{Words: []string{"fun", "filt"}, StandIns: map[string]string{"filt": "story"}, Rare: 2})
+	require.NoError(t, err)
+	guarded, err = token.Load(out)
+	require.NoError(t, err)
+	require.Equal(t, ids(tok, "story"), ids(guarded, "film"), "no text held a film")
+	require.Equal(t, ids(tok, "great"), ids(guarded, "great"))
+	out, _, err = Typos(raw, Guard{Words: []string{"fun", "filt"}, StandIns: map[string]string{"filt": "story"}, Rare: 1})
+	require.NoError(t, err)
+	guarded, err = token.Load(out)
+	require.NoError(t, err)
+	require.Equal(t, ids(tok, "film"), ids(guarded, "film"))
 }
 
 func TestTelling(t *testing.T) {

@@ -24,7 +24,9 @@ type options struct {
 	dtype                                    string
 	seed                                     uint64
 	maxTokens                                int
-	dev                                      bool
+	dev, ablation                            bool
+	epochs, seeds                            int
+	svg, set                                 string
 }
 
 func main() {
@@ -50,6 +52,11 @@ func main() {
 	flag.StringVar(&o.dtype, "dtype", "f32", "arithmetic of training: f32 or bf16")
 	flag.Uint64Var(&o.seed, "seed", 1, "seed of everything random")
 	flag.IntVar(&o.maxTokens, "max-tokens", 64, "texts are cut at this many tokens, by everybody")
+	flag.StringVar(&o.set, "set", "", "settings of hardened models, name=value,…: with -dev and a fresh -out, to choose them")
+	flag.BoolVar(&o.ablation, "ablation", false, "compare all defences on sst2 in place of the tables")
+	flag.IntVar(&o.epochs, "epochs", 2, "passes of -ablation")
+	flag.IntVar(&o.seeds, "seeds", 1, "seeds of -ablation, from -seed on")
+	flag.StringVar(&o.svg, "svg", "", "draw -ablation to this file")
 	flag.Parse()
 	if err := run(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, "hardening:", err)
@@ -73,6 +80,9 @@ func run(ctx context.Context, o options) error {
 	}
 	b := &bench{options: o}
 	var err error
+	if b.tweak, err = parseSettings(o.set); err != nil {
+		return err
+	}
 	if b.k, err = native.New(native.Options{Threads: o.threads}); err != nil {
 		return err
 	}
@@ -83,6 +93,12 @@ func run(ctx context.Context, o options) error {
 			return err
 		}
 		defer b.trainK.Close()
+	}
+	if o.ablation {
+		if o.recipes == "" {
+			b.recipes = "deepwordbug,synonyms"
+		}
+		return b.ablation(ctx, o.epochs, o.seeds, o.svg)
 	}
 	var all []*measured
 	for _, name := range strings.Split(o.sets, ",") {

@@ -61,6 +61,8 @@ var variants = []variant{
 	{Name: "plain, canonical", Of: "plain", Options: func(o *harden.Options) { o.Guard = 0 }},
 	{Name: "plain, canonical and guard", Of: "plain", Options: func(o *harden.Options) {}},
 	{Name: "held-out, weights alone", Of: "held-out", Options: func(o *harden.Options) { o.Guard = 0; o.Canon = canon.Options{} }},
+	{Name: "held-out, stand-ins", Of: "held-out", Options: func(o *harden.Options) { o.StandIns = true }},
+	{Name: "held-out, stand-ins and rare", Of: "held-out", Options: func(o *harden.Options) { o.StandIns, o.Rare = true, 1000 }},
 	{Name: "held-out, canonical", Of: "held-out", Options: func(o *harden.Options) { o.Guard = 0 }},
 }
 
@@ -262,7 +264,7 @@ func (b *bench) train(ctx context.Context, s set, v variant, dir string, m *meas
 		if p, err = pipeline.Open(b.path(s, v.Of), b.k, pipeline.Options{MaxTokens: b.maxTokens}); err != nil {
 			return err
 		}
-		raw, err := o.Tokenizer()
+		raw, err := o.Tokenizer(ctx)
 		if err != nil {
 			return err
 		}
@@ -410,23 +412,7 @@ func (b *bench) attack(ctx context.Context, s set, dir string, m *measured) erro
 	if err != nil {
 		return err
 	}
-	test, err := b.judged(s, true)
-	if err != nil {
-		return err
-	}
-	if err := test.MapLabels(p.Labels()); err != nil {
-		return err
-	}
-	var examples []attack.Example
-	for i := range min(b.ownExamples, test.Len()) {
-		examples = append(examples, attack.Example{Row: test.Rows[i], Text: test.Texts[i], Label: test.Labels[i]})
-	}
-	f, err := os.Open(filepath.Join(b.data, "lexicons", "counterfitted_neighbours.tsv"))
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	words, err := attack.ReadLexicon(f)
+	examples, words, err := b.examplesOf(s, p.Labels())
 	if err != nil {
 		return err
 	}
@@ -443,6 +429,28 @@ func (b *bench) attack(ctx context.Context, s set, dir string, m *measured) erro
 		b.logf("%s, %s: %s clean %.3f under %.3f", s.Name, m.Variant, name, rep.CleanAccuracy, rep.AccuracyUnderAttack)
 	}
 	return nil
+}
+
+// examplesOf are the rows that temper's recipes attack, and the lexicon of synonyms: the judge's own.
+func (b *bench) examplesOf(s set, labels []string) ([]attack.Example, attack.Lexicon, error) {
+	test, err := b.judged(s, true)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := test.MapLabels(labels); err != nil {
+		return nil, nil, err
+	}
+	var examples []attack.Example
+	for i := range min(b.ownExamples, test.Len()) {
+		examples = append(examples, attack.Example{Row: test.Rows[i], Text: test.Texts[i], Label: test.Labels[i]})
+	}
+	f, err := os.Open(filepath.Join(b.data, "lexicons", "counterfitted_neighbours.tsv"))
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close()
+	words, err := attack.ReadLexicon(f)
+	return examples, words, err
 }
 
 // printTables prints Markdown: a line a model, then what filters recover.
