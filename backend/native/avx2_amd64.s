@@ -4,9 +4,9 @@
 
 #include "textflag.h"
 
-// func gemm1x1AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, FMA3
-TEXT ·gemm1x1AVX2(SB), NOSPLIT, $0-88
+// func gemm1x1AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, FMA3, MMX+
+TEXT ·gemm1x1AVX2(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -14,10 +14,13 @@ TEXT ·gemm1x1AVX2(SB), NOSPLIT, $0-88
 	MOVQ   b+32(FP), BX
 	MOVQ   bs+40(FP), SI
 	VXORPS Y0, Y0, Y0
+	MOVQ   next+88(FP), DI
 	SUBQ   $0x04, DX
 	JL     rest2
 
 loop1:
+	PREFETCHT1   (DI)
+	ADDQ         $0x40, DI
 	VMOVUPS      (BX), Y1
 	VBROADCASTSS (CX), Y2
 	VFMADD231PS  Y2, Y1, Y0
@@ -46,6 +49,8 @@ rest2:
 	JZ   done4
 
 one3:
+	PREFETCHT1   (DI)
+	ADDQ         $0x40, DI
 	VMOVUPS      (BX), Y1
 	VBROADCASTSS (CX), Y2
 	VFMADD231PS  Y2, Y1, Y0
@@ -110,9 +115,9 @@ DATA masksAVX2<>+56(SB)/4, $0x00000000
 DATA masksAVX2<>+60(SB)/4, $0x00000000
 GLOBL masksAVX2<>(SB), RODATA|NOPTR, $64
 
-// func gemm2x1AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, FMA3
-TEXT ·gemm2x1AVX2(SB), NOSPLIT, $0-88
+// func gemm2x1AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, FMA3, MMX+
+TEXT ·gemm2x1AVX2(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -121,10 +126,13 @@ TEXT ·gemm2x1AVX2(SB), NOSPLIT, $0-88
 	MOVQ   bs+40(FP), DI
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
+	MOVQ   next+88(FP), R8
 	SUBQ   $0x04, BX
 	JL     rest11
 
 loop10:
+	PREFETCHT1   (R8)
+	ADDQ         $0x40, R8
 	VMOVUPS      (SI), Y2
 	VBROADCASTSS (CX), Y3
 	VFMADD231PS  Y3, Y2, Y0
@@ -161,6 +169,8 @@ rest11:
 	JZ   done13
 
 one12:
+	PREFETCHT1   (R8)
+	ADDQ         $0x40, R8
 	VMOVUPS      (SI), Y2
 	VBROADCASTSS (CX), Y3
 	VFMADD231PS  Y3, Y2, Y0
@@ -221,9 +231,9 @@ stored15:
 	VZEROUPPER
 	RET
 
-// func gemm3x1AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, FMA3
-TEXT ·gemm3x1AVX2(SB), NOSPLIT, $0-88
+// func gemm3x1AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, FMA3, MMX+
+TEXT ·gemm3x1AVX2(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -233,10 +243,13 @@ TEXT ·gemm3x1AVX2(SB), NOSPLIT, $0-88
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
+	MOVQ   next+88(FP), R8
 	SUBQ   $0x04, BX
 	JL     rest20
 
 loop19:
+	PREFETCHT1   (R8)
+	ADDQ         $0x40, R8
 	VMOVUPS      (SI), Y3
 	VBROADCASTSS (CX), Y4
 	VFMADD231PS  Y4, Y3, Y0
@@ -281,6 +294,8 @@ rest20:
 	JZ   done22
 
 one21:
+	PREFETCHT1   (R8)
+	ADDQ         $0x40, R8
 	VMOVUPS      (SI), Y3
 	VBROADCASTSS (CX), Y4
 	VFMADD231PS  Y4, Y3, Y0
@@ -355,9 +370,9 @@ stored24:
 	VZEROUPPER
 	RET
 
-// func gemm4x1AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, FMA3
-TEXT ·gemm4x1AVX2(SB), NOSPLIT, $0-88
+// func gemm4x1AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, FMA3, MMX+
+TEXT ·gemm4x1AVX2(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -369,10 +384,13 @@ TEXT ·gemm4x1AVX2(SB), NOSPLIT, $0-88
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
+	MOVQ   next+88(FP), R9
 	SUBQ   $0x04, SI
 	JL     rest29
 
 loop28:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	VMOVUPS      (DI), Y4
 	VBROADCASTSS (CX), Y5
 	VFMADD231PS  Y5, Y4, Y0
@@ -425,6 +443,8 @@ rest29:
 	JZ   done31
 
 one30:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	VMOVUPS      (DI), Y4
 	VBROADCASTSS (CX), Y5
 	VFMADD231PS  Y5, Y4, Y0
@@ -513,9 +533,9 @@ stored33:
 	VZEROUPPER
 	RET
 
-// func gemm5x1AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, FMA3
-TEXT ·gemm5x1AVX2(SB), NOSPLIT, $0-88
+// func gemm5x1AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, FMA3, MMX+
+TEXT ·gemm5x1AVX2(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -528,10 +548,13 @@ TEXT ·gemm5x1AVX2(SB), NOSPLIT, $0-88
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
+	MOVQ   next+88(FP), R9
 	SUBQ   $0x04, SI
 	JL     rest38
 
 loop37:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	VMOVUPS      (DI), Y5
 	VBROADCASTSS (CX), Y6
 	VFMADD231PS  Y6, Y5, Y0
@@ -592,6 +615,8 @@ rest38:
 	JZ   done40
 
 one39:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	VMOVUPS      (DI), Y5
 	VBROADCASTSS (CX), Y6
 	VFMADD231PS  Y6, Y5, Y0
@@ -694,9 +719,9 @@ stored42:
 	VZEROUPPER
 	RET
 
-// func gemm6x1AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, FMA3
-TEXT ·gemm6x1AVX2(SB), NOSPLIT, $0-88
+// func gemm6x1AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, FMA3, MMX+
+TEXT ·gemm6x1AVX2(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -712,10 +737,13 @@ TEXT ·gemm6x1AVX2(SB), NOSPLIT, $0-88
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
 	VXORPS Y5, Y5, Y5
+	MOVQ   next+88(FP), R10
 	SUBQ   $0x04, DI
 	JL     rest47
 
 loop46:
+	PREFETCHT1   (R10)
+	ADDQ         $0x40, R10
 	VMOVUPS      (R8), Y6
 	VBROADCASTSS (CX), Y7
 	VFMADD231PS  Y7, Y6, Y0
@@ -788,6 +816,8 @@ rest47:
 	JZ   done49
 
 one48:
+	PREFETCHT1   (R10)
+	ADDQ         $0x40, R10
 	VMOVUPS      (R8), Y6
 	VBROADCASTSS (CX), Y7
 	VFMADD231PS  Y7, Y6, Y0
@@ -905,9 +935,9 @@ stored51:
 	VZEROUPPER
 	RET
 
-// func gemm1x2AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, FMA3
-TEXT ·gemm1x2AVX2(SB), NOSPLIT, $0-88
+// func gemm1x2AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, FMA3, MMX+
+TEXT ·gemm1x2AVX2(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -916,10 +946,13 @@ TEXT ·gemm1x2AVX2(SB), NOSPLIT, $0-88
 	MOVQ   bs+40(FP), SI
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
+	MOVQ   next+88(FP), DI
 	SUBQ   $0x04, DX
 	JL     rest56
 
 loop55:
+	PREFETCHT1   (DI)
+	ADDQ         $0x40, DI
 	VMOVUPS      (BX), Y2
 	VMOVUPS      32(BX), Y3
 	VBROADCASTSS (CX), Y4
@@ -956,6 +989,8 @@ rest56:
 	JZ   done58
 
 one57:
+	PREFETCHT1   (DI)
+	ADDQ         $0x40, DI
 	VMOVUPS      (BX), Y2
 	VMOVUPS      32(BX), Y3
 	VBROADCASTSS (CX), Y4
@@ -1040,9 +1075,9 @@ stored60:
 	VZEROUPPER
 	RET
 
-// func gemm2x2AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, FMA3
-TEXT ·gemm2x2AVX2(SB), NOSPLIT, $0-88
+// func gemm2x2AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, FMA3, MMX+
+TEXT ·gemm2x2AVX2(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -1053,10 +1088,13 @@ TEXT ·gemm2x2AVX2(SB), NOSPLIT, $0-88
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
+	MOVQ   next+88(FP), R8
 	SUBQ   $0x04, BX
 	JL     rest69
 
 loop68:
+	PREFETCHT1   (R8)
+	ADDQ         $0x40, R8
 	VMOVUPS      (SI), Y4
 	VMOVUPS      32(SI), Y5
 	VBROADCASTSS (CX), Y6
@@ -1105,6 +1143,8 @@ rest69:
 	JZ   done71
 
 one70:
+	PREFETCHT1   (R8)
+	ADDQ         $0x40, R8
 	VMOVUPS      (SI), Y4
 	VMOVUPS      32(SI), Y5
 	VBROADCASTSS (CX), Y6
@@ -1219,9 +1259,9 @@ stored73:
 	VZEROUPPER
 	RET
 
-// func gemm3x2AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, FMA3
-TEXT ·gemm3x2AVX2(SB), NOSPLIT, $0-88
+// func gemm3x2AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, FMA3, MMX+
+TEXT ·gemm3x2AVX2(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -1234,10 +1274,13 @@ TEXT ·gemm3x2AVX2(SB), NOSPLIT, $0-88
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
 	VXORPS Y5, Y5, Y5
+	MOVQ   next+88(FP), R8
 	SUBQ   $0x04, BX
 	JL     rest82
 
 loop81:
+	PREFETCHT1   (R8)
+	ADDQ         $0x40, R8
 	VMOVUPS      (SI), Y6
 	VMOVUPS      32(SI), Y7
 	VBROADCASTSS (CX), Y8
@@ -1298,6 +1341,8 @@ rest82:
 	JZ   done84
 
 one83:
+	PREFETCHT1   (R8)
+	ADDQ         $0x40, R8
 	VMOVUPS      (SI), Y6
 	VMOVUPS      32(SI), Y7
 	VBROADCASTSS (CX), Y8
@@ -1442,9 +1487,9 @@ stored86:
 	VZEROUPPER
 	RET
 
-// func gemm4x2AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, FMA3
-TEXT ·gemm4x2AVX2(SB), NOSPLIT, $0-88
+// func gemm4x2AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, FMA3, MMX+
+TEXT ·gemm4x2AVX2(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -1460,10 +1505,13 @@ TEXT ·gemm4x2AVX2(SB), NOSPLIT, $0-88
 	VXORPS Y5, Y5, Y5
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
+	MOVQ   next+88(FP), R9
 	SUBQ   $0x04, SI
 	JL     rest95
 
 loop94:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	VMOVUPS      (DI), Y8
 	VMOVUPS      32(DI), Y9
 	VBROADCASTSS (CX), Y10
@@ -1536,6 +1584,8 @@ rest95:
 	JZ   done97
 
 one96:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	VMOVUPS      (DI), Y8
 	VMOVUPS      32(DI), Y9
 	VBROADCASTSS (CX), Y10
@@ -1710,9 +1760,9 @@ stored99:
 	VZEROUPPER
 	RET
 
-// func gemm5x2AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, FMA3
-TEXT ·gemm5x2AVX2(SB), NOSPLIT, $0-88
+// func gemm5x2AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, FMA3, MMX+
+TEXT ·gemm5x2AVX2(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -1730,10 +1780,13 @@ TEXT ·gemm5x2AVX2(SB), NOSPLIT, $0-88
 	VXORPS Y7, Y7, Y7
 	VXORPS Y8, Y8, Y8
 	VXORPS Y9, Y9, Y9
+	MOVQ   next+88(FP), R9
 	SUBQ   $0x04, SI
 	JL     rest108
 
 loop107:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	VMOVUPS      (DI), Y10
 	VMOVUPS      32(DI), Y11
 	VBROADCASTSS (CX), Y12
@@ -1818,6 +1871,8 @@ rest108:
 	JZ   done110
 
 one109:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	VMOVUPS      (DI), Y10
 	VMOVUPS      32(DI), Y11
 	VBROADCASTSS (CX), Y12
@@ -2022,9 +2077,9 @@ stored112:
 	VZEROUPPER
 	RET
 
-// func gemm6x2AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, FMA3
-TEXT ·gemm6x2AVX2(SB), NOSPLIT, $0-88
+// func gemm6x2AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, FMA3, MMX+
+TEXT ·gemm6x2AVX2(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -2046,10 +2101,13 @@ TEXT ·gemm6x2AVX2(SB), NOSPLIT, $0-88
 	VXORPS Y9, Y9, Y9
 	VXORPS Y10, Y10, Y10
 	VXORPS Y11, Y11, Y11
+	MOVQ   next+88(FP), R10
 	SUBQ   $0x04, DI
 	JL     rest121
 
 loop120:
+	PREFETCHT1   (R10)
+	ADDQ         $0x40, R10
 	VMOVUPS      (R8), Y12
 	VMOVUPS      32(R8), Y13
 	VBROADCASTSS (CX), Y14
@@ -2150,6 +2208,8 @@ rest121:
 	JZ   done123
 
 one122:
+	PREFETCHT1   (R10)
+	ADDQ         $0x40, R10
 	VMOVUPS      (R8), Y12
 	VMOVUPS      32(R8), Y13
 	VBROADCASTSS (CX), Y14

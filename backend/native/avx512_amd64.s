@@ -4,9 +4,9 @@
 
 #include "textflag.h"
 
-// func gemm1x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·gemm1x1AVX512(SB), NOSPLIT, $0-88
+// func gemm1x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·gemm1x1AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -14,10 +14,13 @@ TEXT ·gemm1x1AVX512(SB), NOSPLIT, $0-88
 	MOVQ   b+32(FP), BX
 	MOVQ   bs+40(FP), SI
 	VPXORD Z0, Z0, Z0
+	MOVQ   next+88(FP), DI
 	SUBQ   $0x04, DX
 	JL     rest2
 
 loop1:
+	PREFETCHT1       (DI)
+	ADDQ             $0x40, DI
 	VMOVUPS          (BX), Z1
 	VFMADD231PS.BCST (CX), Z1, Z0
 	ADDQ             SI, BX
@@ -42,6 +45,8 @@ rest2:
 	JZ   done4
 
 one3:
+	PREFETCHT1       (DI)
+	ADDQ             $0x40, DI
 	VMOVUPS          (BX), Z1
 	VFMADD231PS.BCST (CX), Z1, Z0
 	ADDQ             SI, BX
@@ -87,9 +92,9 @@ stored6:
 	VZEROUPPER
 	RET
 
-// func gemm2x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·gemm2x1AVX512(SB), NOSPLIT, $0-88
+// func gemm2x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·gemm2x1AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -98,10 +103,13 @@ TEXT ·gemm2x1AVX512(SB), NOSPLIT, $0-88
 	MOVQ   bs+40(FP), DI
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
+	MOVQ   next+88(FP), R8
 	SUBQ   $0x04, BX
 	JL     rest11
 
 loop10:
+	PREFETCHT1       (R8)
+	ADDQ             $0x40, R8
 	VMOVUPS          (SI), Z2
 	VFMADD231PS.BCST (CX), Z2, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z2, Z1
@@ -130,6 +138,8 @@ rest11:
 	JZ   done13
 
 one12:
+	PREFETCHT1       (R8)
+	ADDQ             $0x40, R8
 	VMOVUPS          (SI), Z2
 	VFMADD231PS.BCST (CX), Z2, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z2, Z1
@@ -188,9 +198,9 @@ stored15:
 	VZEROUPPER
 	RET
 
-// func gemm3x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·gemm3x1AVX512(SB), NOSPLIT, $0-88
+// func gemm3x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·gemm3x1AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -200,10 +210,13 @@ TEXT ·gemm3x1AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
+	MOVQ   next+88(FP), R8
 	SUBQ   $0x04, BX
 	JL     rest20
 
 loop19:
+	PREFETCHT1       (R8)
+	ADDQ             $0x40, R8
 	VMOVUPS          (SI), Z3
 	VFMADD231PS.BCST (CX), Z3, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z3, Z1
@@ -236,6 +249,8 @@ rest20:
 	JZ   done22
 
 one21:
+	PREFETCHT1       (R8)
+	ADDQ             $0x40, R8
 	VMOVUPS          (SI), Z3
 	VFMADD231PS.BCST (CX), Z3, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z3, Z1
@@ -307,9 +322,9 @@ stored24:
 	VZEROUPPER
 	RET
 
-// func gemm4x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·gemm4x1AVX512(SB), NOSPLIT, $0-88
+// func gemm4x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·gemm4x1AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -321,10 +336,13 @@ TEXT ·gemm4x1AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
+	MOVQ   next+88(FP), R9
 	SUBQ   $0x04, SI
 	JL     rest29
 
 loop28:
+	PREFETCHT1       (R9)
+	ADDQ             $0x40, R9
 	VMOVUPS          (DI), Z4
 	VFMADD231PS.BCST (CX), Z4, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z4, Z1
@@ -361,6 +379,8 @@ rest29:
 	JZ   done31
 
 one30:
+	PREFETCHT1       (R9)
+	ADDQ             $0x40, R9
 	VMOVUPS          (DI), Z4
 	VFMADD231PS.BCST (CX), Z4, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z4, Z1
@@ -445,9 +465,9 @@ stored33:
 	VZEROUPPER
 	RET
 
-// func gemm5x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·gemm5x1AVX512(SB), NOSPLIT, $0-88
+// func gemm5x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·gemm5x1AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -460,10 +480,13 @@ TEXT ·gemm5x1AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
+	MOVQ   next+88(FP), R9
 	SUBQ   $0x04, SI
 	JL     rest38
 
 loop37:
+	PREFETCHT1       (R9)
+	ADDQ             $0x40, R9
 	VMOVUPS          (DI), Z5
 	VFMADD231PS.BCST (CX), Z5, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z5, Z1
@@ -504,6 +527,8 @@ rest38:
 	JZ   done40
 
 one39:
+	PREFETCHT1       (R9)
+	ADDQ             $0x40, R9
 	VMOVUPS          (DI), Z5
 	VFMADD231PS.BCST (CX), Z5, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z5, Z1
@@ -601,9 +626,9 @@ stored42:
 	VZEROUPPER
 	RET
 
-// func gemm6x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·gemm6x1AVX512(SB), NOSPLIT, $0-88
+// func gemm6x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·gemm6x1AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -619,10 +644,13 @@ TEXT ·gemm6x1AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
+	MOVQ   next+88(FP), R10
 	SUBQ   $0x04, DI
 	JL     rest47
 
 loop46:
+	PREFETCHT1       (R10)
+	ADDQ             $0x40, R10
 	VMOVUPS          (R8), Z6
 	VFMADD231PS.BCST (CX), Z6, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z6, Z1
@@ -671,6 +699,8 @@ rest47:
 	JZ   done49
 
 one48:
+	PREFETCHT1       (R10)
+	ADDQ             $0x40, R10
 	VMOVUPS          (R8), Z6
 	VFMADD231PS.BCST (CX), Z6, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z6, Z1
@@ -782,9 +812,9 @@ stored51:
 	VZEROUPPER
 	RET
 
-// func gemm7x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·gemm7x1AVX512(SB), NOSPLIT, $0-88
+// func gemm7x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·gemm7x1AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -801,10 +831,13 @@ TEXT ·gemm7x1AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
+	MOVQ   next+88(FP), R10
 	SUBQ   $0x04, DI
 	JL     rest56
 
 loop55:
+	PREFETCHT1       (R10)
+	ADDQ             $0x40, R10
 	VMOVUPS          (R8), Z7
 	VFMADD231PS.BCST (CX), Z7, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z7, Z1
@@ -857,6 +890,8 @@ rest56:
 	JZ   done58
 
 one57:
+	PREFETCHT1       (R10)
+	ADDQ             $0x40, R10
 	VMOVUPS          (R8), Z7
 	VFMADD231PS.BCST (CX), Z7, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z7, Z1
@@ -981,9 +1016,9 @@ stored60:
 	VZEROUPPER
 	RET
 
-// func gemm8x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·gemm8x1AVX512(SB), NOSPLIT, $0-88
+// func gemm8x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·gemm8x1AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -1001,10 +1036,13 @@ TEXT ·gemm8x1AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
+	MOVQ   next+88(FP), R10
 	SUBQ   $0x04, DI
 	JL     rest65
 
 loop64:
+	PREFETCHT1       (R10)
+	ADDQ             $0x40, R10
 	VMOVUPS          (R8), Z8
 	VFMADD231PS.BCST (CX), Z8, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z8, Z1
@@ -1061,6 +1099,8 @@ rest65:
 	JZ   done67
 
 one66:
+	PREFETCHT1       (R10)
+	ADDQ             $0x40, R10
 	VMOVUPS          (R8), Z8
 	VFMADD231PS.BCST (CX), Z8, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z8, Z1
@@ -1198,9 +1238,9 @@ stored69:
 	VZEROUPPER
 	RET
 
-// func gemm9x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·gemm9x1AVX512(SB), NOSPLIT, $0-88
+// func gemm9x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·gemm9x1AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -1219,10 +1259,13 @@ TEXT ·gemm9x1AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
 	VPXORD Z8, Z8, Z8
+	MOVQ   next+88(FP), R10
 	SUBQ   $0x04, DI
 	JL     rest74
 
 loop73:
+	PREFETCHT1       (R10)
+	ADDQ             $0x40, R10
 	VMOVUPS          (R8), Z9
 	VFMADD231PS.BCST (CX), Z9, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z9, Z1
@@ -1283,6 +1326,8 @@ rest74:
 	JZ   done76
 
 one75:
+	PREFETCHT1       (R10)
+	ADDQ             $0x40, R10
 	VMOVUPS          (R8), Z9
 	VFMADD231PS.BCST (CX), Z9, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z9, Z1
@@ -1433,9 +1478,9 @@ stored78:
 	VZEROUPPER
 	RET
 
-// func gemm10x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·gemm10x1AVX512(SB), NOSPLIT, $0-88
+// func gemm10x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·gemm10x1AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -1455,10 +1500,13 @@ TEXT ·gemm10x1AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z7, Z7, Z7
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
+	MOVQ   next+88(FP), R10
 	SUBQ   $0x04, DI
 	JL     rest83
 
 loop82:
+	PREFETCHT1       (R10)
+	ADDQ             $0x40, R10
 	VMOVUPS          (R8), Z10
 	VFMADD231PS.BCST (CX), Z10, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z10, Z1
@@ -1523,6 +1571,8 @@ rest83:
 	JZ   done85
 
 one84:
+	PREFETCHT1       (R10)
+	ADDQ             $0x40, R10
 	VMOVUPS          (R8), Z10
 	VFMADD231PS.BCST (CX), Z10, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z10, Z1
@@ -1686,9 +1736,9 @@ stored87:
 	VZEROUPPER
 	RET
 
-// func gemm11x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·gemm11x1AVX512(SB), NOSPLIT, $0-88
+// func gemm11x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·gemm11x1AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -1711,10 +1761,13 @@ TEXT ·gemm11x1AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
 	VPXORD Z10, Z10, Z10
+	MOVQ   next+88(FP), R11
 	SUBQ   $0x04, R8
 	JL     rest92
 
 loop91:
+	PREFETCHT1       (R11)
+	ADDQ             $0x40, R11
 	VMOVUPS          (R9), Z11
 	VFMADD231PS.BCST (CX), Z11, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z11, Z1
@@ -1787,6 +1840,8 @@ rest92:
 	JZ   done94
 
 one93:
+	PREFETCHT1       (R11)
+	ADDQ             $0x40, R11
 	VMOVUPS          (R9), Z11
 	VFMADD231PS.BCST (CX), Z11, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z11, Z1
@@ -1964,9 +2019,9 @@ stored96:
 	VZEROUPPER
 	RET
 
-// func gemm12x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·gemm12x1AVX512(SB), NOSPLIT, $0-88
+// func gemm12x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·gemm12x1AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -1990,10 +2045,13 @@ TEXT ·gemm12x1AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z9, Z9, Z9
 	VPXORD Z10, Z10, Z10
 	VPXORD Z11, Z11, Z11
+	MOVQ   next+88(FP), R11
 	SUBQ   $0x04, R8
 	JL     rest101
 
 loop100:
+	PREFETCHT1       (R11)
+	ADDQ             $0x40, R11
 	VMOVUPS          (R9), Z12
 	VFMADD231PS.BCST (CX), Z12, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z12, Z1
@@ -2070,6 +2128,8 @@ rest101:
 	JZ   done103
 
 one102:
+	PREFETCHT1       (R11)
+	ADDQ             $0x40, R11
 	VMOVUPS          (R9), Z12
 	VFMADD231PS.BCST (CX), Z12, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z12, Z1
@@ -2260,9 +2320,9 @@ stored105:
 	VZEROUPPER
 	RET
 
-// func gemm13x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·gemm13x1AVX512(SB), NOSPLIT, $0-88
+// func gemm13x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·gemm13x1AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -2287,10 +2347,13 @@ TEXT ·gemm13x1AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z10, Z10, Z10
 	VPXORD Z11, Z11, Z11
 	VPXORD Z12, Z12, Z12
+	MOVQ   next+88(FP), R11
 	SUBQ   $0x04, R8
 	JL     rest110
 
 loop109:
+	PREFETCHT1       (R11)
+	ADDQ             $0x40, R11
 	VMOVUPS          (R9), Z13
 	VFMADD231PS.BCST (CX), Z13, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z13, Z1
@@ -2371,6 +2434,8 @@ rest110:
 	JZ   done112
 
 one111:
+	PREFETCHT1       (R11)
+	ADDQ             $0x40, R11
 	VMOVUPS          (R9), Z13
 	VFMADD231PS.BCST (CX), Z13, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z13, Z1
@@ -2574,9 +2639,9 @@ stored114:
 	VZEROUPPER
 	RET
 
-// func gemm14x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·gemm14x1AVX512(SB), NOSPLIT, $0-88
+// func gemm14x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·gemm14x1AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -2602,10 +2667,13 @@ TEXT ·gemm14x1AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z11, Z11, Z11
 	VPXORD Z12, Z12, Z12
 	VPXORD Z13, Z13, Z13
+	MOVQ   next+88(FP), R11
 	SUBQ   $0x04, R8
 	JL     rest119
 
 loop118:
+	PREFETCHT1       (R11)
+	ADDQ             $0x40, R11
 	VMOVUPS          (R9), Z14
 	VFMADD231PS.BCST (CX), Z14, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z14, Z1
@@ -2690,6 +2758,8 @@ rest119:
 	JZ   done121
 
 one120:
+	PREFETCHT1       (R11)
+	ADDQ             $0x40, R11
 	VMOVUPS          (R9), Z14
 	VFMADD231PS.BCST (CX), Z14, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z14, Z1
@@ -2906,9 +2976,9 @@ stored123:
 	VZEROUPPER
 	RET
 
-// func gemm1x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·gemm1x2AVX512(SB), NOSPLIT, $0-88
+// func gemm1x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·gemm1x2AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -2917,10 +2987,13 @@ TEXT ·gemm1x2AVX512(SB), NOSPLIT, $0-88
 	MOVQ   bs+40(FP), SI
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
+	MOVQ   next+88(FP), DI
 	SUBQ   $0x04, DX
 	JL     rest128
 
 loop127:
+	PREFETCHT1   (DI)
+	ADDQ         $0x40, DI
 	VMOVUPS      (BX), Z2
 	VMOVUPS      64(BX), Z3
 	VBROADCASTSS (CX), Z4
@@ -2957,6 +3030,8 @@ rest128:
 	JZ   done130
 
 one129:
+	PREFETCHT1   (DI)
+	ADDQ         $0x40, DI
 	VMOVUPS      (BX), Z2
 	VMOVUPS      64(BX), Z3
 	VBROADCASTSS (CX), Z4
@@ -3041,9 +3116,9 @@ stored132:
 	VZEROUPPER
 	RET
 
-// func gemm2x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·gemm2x2AVX512(SB), NOSPLIT, $0-88
+// func gemm2x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·gemm2x2AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -3054,10 +3129,13 @@ TEXT ·gemm2x2AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
+	MOVQ   next+88(FP), R8
 	SUBQ   $0x04, BX
 	JL     rest141
 
 loop140:
+	PREFETCHT1   (R8)
+	ADDQ         $0x40, R8
 	VMOVUPS      (SI), Z4
 	VMOVUPS      64(SI), Z5
 	VBROADCASTSS (CX), Z6
@@ -3106,6 +3184,8 @@ rest141:
 	JZ   done143
 
 one142:
+	PREFETCHT1   (R8)
+	ADDQ         $0x40, R8
 	VMOVUPS      (SI), Z4
 	VMOVUPS      64(SI), Z5
 	VBROADCASTSS (CX), Z6
@@ -3220,9 +3300,9 @@ stored145:
 	VZEROUPPER
 	RET
 
-// func gemm3x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·gemm3x2AVX512(SB), NOSPLIT, $0-88
+// func gemm3x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·gemm3x2AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -3235,10 +3315,13 @@ TEXT ·gemm3x2AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
+	MOVQ   next+88(FP), R8
 	SUBQ   $0x04, BX
 	JL     rest154
 
 loop153:
+	PREFETCHT1   (R8)
+	ADDQ         $0x40, R8
 	VMOVUPS      (SI), Z6
 	VMOVUPS      64(SI), Z7
 	VBROADCASTSS (CX), Z8
@@ -3299,6 +3382,8 @@ rest154:
 	JZ   done156
 
 one155:
+	PREFETCHT1   (R8)
+	ADDQ         $0x40, R8
 	VMOVUPS      (SI), Z6
 	VMOVUPS      64(SI), Z7
 	VBROADCASTSS (CX), Z8
@@ -3443,9 +3528,9 @@ stored158:
 	VZEROUPPER
 	RET
 
-// func gemm4x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·gemm4x2AVX512(SB), NOSPLIT, $0-88
+// func gemm4x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·gemm4x2AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -3461,10 +3546,13 @@ TEXT ·gemm4x2AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
+	MOVQ   next+88(FP), R9
 	SUBQ   $0x04, SI
 	JL     rest167
 
 loop166:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	VMOVUPS      (DI), Z8
 	VMOVUPS      64(DI), Z9
 	VBROADCASTSS (CX), Z10
@@ -3537,6 +3625,8 @@ rest167:
 	JZ   done169
 
 one168:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	VMOVUPS      (DI), Z8
 	VMOVUPS      64(DI), Z9
 	VBROADCASTSS (CX), Z10
@@ -3711,9 +3801,9 @@ stored171:
 	VZEROUPPER
 	RET
 
-// func gemm5x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·gemm5x2AVX512(SB), NOSPLIT, $0-88
+// func gemm5x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·gemm5x2AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -3731,10 +3821,13 @@ TEXT ·gemm5x2AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z7, Z7, Z7
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
+	MOVQ   next+88(FP), R9
 	SUBQ   $0x04, SI
 	JL     rest180
 
 loop179:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	VMOVUPS      (DI), Z10
 	VMOVUPS      64(DI), Z11
 	VBROADCASTSS (CX), Z12
@@ -3819,6 +3912,8 @@ rest180:
 	JZ   done182
 
 one181:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	VMOVUPS      (DI), Z10
 	VMOVUPS      64(DI), Z11
 	VBROADCASTSS (CX), Z12
@@ -4023,9 +4118,9 @@ stored184:
 	VZEROUPPER
 	RET
 
-// func gemm6x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·gemm6x2AVX512(SB), NOSPLIT, $0-88
+// func gemm6x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·gemm6x2AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -4047,10 +4142,13 @@ TEXT ·gemm6x2AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z9, Z9, Z9
 	VPXORD Z10, Z10, Z10
 	VPXORD Z11, Z11, Z11
+	MOVQ   next+88(FP), R10
 	SUBQ   $0x04, DI
 	JL     rest193
 
 loop192:
+	PREFETCHT1   (R10)
+	ADDQ         $0x40, R10
 	VMOVUPS      (R8), Z12
 	VMOVUPS      64(R8), Z13
 	VBROADCASTSS (CX), Z14
@@ -4151,6 +4249,8 @@ rest193:
 	JZ   done195
 
 one194:
+	PREFETCHT1   (R10)
+	ADDQ         $0x40, R10
 	VMOVUPS      (R8), Z12
 	VMOVUPS      64(R8), Z13
 	VBROADCASTSS (CX), Z14
@@ -4386,9 +4486,9 @@ stored197:
 	VZEROUPPER
 	RET
 
-// func gemm7x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·gemm7x2AVX512(SB), NOSPLIT, $0-88
+// func gemm7x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·gemm7x2AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -4412,10 +4512,13 @@ TEXT ·gemm7x2AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z11, Z11, Z11
 	VPXORD Z12, Z12, Z12
 	VPXORD Z13, Z13, Z13
+	MOVQ   next+88(FP), R10
 	SUBQ   $0x04, DI
 	JL     rest206
 
 loop205:
+	PREFETCHT1   (R10)
+	ADDQ         $0x40, R10
 	VMOVUPS      (R8), Z14
 	VMOVUPS      64(R8), Z15
 	VBROADCASTSS (CX), Z16
@@ -4528,6 +4631,8 @@ rest206:
 	JZ   done208
 
 one207:
+	PREFETCHT1   (R10)
+	ADDQ         $0x40, R10
 	VMOVUPS      (R8), Z14
 	VMOVUPS      64(R8), Z15
 	VBROADCASTSS (CX), Z16
@@ -4793,9 +4898,9 @@ stored210:
 	VZEROUPPER
 	RET
 
-// func gemm8x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·gemm8x2AVX512(SB), NOSPLIT, $0-88
+// func gemm8x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·gemm8x2AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -4821,10 +4926,13 @@ TEXT ·gemm8x2AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z13, Z13, Z13
 	VPXORD Z14, Z14, Z14
 	VPXORD Z15, Z15, Z15
+	MOVQ   next+88(FP), R10
 	SUBQ   $0x04, DI
 	JL     rest219
 
 loop218:
+	PREFETCHT1   (R10)
+	ADDQ         $0x40, R10
 	VMOVUPS      (R8), Z16
 	VMOVUPS      64(R8), Z17
 	VBROADCASTSS (CX), Z18
@@ -4949,6 +5057,8 @@ rest219:
 	JZ   done221
 
 one220:
+	PREFETCHT1   (R10)
+	ADDQ         $0x40, R10
 	VMOVUPS      (R8), Z16
 	VMOVUPS      64(R8), Z17
 	VBROADCASTSS (CX), Z18
@@ -5244,9 +5354,9 @@ stored223:
 	VZEROUPPER
 	RET
 
-// func gemm9x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·gemm9x2AVX512(SB), NOSPLIT, $0-88
+// func gemm9x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·gemm9x2AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -5274,10 +5384,13 @@ TEXT ·gemm9x2AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z15, Z15, Z15
 	VPXORD Z16, Z16, Z16
 	VPXORD Z17, Z17, Z17
+	MOVQ   next+88(FP), R10
 	SUBQ   $0x04, DI
 	JL     rest232
 
 loop231:
+	PREFETCHT1   (R10)
+	ADDQ         $0x40, R10
 	VMOVUPS      (R8), Z18
 	VMOVUPS      64(R8), Z19
 	VBROADCASTSS (CX), Z20
@@ -5414,6 +5527,8 @@ rest232:
 	JZ   done234
 
 one233:
+	PREFETCHT1   (R10)
+	ADDQ         $0x40, R10
 	VMOVUPS      (R8), Z18
 	VMOVUPS      64(R8), Z19
 	VBROADCASTSS (CX), Z20
@@ -5739,9 +5854,9 @@ stored236:
 	VZEROUPPER
 	RET
 
-// func gemm10x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·gemm10x2AVX512(SB), NOSPLIT, $0-88
+// func gemm10x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·gemm10x2AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -5771,10 +5886,13 @@ TEXT ·gemm10x2AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z17, Z17, Z17
 	VPXORD Z18, Z18, Z18
 	VPXORD Z19, Z19, Z19
+	MOVQ   next+88(FP), R10
 	SUBQ   $0x04, DI
 	JL     rest245
 
 loop244:
+	PREFETCHT1   (R10)
+	ADDQ         $0x40, R10
 	VMOVUPS      (R8), Z20
 	VMOVUPS      64(R8), Z21
 	VBROADCASTSS (CX), Z22
@@ -5923,6 +6041,8 @@ rest245:
 	JZ   done247
 
 one246:
+	PREFETCHT1   (R10)
+	ADDQ         $0x40, R10
 	VMOVUPS      (R8), Z20
 	VMOVUPS      64(R8), Z21
 	VBROADCASTSS (CX), Z22
@@ -6278,9 +6398,9 @@ stored249:
 	VZEROUPPER
 	RET
 
-// func gemm11x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·gemm11x2AVX512(SB), NOSPLIT, $0-88
+// func gemm11x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·gemm11x2AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -6314,10 +6434,13 @@ TEXT ·gemm11x2AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z19, Z19, Z19
 	VPXORD Z20, Z20, Z20
 	VPXORD Z21, Z21, Z21
+	MOVQ   next+88(FP), R11
 	SUBQ   $0x04, R8
 	JL     rest258
 
 loop257:
+	PREFETCHT1   (R11)
+	ADDQ         $0x40, R11
 	VMOVUPS      (R9), Z22
 	VMOVUPS      64(R9), Z23
 	VBROADCASTSS (CX), Z24
@@ -6482,6 +6605,8 @@ rest258:
 	JZ   done260
 
 one259:
+	PREFETCHT1   (R11)
+	ADDQ         $0x40, R11
 	VMOVUPS      (R9), Z22
 	VMOVUPS      64(R9), Z23
 	VBROADCASTSS (CX), Z24
@@ -6868,9 +6993,9 @@ stored262:
 	VZEROUPPER
 	RET
 
-// func gemm12x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·gemm12x2AVX512(SB), NOSPLIT, $0-88
+// func gemm12x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·gemm12x2AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -6906,10 +7031,13 @@ TEXT ·gemm12x2AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z21, Z21, Z21
 	VPXORD Z22, Z22, Z22
 	VPXORD Z23, Z23, Z23
+	MOVQ   next+88(FP), R11
 	SUBQ   $0x04, R8
 	JL     rest271
 
 loop270:
+	PREFETCHT1   (R11)
+	ADDQ         $0x40, R11
 	VMOVUPS      (R9), Z24
 	VMOVUPS      64(R9), Z25
 	VBROADCASTSS (CX), Z26
@@ -7086,6 +7214,8 @@ rest271:
 	JZ   done273
 
 one272:
+	PREFETCHT1   (R11)
+	ADDQ         $0x40, R11
 	VMOVUPS      (R9), Z24
 	VMOVUPS      64(R9), Z25
 	VBROADCASTSS (CX), Z26
@@ -7502,9 +7632,9 @@ stored275:
 	VZEROUPPER
 	RET
 
-// func gemm13x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·gemm13x2AVX512(SB), NOSPLIT, $0-88
+// func gemm13x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·gemm13x2AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -7542,10 +7672,13 @@ TEXT ·gemm13x2AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z23, Z23, Z23
 	VPXORD Z24, Z24, Z24
 	VPXORD Z25, Z25, Z25
+	MOVQ   next+88(FP), R11
 	SUBQ   $0x04, R8
 	JL     rest284
 
 loop283:
+	PREFETCHT1   (R11)
+	ADDQ         $0x40, R11
 	VMOVUPS      (R9), Z26
 	VMOVUPS      64(R9), Z27
 	VBROADCASTSS (CX), Z28
@@ -7734,6 +7867,8 @@ rest284:
 	JZ   done286
 
 one285:
+	PREFETCHT1   (R11)
+	ADDQ         $0x40, R11
 	VMOVUPS      (R9), Z26
 	VMOVUPS      64(R9), Z27
 	VBROADCASTSS (CX), Z28
@@ -8180,9 +8315,9 @@ stored288:
 	VZEROUPPER
 	RET
 
-// func gemm14x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·gemm14x2AVX512(SB), NOSPLIT, $0-88
+// func gemm14x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·gemm14x2AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -8222,10 +8357,13 @@ TEXT ·gemm14x2AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z25, Z25, Z25
 	VPXORD Z26, Z26, Z26
 	VPXORD Z27, Z27, Z27
+	MOVQ   next+88(FP), R11
 	SUBQ   $0x04, R8
 	JL     rest297
 
 loop296:
+	PREFETCHT1   (R11)
+	ADDQ         $0x40, R11
 	VMOVUPS      (R9), Z28
 	VMOVUPS      64(R9), Z29
 	VBROADCASTSS (CX), Z30
@@ -8426,6 +8564,8 @@ rest297:
 	JZ   done299
 
 one298:
+	PREFETCHT1   (R11)
+	ADDQ         $0x40, R11
 	VMOVUPS      (R9), Z28
 	VMOVUPS      64(R9), Z29
 	VBROADCASTSS (CX), Z30

@@ -4,9 +4,9 @@
 
 #include "textflag.h"
 
-// func bf16x1x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·bf16x1x1AVX512(SB), NOSPLIT, $0-88
+// func bf16x1x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·bf16x1x1AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -14,10 +14,13 @@ TEXT ·bf16x1x1AVX512(SB), NOSPLIT, $0-88
 	MOVQ   b+32(FP), BX
 	MOVQ   bs+40(FP), SI
 	VPXORD Z0, Z0, Z0
+	MOVQ   next+88(FP), DI
 	SUBQ   $0x04, DX
 	JL     rest2
 
 loop1:
+	PREFETCHT1   (DI)
+	ADDQ         $0x40, DI
 	VMOVUPS      (BX), Z1
 	VBROADCASTSS (CX), Z2
 	BYTE $0x62; BYTE $0xf2; BYTE $0x6e; BYTE $0x48; BYTE $0x52; BYTE $0xc1 // VDPBF16PS    Z1, Z2, Z0
@@ -46,6 +49,8 @@ rest2:
 	JZ   done4
 
 one3:
+	PREFETCHT1   (DI)
+	ADDQ         $0x40, DI
 	VMOVUPS      (BX), Z1
 	VBROADCASTSS (CX), Z2
 	BYTE $0x62; BYTE $0xf2; BYTE $0x6e; BYTE $0x48; BYTE $0x52; BYTE $0xc1 // VDPBF16PS    Z1, Z2, Z0
@@ -92,9 +97,9 @@ stored6:
 	VZEROUPPER
 	RET
 
-// func bf16x2x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·bf16x2x1AVX512(SB), NOSPLIT, $0-88
+// func bf16x2x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·bf16x2x1AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -103,10 +108,13 @@ TEXT ·bf16x2x1AVX512(SB), NOSPLIT, $0-88
 	MOVQ   bs+40(FP), DI
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
+	MOVQ   next+88(FP), R8
 	SUBQ   $0x04, BX
 	JL     rest11
 
 loop10:
+	PREFETCHT1   (R8)
+	ADDQ         $0x40, R8
 	VMOVUPS      (SI), Z2
 	VBROADCASTSS (CX), Z3
 	BYTE $0x62; BYTE $0xf2; BYTE $0x66; BYTE $0x48; BYTE $0x52; BYTE $0xc2 // VDPBF16PS    Z2, Z3, Z0
@@ -143,6 +151,8 @@ rest11:
 	JZ   done13
 
 one12:
+	PREFETCHT1   (R8)
+	ADDQ         $0x40, R8
 	VMOVUPS      (SI), Z2
 	VBROADCASTSS (CX), Z3
 	BYTE $0x62; BYTE $0xf2; BYTE $0x66; BYTE $0x48; BYTE $0x52; BYTE $0xc2 // VDPBF16PS    Z2, Z3, Z0
@@ -203,9 +213,9 @@ stored15:
 	VZEROUPPER
 	RET
 
-// func bf16x3x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·bf16x3x1AVX512(SB), NOSPLIT, $0-88
+// func bf16x3x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·bf16x3x1AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -215,10 +225,13 @@ TEXT ·bf16x3x1AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
+	MOVQ   next+88(FP), R8
 	SUBQ   $0x04, BX
 	JL     rest20
 
 loop19:
+	PREFETCHT1   (R8)
+	ADDQ         $0x40, R8
 	VMOVUPS      (SI), Z3
 	VBROADCASTSS (CX), Z4
 	BYTE $0x62; BYTE $0xf2; BYTE $0x5e; BYTE $0x48; BYTE $0x52; BYTE $0xc3 // VDPBF16PS    Z3, Z4, Z0
@@ -263,6 +276,8 @@ rest20:
 	JZ   done22
 
 one21:
+	PREFETCHT1   (R8)
+	ADDQ         $0x40, R8
 	VMOVUPS      (SI), Z3
 	VBROADCASTSS (CX), Z4
 	BYTE $0x62; BYTE $0xf2; BYTE $0x5e; BYTE $0x48; BYTE $0x52; BYTE $0xc3 // VDPBF16PS    Z3, Z4, Z0
@@ -337,9 +352,9 @@ stored24:
 	VZEROUPPER
 	RET
 
-// func bf16x4x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·bf16x4x1AVX512(SB), NOSPLIT, $0-88
+// func bf16x4x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·bf16x4x1AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -351,10 +366,13 @@ TEXT ·bf16x4x1AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
+	MOVQ   next+88(FP), R9
 	SUBQ   $0x04, SI
 	JL     rest29
 
 loop28:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	VMOVUPS      (DI), Z4
 	VBROADCASTSS (CX), Z5
 	BYTE $0x62; BYTE $0xf2; BYTE $0x56; BYTE $0x48; BYTE $0x52; BYTE $0xc4 // VDPBF16PS    Z4, Z5, Z0
@@ -407,6 +425,8 @@ rest29:
 	JZ   done31
 
 one30:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	VMOVUPS      (DI), Z4
 	VBROADCASTSS (CX), Z5
 	BYTE $0x62; BYTE $0xf2; BYTE $0x56; BYTE $0x48; BYTE $0x52; BYTE $0xc4 // VDPBF16PS    Z4, Z5, Z0
@@ -495,9 +515,9 @@ stored33:
 	VZEROUPPER
 	RET
 
-// func bf16x5x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·bf16x5x1AVX512(SB), NOSPLIT, $0-88
+// func bf16x5x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·bf16x5x1AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -510,10 +530,13 @@ TEXT ·bf16x5x1AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
+	MOVQ   next+88(FP), R9
 	SUBQ   $0x04, SI
 	JL     rest38
 
 loop37:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	VMOVUPS      (DI), Z5
 	VBROADCASTSS (CX), Z6
 	BYTE $0x62; BYTE $0xf2; BYTE $0x4e; BYTE $0x48; BYTE $0x52; BYTE $0xc5 // VDPBF16PS    Z5, Z6, Z0
@@ -574,6 +597,8 @@ rest38:
 	JZ   done40
 
 one39:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	VMOVUPS      (DI), Z5
 	VBROADCASTSS (CX), Z6
 	BYTE $0x62; BYTE $0xf2; BYTE $0x4e; BYTE $0x48; BYTE $0x52; BYTE $0xc5 // VDPBF16PS    Z5, Z6, Z0
@@ -676,9 +701,9 @@ stored42:
 	VZEROUPPER
 	RET
 
-// func bf16x6x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·bf16x6x1AVX512(SB), NOSPLIT, $0-88
+// func bf16x6x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·bf16x6x1AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -694,10 +719,13 @@ TEXT ·bf16x6x1AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
+	MOVQ   next+88(FP), R10
 	SUBQ   $0x04, DI
 	JL     rest47
 
 loop46:
+	PREFETCHT1   (R10)
+	ADDQ         $0x40, R10
 	VMOVUPS      (R8), Z6
 	VBROADCASTSS (CX), Z7
 	BYTE $0x62; BYTE $0xf2; BYTE $0x46; BYTE $0x48; BYTE $0x52; BYTE $0xc6 // VDPBF16PS    Z6, Z7, Z0
@@ -770,6 +798,8 @@ rest47:
 	JZ   done49
 
 one48:
+	PREFETCHT1   (R10)
+	ADDQ         $0x40, R10
 	VMOVUPS      (R8), Z6
 	VBROADCASTSS (CX), Z7
 	BYTE $0x62; BYTE $0xf2; BYTE $0x46; BYTE $0x48; BYTE $0x52; BYTE $0xc6 // VDPBF16PS    Z6, Z7, Z0
@@ -887,9 +917,9 @@ stored51:
 	VZEROUPPER
 	RET
 
-// func bf16x7x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·bf16x7x1AVX512(SB), NOSPLIT, $0-88
+// func bf16x7x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·bf16x7x1AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -906,10 +936,13 @@ TEXT ·bf16x7x1AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
+	MOVQ   next+88(FP), R10
 	SUBQ   $0x04, DI
 	JL     rest56
 
 loop55:
+	PREFETCHT1   (R10)
+	ADDQ         $0x40, R10
 	VMOVUPS      (R8), Z7
 	VBROADCASTSS (CX), Z8
 	BYTE $0x62; BYTE $0xf2; BYTE $0x3e; BYTE $0x48; BYTE $0x52; BYTE $0xc7 // VDPBF16PS    Z7, Z8, Z0
@@ -990,6 +1023,8 @@ rest56:
 	JZ   done58
 
 one57:
+	PREFETCHT1   (R10)
+	ADDQ         $0x40, R10
 	VMOVUPS      (R8), Z7
 	VBROADCASTSS (CX), Z8
 	BYTE $0x62; BYTE $0xf2; BYTE $0x3e; BYTE $0x48; BYTE $0x52; BYTE $0xc7 // VDPBF16PS    Z7, Z8, Z0
@@ -1121,9 +1156,9 @@ stored60:
 	VZEROUPPER
 	RET
 
-// func bf16x8x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·bf16x8x1AVX512(SB), NOSPLIT, $0-88
+// func bf16x8x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·bf16x8x1AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -1141,10 +1176,13 @@ TEXT ·bf16x8x1AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
+	MOVQ   next+88(FP), R10
 	SUBQ   $0x04, DI
 	JL     rest65
 
 loop64:
+	PREFETCHT1   (R10)
+	ADDQ         $0x40, R10
 	VMOVUPS      (R8), Z8
 	VBROADCASTSS (CX), Z9
 	BYTE $0x62; BYTE $0xd2; BYTE $0x36; BYTE $0x48; BYTE $0x52; BYTE $0xc0 // VDPBF16PS    Z8, Z9, Z0
@@ -1233,6 +1271,8 @@ rest65:
 	JZ   done67
 
 one66:
+	PREFETCHT1   (R10)
+	ADDQ         $0x40, R10
 	VMOVUPS      (R8), Z8
 	VBROADCASTSS (CX), Z9
 	BYTE $0x62; BYTE $0xd2; BYTE $0x36; BYTE $0x48; BYTE $0x52; BYTE $0xc0 // VDPBF16PS    Z8, Z9, Z0
@@ -1378,9 +1418,9 @@ stored69:
 	VZEROUPPER
 	RET
 
-// func bf16x9x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·bf16x9x1AVX512(SB), NOSPLIT, $0-88
+// func bf16x9x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·bf16x9x1AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -1399,10 +1439,13 @@ TEXT ·bf16x9x1AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
 	VPXORD Z8, Z8, Z8
+	MOVQ   next+88(FP), R10
 	SUBQ   $0x04, DI
 	JL     rest74
 
 loop73:
+	PREFETCHT1   (R10)
+	ADDQ         $0x40, R10
 	VMOVUPS      (R8), Z9
 	VBROADCASTSS (CX), Z10
 	BYTE $0x62; BYTE $0xd2; BYTE $0x2e; BYTE $0x48; BYTE $0x52; BYTE $0xc1 // VDPBF16PS    Z9, Z10, Z0
@@ -1499,6 +1542,8 @@ rest74:
 	JZ   done76
 
 one75:
+	PREFETCHT1   (R10)
+	ADDQ         $0x40, R10
 	VMOVUPS      (R8), Z9
 	VBROADCASTSS (CX), Z10
 	BYTE $0x62; BYTE $0xd2; BYTE $0x2e; BYTE $0x48; BYTE $0x52; BYTE $0xc1 // VDPBF16PS    Z9, Z10, Z0
@@ -1658,9 +1703,9 @@ stored78:
 	VZEROUPPER
 	RET
 
-// func bf16x10x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·bf16x10x1AVX512(SB), NOSPLIT, $0-88
+// func bf16x10x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·bf16x10x1AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -1680,10 +1725,13 @@ TEXT ·bf16x10x1AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z7, Z7, Z7
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
+	MOVQ   next+88(FP), R10
 	SUBQ   $0x04, DI
 	JL     rest83
 
 loop82:
+	PREFETCHT1   (R10)
+	ADDQ         $0x40, R10
 	VMOVUPS      (R8), Z10
 	VBROADCASTSS (CX), Z11
 	BYTE $0x62; BYTE $0xd2; BYTE $0x26; BYTE $0x48; BYTE $0x52; BYTE $0xc2 // VDPBF16PS    Z10, Z11, Z0
@@ -1788,6 +1836,8 @@ rest83:
 	JZ   done85
 
 one84:
+	PREFETCHT1   (R10)
+	ADDQ         $0x40, R10
 	VMOVUPS      (R8), Z10
 	VBROADCASTSS (CX), Z11
 	BYTE $0x62; BYTE $0xd2; BYTE $0x26; BYTE $0x48; BYTE $0x52; BYTE $0xc2 // VDPBF16PS    Z10, Z11, Z0
@@ -1961,9 +2011,9 @@ stored87:
 	VZEROUPPER
 	RET
 
-// func bf16x11x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·bf16x11x1AVX512(SB), NOSPLIT, $0-88
+// func bf16x11x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·bf16x11x1AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -1986,10 +2036,13 @@ TEXT ·bf16x11x1AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
 	VPXORD Z10, Z10, Z10
+	MOVQ   next+88(FP), R11
 	SUBQ   $0x04, R8
 	JL     rest92
 
 loop91:
+	PREFETCHT1   (R11)
+	ADDQ         $0x40, R11
 	VMOVUPS      (R9), Z11
 	VBROADCASTSS (CX), Z12
 	BYTE $0x62; BYTE $0xd2; BYTE $0x1e; BYTE $0x48; BYTE $0x52; BYTE $0xc3 // VDPBF16PS    Z11, Z12, Z0
@@ -2106,6 +2159,8 @@ rest92:
 	JZ   done94
 
 one93:
+	PREFETCHT1   (R11)
+	ADDQ         $0x40, R11
 	VMOVUPS      (R9), Z11
 	VBROADCASTSS (CX), Z12
 	BYTE $0x62; BYTE $0xd2; BYTE $0x1e; BYTE $0x48; BYTE $0x52; BYTE $0xc3 // VDPBF16PS    Z11, Z12, Z0
@@ -2294,9 +2349,9 @@ stored96:
 	VZEROUPPER
 	RET
 
-// func bf16x12x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·bf16x12x1AVX512(SB), NOSPLIT, $0-88
+// func bf16x12x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·bf16x12x1AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -2320,10 +2375,13 @@ TEXT ·bf16x12x1AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z9, Z9, Z9
 	VPXORD Z10, Z10, Z10
 	VPXORD Z11, Z11, Z11
+	MOVQ   next+88(FP), R11
 	SUBQ   $0x04, R8
 	JL     rest101
 
 loop100:
+	PREFETCHT1   (R11)
+	ADDQ         $0x40, R11
 	VMOVUPS      (R9), Z12
 	VBROADCASTSS (CX), Z13
 	BYTE $0x62; BYTE $0xd2; BYTE $0x16; BYTE $0x48; BYTE $0x52; BYTE $0xc4 // VDPBF16PS    Z12, Z13, Z0
@@ -2448,6 +2506,8 @@ rest101:
 	JZ   done103
 
 one102:
+	PREFETCHT1   (R11)
+	ADDQ         $0x40, R11
 	VMOVUPS      (R9), Z12
 	VBROADCASTSS (CX), Z13
 	BYTE $0x62; BYTE $0xd2; BYTE $0x16; BYTE $0x48; BYTE $0x52; BYTE $0xc4 // VDPBF16PS    Z12, Z13, Z0
@@ -2650,9 +2710,9 @@ stored105:
 	VZEROUPPER
 	RET
 
-// func bf16x13x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·bf16x13x1AVX512(SB), NOSPLIT, $0-88
+// func bf16x13x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·bf16x13x1AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -2677,10 +2737,13 @@ TEXT ·bf16x13x1AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z10, Z10, Z10
 	VPXORD Z11, Z11, Z11
 	VPXORD Z12, Z12, Z12
+	MOVQ   next+88(FP), R11
 	SUBQ   $0x04, R8
 	JL     rest110
 
 loop109:
+	PREFETCHT1   (R11)
+	ADDQ         $0x40, R11
 	VMOVUPS      (R9), Z13
 	VBROADCASTSS (CX), Z14
 	BYTE $0x62; BYTE $0xd2; BYTE $0x0e; BYTE $0x48; BYTE $0x52; BYTE $0xc5 // VDPBF16PS    Z13, Z14, Z0
@@ -2813,6 +2876,8 @@ rest110:
 	JZ   done112
 
 one111:
+	PREFETCHT1   (R11)
+	ADDQ         $0x40, R11
 	VMOVUPS      (R9), Z13
 	VBROADCASTSS (CX), Z14
 	BYTE $0x62; BYTE $0xd2; BYTE $0x0e; BYTE $0x48; BYTE $0x52; BYTE $0xc5 // VDPBF16PS    Z13, Z14, Z0
@@ -3029,9 +3094,9 @@ stored114:
 	VZEROUPPER
 	RET
 
-// func bf16x14x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·bf16x14x1AVX512(SB), NOSPLIT, $0-88
+// func bf16x14x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·bf16x14x1AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -3057,10 +3122,13 @@ TEXT ·bf16x14x1AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z11, Z11, Z11
 	VPXORD Z12, Z12, Z12
 	VPXORD Z13, Z13, Z13
+	MOVQ   next+88(FP), R11
 	SUBQ   $0x04, R8
 	JL     rest119
 
 loop118:
+	PREFETCHT1   (R11)
+	ADDQ         $0x40, R11
 	VMOVUPS      (R9), Z14
 	VBROADCASTSS (CX), Z15
 	BYTE $0x62; BYTE $0xd2; BYTE $0x06; BYTE $0x48; BYTE $0x52; BYTE $0xc6 // VDPBF16PS    Z14, Z15, Z0
@@ -3201,6 +3269,8 @@ rest119:
 	JZ   done121
 
 one120:
+	PREFETCHT1   (R11)
+	ADDQ         $0x40, R11
 	VMOVUPS      (R9), Z14
 	VBROADCASTSS (CX), Z15
 	BYTE $0x62; BYTE $0xd2; BYTE $0x06; BYTE $0x48; BYTE $0x52; BYTE $0xc6 // VDPBF16PS    Z14, Z15, Z0
@@ -3431,9 +3501,9 @@ stored123:
 	VZEROUPPER
 	RET
 
-// func bf16x1x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·bf16x1x2AVX512(SB), NOSPLIT, $0-88
+// func bf16x1x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·bf16x1x2AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -3442,10 +3512,13 @@ TEXT ·bf16x1x2AVX512(SB), NOSPLIT, $0-88
 	MOVQ   bs+40(FP), SI
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
+	MOVQ   next+88(FP), DI
 	SUBQ   $0x04, DX
 	JL     rest128
 
 loop127:
+	PREFETCHT1   (DI)
+	ADDQ         $0x40, DI
 	VMOVUPS      (BX), Z2
 	VMOVUPS      64(BX), Z3
 	VBROADCASTSS (CX), Z4
@@ -3482,6 +3555,8 @@ rest128:
 	JZ   done130
 
 one129:
+	PREFETCHT1   (DI)
+	ADDQ         $0x40, DI
 	VMOVUPS      (BX), Z2
 	VMOVUPS      64(BX), Z3
 	VBROADCASTSS (CX), Z4
@@ -3566,9 +3641,9 @@ stored132:
 	VZEROUPPER
 	RET
 
-// func bf16x2x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·bf16x2x2AVX512(SB), NOSPLIT, $0-88
+// func bf16x2x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·bf16x2x2AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -3579,10 +3654,13 @@ TEXT ·bf16x2x2AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
+	MOVQ   next+88(FP), R8
 	SUBQ   $0x04, BX
 	JL     rest141
 
 loop140:
+	PREFETCHT1   (R8)
+	ADDQ         $0x40, R8
 	VMOVUPS      (SI), Z4
 	VMOVUPS      64(SI), Z5
 	VBROADCASTSS (CX), Z6
@@ -3631,6 +3709,8 @@ rest141:
 	JZ   done143
 
 one142:
+	PREFETCHT1   (R8)
+	ADDQ         $0x40, R8
 	VMOVUPS      (SI), Z4
 	VMOVUPS      64(SI), Z5
 	VBROADCASTSS (CX), Z6
@@ -3745,9 +3825,9 @@ stored145:
 	VZEROUPPER
 	RET
 
-// func bf16x3x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·bf16x3x2AVX512(SB), NOSPLIT, $0-88
+// func bf16x3x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·bf16x3x2AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -3760,10 +3840,13 @@ TEXT ·bf16x3x2AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
+	MOVQ   next+88(FP), R8
 	SUBQ   $0x04, BX
 	JL     rest154
 
 loop153:
+	PREFETCHT1   (R8)
+	ADDQ         $0x40, R8
 	VMOVUPS      (SI), Z6
 	VMOVUPS      64(SI), Z7
 	VBROADCASTSS (CX), Z8
@@ -3824,6 +3907,8 @@ rest154:
 	JZ   done156
 
 one155:
+	PREFETCHT1   (R8)
+	ADDQ         $0x40, R8
 	VMOVUPS      (SI), Z6
 	VMOVUPS      64(SI), Z7
 	VBROADCASTSS (CX), Z8
@@ -3968,9 +4053,9 @@ stored158:
 	VZEROUPPER
 	RET
 
-// func bf16x4x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·bf16x4x2AVX512(SB), NOSPLIT, $0-88
+// func bf16x4x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·bf16x4x2AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -3986,10 +4071,13 @@ TEXT ·bf16x4x2AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
+	MOVQ   next+88(FP), R9
 	SUBQ   $0x04, SI
 	JL     rest167
 
 loop166:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	VMOVUPS      (DI), Z8
 	VMOVUPS      64(DI), Z9
 	VBROADCASTSS (CX), Z10
@@ -4062,6 +4150,8 @@ rest167:
 	JZ   done169
 
 one168:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	VMOVUPS      (DI), Z8
 	VMOVUPS      64(DI), Z9
 	VBROADCASTSS (CX), Z10
@@ -4236,9 +4326,9 @@ stored171:
 	VZEROUPPER
 	RET
 
-// func bf16x5x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·bf16x5x2AVX512(SB), NOSPLIT, $0-88
+// func bf16x5x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·bf16x5x2AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -4256,10 +4346,13 @@ TEXT ·bf16x5x2AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z7, Z7, Z7
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
+	MOVQ   next+88(FP), R9
 	SUBQ   $0x04, SI
 	JL     rest180
 
 loop179:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	VMOVUPS      (DI), Z10
 	VMOVUPS      64(DI), Z11
 	VBROADCASTSS (CX), Z12
@@ -4344,6 +4437,8 @@ rest180:
 	JZ   done182
 
 one181:
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	VMOVUPS      (DI), Z10
 	VMOVUPS      64(DI), Z11
 	VBROADCASTSS (CX), Z12
@@ -4548,9 +4643,9 @@ stored184:
 	VZEROUPPER
 	RET
 
-// func bf16x6x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·bf16x6x2AVX512(SB), NOSPLIT, $0-88
+// func bf16x6x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·bf16x6x2AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -4572,10 +4667,13 @@ TEXT ·bf16x6x2AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z9, Z9, Z9
 	VPXORD Z10, Z10, Z10
 	VPXORD Z11, Z11, Z11
+	MOVQ   next+88(FP), R10
 	SUBQ   $0x04, DI
 	JL     rest193
 
 loop192:
+	PREFETCHT1   (R10)
+	ADDQ         $0x40, R10
 	VMOVUPS      (R8), Z12
 	VMOVUPS      64(R8), Z13
 	VBROADCASTSS (CX), Z14
@@ -4676,6 +4774,8 @@ rest193:
 	JZ   done195
 
 one194:
+	PREFETCHT1   (R10)
+	ADDQ         $0x40, R10
 	VMOVUPS      (R8), Z12
 	VMOVUPS      64(R8), Z13
 	VBROADCASTSS (CX), Z14
@@ -4911,9 +5011,9 @@ stored197:
 	VZEROUPPER
 	RET
 
-// func bf16x7x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·bf16x7x2AVX512(SB), NOSPLIT, $0-88
+// func bf16x7x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·bf16x7x2AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -4937,10 +5037,13 @@ TEXT ·bf16x7x2AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z11, Z11, Z11
 	VPXORD Z12, Z12, Z12
 	VPXORD Z13, Z13, Z13
+	MOVQ   next+88(FP), R10
 	SUBQ   $0x04, DI
 	JL     rest206
 
 loop205:
+	PREFETCHT1   (R10)
+	ADDQ         $0x40, R10
 	VMOVUPS      (R8), Z14
 	VMOVUPS      64(R8), Z15
 	VBROADCASTSS (CX), Z16
@@ -5053,6 +5156,8 @@ rest206:
 	JZ   done208
 
 one207:
+	PREFETCHT1   (R10)
+	ADDQ         $0x40, R10
 	VMOVUPS      (R8), Z14
 	VMOVUPS      64(R8), Z15
 	VBROADCASTSS (CX), Z16
@@ -5318,9 +5423,9 @@ stored210:
 	VZEROUPPER
 	RET
 
-// func bf16x8x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·bf16x8x2AVX512(SB), NOSPLIT, $0-88
+// func bf16x8x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·bf16x8x2AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -5346,10 +5451,13 @@ TEXT ·bf16x8x2AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z13, Z13, Z13
 	VPXORD Z14, Z14, Z14
 	VPXORD Z15, Z15, Z15
+	MOVQ   next+88(FP), R10
 	SUBQ   $0x04, DI
 	JL     rest219
 
 loop218:
+	PREFETCHT1   (R10)
+	ADDQ         $0x40, R10
 	VMOVUPS      (R8), Z16
 	VMOVUPS      64(R8), Z17
 	VBROADCASTSS (CX), Z18
@@ -5474,6 +5582,8 @@ rest219:
 	JZ   done221
 
 one220:
+	PREFETCHT1   (R10)
+	ADDQ         $0x40, R10
 	VMOVUPS      (R8), Z16
 	VMOVUPS      64(R8), Z17
 	VBROADCASTSS (CX), Z18
@@ -5769,9 +5879,9 @@ stored223:
 	VZEROUPPER
 	RET
 
-// func bf16x9x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·bf16x9x2AVX512(SB), NOSPLIT, $0-88
+// func bf16x9x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·bf16x9x2AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -5799,10 +5909,13 @@ TEXT ·bf16x9x2AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z15, Z15, Z15
 	VPXORD Z16, Z16, Z16
 	VPXORD Z17, Z17, Z17
+	MOVQ   next+88(FP), R10
 	SUBQ   $0x04, DI
 	JL     rest232
 
 loop231:
+	PREFETCHT1   (R10)
+	ADDQ         $0x40, R10
 	VMOVUPS      (R8), Z18
 	VMOVUPS      64(R8), Z19
 	VBROADCASTSS (CX), Z20
@@ -5939,6 +6052,8 @@ rest232:
 	JZ   done234
 
 one233:
+	PREFETCHT1   (R10)
+	ADDQ         $0x40, R10
 	VMOVUPS      (R8), Z18
 	VMOVUPS      64(R8), Z19
 	VBROADCASTSS (CX), Z20
@@ -6264,9 +6379,9 @@ stored236:
 	VZEROUPPER
 	RET
 
-// func bf16x10x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·bf16x10x2AVX512(SB), NOSPLIT, $0-88
+// func bf16x10x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·bf16x10x2AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -6296,10 +6411,13 @@ TEXT ·bf16x10x2AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z17, Z17, Z17
 	VPXORD Z18, Z18, Z18
 	VPXORD Z19, Z19, Z19
+	MOVQ   next+88(FP), R10
 	SUBQ   $0x04, DI
 	JL     rest245
 
 loop244:
+	PREFETCHT1   (R10)
+	ADDQ         $0x40, R10
 	VMOVUPS      (R8), Z20
 	VMOVUPS      64(R8), Z21
 	VBROADCASTSS (CX), Z22
@@ -6448,6 +6566,8 @@ rest245:
 	JZ   done247
 
 one246:
+	PREFETCHT1   (R10)
+	ADDQ         $0x40, R10
 	VMOVUPS      (R8), Z20
 	VMOVUPS      64(R8), Z21
 	VBROADCASTSS (CX), Z22
@@ -6803,9 +6923,9 @@ stored249:
 	VZEROUPPER
 	RET
 
-// func bf16x11x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·bf16x11x2AVX512(SB), NOSPLIT, $0-88
+// func bf16x11x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·bf16x11x2AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -6839,10 +6959,13 @@ TEXT ·bf16x11x2AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z19, Z19, Z19
 	VPXORD Z20, Z20, Z20
 	VPXORD Z21, Z21, Z21
+	MOVQ   next+88(FP), R11
 	SUBQ   $0x04, R8
 	JL     rest258
 
 loop257:
+	PREFETCHT1   (R11)
+	ADDQ         $0x40, R11
 	VMOVUPS      (R9), Z22
 	VMOVUPS      64(R9), Z23
 	VBROADCASTSS (CX), Z24
@@ -7007,6 +7130,8 @@ rest258:
 	JZ   done260
 
 one259:
+	PREFETCHT1   (R11)
+	ADDQ         $0x40, R11
 	VMOVUPS      (R9), Z22
 	VMOVUPS      64(R9), Z23
 	VBROADCASTSS (CX), Z24
@@ -7393,9 +7518,9 @@ stored262:
 	VZEROUPPER
 	RET
 
-// func bf16x12x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·bf16x12x2AVX512(SB), NOSPLIT, $0-88
+// func bf16x12x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·bf16x12x2AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -7431,10 +7556,13 @@ TEXT ·bf16x12x2AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z21, Z21, Z21
 	VPXORD Z22, Z22, Z22
 	VPXORD Z23, Z23, Z23
+	MOVQ   next+88(FP), R11
 	SUBQ   $0x04, R8
 	JL     rest271
 
 loop270:
+	PREFETCHT1   (R11)
+	ADDQ         $0x40, R11
 	VMOVUPS      (R9), Z24
 	VMOVUPS      64(R9), Z25
 	VBROADCASTSS (CX), Z26
@@ -7611,6 +7739,8 @@ rest271:
 	JZ   done273
 
 one272:
+	PREFETCHT1   (R11)
+	ADDQ         $0x40, R11
 	VMOVUPS      (R9), Z24
 	VMOVUPS      64(R9), Z25
 	VBROADCASTSS (CX), Z26
@@ -8027,9 +8157,9 @@ stored275:
 	VZEROUPPER
 	RET
 
-// func bf16x13x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·bf16x13x2AVX512(SB), NOSPLIT, $0-88
+// func bf16x13x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·bf16x13x2AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -8067,10 +8197,13 @@ TEXT ·bf16x13x2AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z23, Z23, Z23
 	VPXORD Z24, Z24, Z24
 	VPXORD Z25, Z25, Z25
+	MOVQ   next+88(FP), R11
 	SUBQ   $0x04, R8
 	JL     rest284
 
 loop283:
+	PREFETCHT1   (R11)
+	ADDQ         $0x40, R11
 	VMOVUPS      (R9), Z26
 	VMOVUPS      64(R9), Z27
 	VBROADCASTSS (CX), Z28
@@ -8259,6 +8392,8 @@ rest284:
 	JZ   done286
 
 one285:
+	PREFETCHT1   (R11)
+	ADDQ         $0x40, R11
 	VMOVUPS      (R9), Z26
 	VMOVUPS      64(R9), Z27
 	VBROADCASTSS (CX), Z28
@@ -8705,9 +8840,9 @@ stored288:
 	VZEROUPPER
 	RET
 
-// func bf16x14x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·bf16x14x2AVX512(SB), NOSPLIT, $0-88
+// func bf16x14x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·bf16x14x2AVX512(SB), NOSPLIT, $0-96
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -8747,10 +8882,13 @@ TEXT ·bf16x14x2AVX512(SB), NOSPLIT, $0-88
 	VPXORD Z25, Z25, Z25
 	VPXORD Z26, Z26, Z26
 	VPXORD Z27, Z27, Z27
+	MOVQ   next+88(FP), R11
 	SUBQ   $0x04, R8
 	JL     rest297
 
 loop296:
+	PREFETCHT1   (R11)
+	ADDQ         $0x40, R11
 	VMOVUPS      (R9), Z28
 	VMOVUPS      64(R9), Z29
 	VBROADCASTSS (CX), Z30
@@ -8951,6 +9089,8 @@ rest297:
 	JZ   done299
 
 one298:
+	PREFETCHT1   (R11)
+	ADDQ         $0x40, R11
 	VMOVUPS      (R9), Z28
 	VMOVUPS      64(R9), Z29
 	VBROADCASTSS (CX), Z30

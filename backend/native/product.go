@@ -129,6 +129,7 @@ func (k *kernels) piece(ws *scratch, t0, t1, p0, p1 int) {
 	nr := 2 * o.w
 	c0, c1 := p0*nr, min(p1*nr, g.n)
 	kb := max(kBlock(g.k), 1)
+	ahead := g.ahead(p0, t1, k.pool.threads)
 	for t := t0; t < t1; t++ {
 		r0, r1 := t*g.m/g.tiles, (t+1)*g.m/g.tiles
 		rows := r1 - r0
@@ -174,7 +175,7 @@ func (k *kernels) piece(ws *scratch, t0, t1, p0, p1 int) {
 				if g.bf16 {
 					tiles = o.bf16Tile
 				}
-				tiles[vecs-1][rows](kn, a, 4*rs, 4*ks, b, 4*bs, at, 4*ldc, n, g.alpha, acc)
+				tiles[vecs-1][rows](kn, a, 4*rs, 4*ks, b, 4*bs, at, 4*ldc, n, g.alpha, acc, ahead.take(b, kn))
 				q++
 			}
 		}
@@ -184,6 +185,39 @@ func (k *kernels) piece(ws *scratch, t0, t1, p0, p1 int) {
 			}
 		}
 	}
+}
+
+// ahead is the part of B that a worker is likely to want next, which tiles fetch while they compute: B comes from memory otherwise, at the
+// speed of memory, whenever a network's weights do not fit the caches.
+type ahead struct {
+	at   *float32
+	left int // elements
+}
+
+// ahead is what comes after panels from p0 on and rows up to tile t1 when threads share the pieces.
+func (g *product) ahead(p0, t1, threads int) ahead {
+	q := p0 + threads*g.panelCut
+	if g.bs*g.k != g.panel || g.lastPanel != nil || g.panelCut >= g.panels { // strided, or all of it is here already
+		return ahead{}
+	}
+	if q >= g.panels {
+		if t1 >= g.tiles {
+			return ahead{}
+		}
+		q = 0
+	}
+	return ahead{off(g.b, q*g.panel), min(g.panelCut, g.panels-q) * g.panel}
+}
+
+// take is where a tile of k steps is to fetch from; b where there is nothing to fetch.
+func (a *ahead) take(b *float32, k int) *float32 {
+	n := (k + 3) / 4 * 16
+	if a.left < n {
+		return b
+	}
+	at := a.at
+	a.at, a.left = off(at, n), a.left-n
+	return at
 }
 
 // finish applies the epilogue to a piece of an output row, which starts at column c0; src holds the product.

@@ -7,142 +7,142 @@ package native
 // gemm1x1AVX512 computes a tile of 1 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm1x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
+func gemm1x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
 
 // gemm2x1AVX512 computes a tile of 2 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm2x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
+func gemm2x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
 
 // gemm3x1AVX512 computes a tile of 3 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm3x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
+func gemm3x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
 
 // gemm4x1AVX512 computes a tile of 4 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm4x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
+func gemm4x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
 
 // gemm5x1AVX512 computes a tile of 5 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm5x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
+func gemm5x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
 
 // gemm6x1AVX512 computes a tile of 6 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm6x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
+func gemm6x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
 
 // gemm7x1AVX512 computes a tile of 7 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm7x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
+func gemm7x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
 
 // gemm8x1AVX512 computes a tile of 8 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm8x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
+func gemm8x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
 
 // gemm9x1AVX512 computes a tile of 9 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm9x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
+func gemm9x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
 
 // gemm10x1AVX512 computes a tile of 10 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm10x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
+func gemm10x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
 
 // gemm11x1AVX512 computes a tile of 11 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm11x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
+func gemm11x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
 
 // gemm12x1AVX512 computes a tile of 12 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm12x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
+func gemm12x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
 
 // gemm13x1AVX512 computes a tile of 13 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm13x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
+func gemm13x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
 
 // gemm14x1AVX512 computes a tile of 14 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm14x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
+func gemm14x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
 
 // gemm1x2AVX512 computes a tile of 1 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm1x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
+func gemm1x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
 
 // gemm2x2AVX512 computes a tile of 2 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm2x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
+func gemm2x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
 
 // gemm3x2AVX512 computes a tile of 3 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm3x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
+func gemm3x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
 
 // gemm4x2AVX512 computes a tile of 4 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm4x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
+func gemm4x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
 
 // gemm5x2AVX512 computes a tile of 5 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm5x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
+func gemm5x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
 
 // gemm6x2AVX512 computes a tile of 6 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm6x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
+func gemm6x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
 
 // gemm7x2AVX512 computes a tile of 7 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm7x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
+func gemm7x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
 
 // gemm8x2AVX512 computes a tile of 8 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm8x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
+func gemm8x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
 
 // gemm9x2AVX512 computes a tile of 9 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm9x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
+func gemm9x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
 
 // gemm10x2AVX512 computes a tile of 10 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm10x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
+func gemm10x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
 
 // gemm11x2AVX512 computes a tile of 11 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm11x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
+func gemm11x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
 
 // gemm12x2AVX512 computes a tile of 12 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm12x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
+func gemm12x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
 
 // gemm13x2AVX512 computes a tile of 13 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm13x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
+func gemm13x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
 
 // gemm14x2AVX512 computes a tile of 14 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm14x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int)
+func gemm14x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
 
 // gemmStrip1AVX512 is the tile kernel for 1 rows over four whole panels that lie panel bytes apart.
 //

@@ -7,119 +7,119 @@ package native
 // gemm1x1NEON computes a tile of 1 rows and 1 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm1x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int)
+func gemm1x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
 
 // gemm2x1NEON computes a tile of 2 rows and 1 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm2x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int)
+func gemm2x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
 
 // gemm3x1NEON computes a tile of 3 rows and 1 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm3x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int)
+func gemm3x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
 
 // gemm4x1NEON computes a tile of 4 rows and 1 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm4x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int)
+func gemm4x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
 
 // gemm5x1NEON computes a tile of 5 rows and 1 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm5x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int)
+func gemm5x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
 
 // gemm6x1NEON computes a tile of 6 rows and 1 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm6x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int)
+func gemm6x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
 
 // gemm7x1NEON computes a tile of 7 rows and 1 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm7x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int)
+func gemm7x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
 
 // gemm8x1NEON computes a tile of 8 rows and 1 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm8x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int)
+func gemm8x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
 
 // gemm9x1NEON computes a tile of 9 rows and 1 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm9x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int)
+func gemm9x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
 
 // gemm10x1NEON computes a tile of 10 rows and 1 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm10x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int)
+func gemm10x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
 
 // gemm11x1NEON computes a tile of 11 rows and 1 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm11x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int)
+func gemm11x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
 
 // gemm12x1NEON computes a tile of 12 rows and 1 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm12x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int)
+func gemm12x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
 
 // gemm1x2NEON computes a tile of 1 rows and 2 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm1x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int)
+func gemm1x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
 
 // gemm2x2NEON computes a tile of 2 rows and 2 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm2x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int)
+func gemm2x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
 
 // gemm3x2NEON computes a tile of 3 rows and 2 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm3x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int)
+func gemm3x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
 
 // gemm4x2NEON computes a tile of 4 rows and 2 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm4x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int)
+func gemm4x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
 
 // gemm5x2NEON computes a tile of 5 rows and 2 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm5x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int)
+func gemm5x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
 
 // gemm6x2NEON computes a tile of 6 rows and 2 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm6x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int)
+func gemm6x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
 
 // gemm7x2NEON computes a tile of 7 rows and 2 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm7x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int)
+func gemm7x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
 
 // gemm8x2NEON computes a tile of 8 rows and 2 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm8x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int)
+func gemm8x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
 
 // gemm9x2NEON computes a tile of 9 rows and 2 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm9x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int)
+func gemm9x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
 
 // gemm10x2NEON computes a tile of 10 rows and 2 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm10x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int)
+func gemm10x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
 
 // gemm11x2NEON computes a tile of 11 rows and 2 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm11x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int)
+func gemm11x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
 
 // gemm12x2NEON computes a tile of 12 rows and 2 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm12x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int)
+func gemm12x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)

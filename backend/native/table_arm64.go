@@ -24,9 +24,9 @@ var neon = func() ops {
 
 // wholeTile lets a kernel that stores all its columns serve tiles that are cut short.
 func wholeTile(tile tileFunc, rows, cols int) tileFunc {
-	return func(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int) {
+	return func(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32) {
 		if n >= cols {
-			tile(k, a, rs, ks, b, bs, c, cs, n, alpha, acc)
+			tile(k, a, rs, ks, b, bs, c, cs, n, alpha, acc, next)
 			return
 		}
 		var t [96]float32
@@ -35,7 +35,7 @@ func wholeTile(tile tileFunc, rows, cols int) tileFunc {
 				copy(t[r*cols:], list(off(c, r*cs/4), n))
 			}
 		}
-		tile(k, a, rs, ks, b, bs, &t[0], 4*cols, cols, alpha, acc)
+		tile(k, a, rs, ks, b, bs, &t[0], 4*cols, cols, alpha, acc, next)
 		for r := range rows {
 			copy(list(off(c, r*cs/4), n), t[r*cols:])
 		}
