@@ -33,6 +33,7 @@ func Run(t *testing.T, k backend.Kernels) {
 	t.Run("Attention", func(t *testing.T) { attention(t, k) })
 	t.Run("AttentionGradients", func(t *testing.T) { attentionGradients(t, k) })
 	t.Run("AttentionAlone", func(t *testing.T) { attentionAlone(t, k) })
+	t.Run("StoredRows", func(t *testing.T) { storedRows(t, k) })
 	t.Run("ShortOperands", func(t *testing.T) { shortOperands(t, k) })
 	if k.Level() != "generic" {
 		t.Run("Allocations", func(t *testing.T) { allocations(t, k) })

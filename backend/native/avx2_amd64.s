@@ -20036,6 +20036,273 @@ done549:
 	VZEROUPPER
 	RET
 
+// func widenHalvesAVX2(dst *float32, src *byte, groups int, rows int, ss int)
+// Requires: AVX, F16C
+TEXT ·widenHalvesAVX2(SB), NOSPLIT, $0-40
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ groups+16(FP), DX
+	MOVQ rows+24(FP), BX
+	MOVQ ss+32(FP), SI
+	SUBQ $0x01, BX
+	JL   rest551
+
+loop550:
+	MOVQ CX, DI
+	MOVQ DX, R8
+	SUBQ $0x01, R8
+	JL   rest555
+
+loop554:
+	VCVTPH2PS (DI), Y0
+	VMOVUPS   Y0, (AX)
+	ADDQ      $0x10, DI
+	ADDQ      $0x20, AX
+	SUBQ      $0x01, R8
+	JGE       loop554
+
+rest555:
+	ADDQ $0x01, R8
+	JZ   done557
+
+one556:
+	VCVTPH2PS (DI), Y0
+	VMOVUPS   Y0, (AX)
+	ADDQ      $0x10, DI
+	ADDQ      $0x20, AX
+	DECQ      R8
+	JNZ       one556
+
+done557:
+	ADDQ SI, CX
+	SUBQ $0x01, BX
+	JGE  loop550
+
+rest551:
+	ADDQ $0x01, BX
+	JZ   done553
+
+one552:
+	MOVQ CX, DI
+	MOVQ DX, R8
+	SUBQ $0x01, R8
+	JL   rest559
+
+loop558:
+	VCVTPH2PS (DI), Y0
+	VMOVUPS   Y0, (AX)
+	ADDQ      $0x10, DI
+	ADDQ      $0x20, AX
+	SUBQ      $0x01, R8
+	JGE       loop558
+
+rest559:
+	ADDQ $0x01, R8
+	JZ   done561
+
+one560:
+	VCVTPH2PS (DI), Y0
+	VMOVUPS   Y0, (AX)
+	ADDQ      $0x10, DI
+	ADDQ      $0x20, AX
+	DECQ      R8
+	JNZ       one560
+
+done561:
+	ADDQ SI, CX
+	DECQ BX
+	JNZ  one552
+
+done553:
+	VZEROUPPER
+	RET
+
+// func narrowHalvesAVX2(dst *byte, src *float32, groups int)
+// Requires: AVX, F16C
+TEXT ·narrowHalvesAVX2(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ groups+16(FP), DX
+	SUBQ $0x01, DX
+	JL   rest563
+
+loop562:
+	VMOVUPS   (CX), Y0
+	VCVTPS2PH $0x00, Y0, (AX)
+	ADDQ      $0x20, CX
+	ADDQ      $0x10, AX
+	SUBQ      $0x01, DX
+	JGE       loop562
+
+rest563:
+	ADDQ $0x01, DX
+	JZ   done565
+
+one564:
+	VMOVUPS   (CX), Y0
+	VCVTPS2PH $0x00, Y0, (AX)
+	ADDQ      $0x20, CX
+	ADDQ      $0x10, AX
+	DECQ      DX
+	JNZ       one564
+
+done565:
+	VZEROUPPER
+	RET
+
+// func widenQ8AVX2(dst *float32, src *byte, groups int, rows int, ss int)
+// Requires: AVX, AVX2, F16C
+TEXT ·widenQ8AVX2(SB), NOSPLIT, $0-40
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ groups+16(FP), DX
+	MOVQ rows+24(FP), BX
+	MOVQ ss+32(FP), SI
+	SUBQ $0x01, BX
+	JL   rest567
+
+loop566:
+	MOVQ CX, DI
+	MOVQ DX, R8
+	SUBQ $0x01, R8
+	JL   rest571
+
+loop570:
+	MOVWLZX      (DI), R9
+	VMOVD        R9, X0
+	VCVTPH2PS    X0, X0
+	VBROADCASTSS X0, Y0
+	VPMOVSXBD    2(DI), Y1
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y0, Y1, Y1
+	VMOVUPS      Y1, (AX)
+	VPMOVSXBD    10(DI), Y1
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y0, Y1, Y1
+	VMOVUPS      Y1, 32(AX)
+	VPMOVSXBD    18(DI), Y1
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y0, Y1, Y1
+	VMOVUPS      Y1, 64(AX)
+	VPMOVSXBD    26(DI), Y1
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y0, Y1, Y1
+	VMOVUPS      Y1, 96(AX)
+	ADDQ         $0x22, DI
+	ADDQ         $0x80, AX
+	SUBQ         $0x01, R8
+	JGE          loop570
+
+rest571:
+	ADDQ $0x01, R8
+	JZ   done573
+
+one572:
+	MOVWLZX      (DI), R9
+	VMOVD        R9, X0
+	VCVTPH2PS    X0, X0
+	VBROADCASTSS X0, Y0
+	VPMOVSXBD    2(DI), Y1
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y0, Y1, Y1
+	VMOVUPS      Y1, (AX)
+	VPMOVSXBD    10(DI), Y1
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y0, Y1, Y1
+	VMOVUPS      Y1, 32(AX)
+	VPMOVSXBD    18(DI), Y1
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y0, Y1, Y1
+	VMOVUPS      Y1, 64(AX)
+	VPMOVSXBD    26(DI), Y1
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y0, Y1, Y1
+	VMOVUPS      Y1, 96(AX)
+	ADDQ         $0x22, DI
+	ADDQ         $0x80, AX
+	DECQ         R8
+	JNZ          one572
+
+done573:
+	ADDQ SI, CX
+	SUBQ $0x01, BX
+	JGE  loop566
+
+rest567:
+	ADDQ $0x01, BX
+	JZ   done569
+
+one568:
+	MOVQ CX, DI
+	MOVQ DX, R8
+	SUBQ $0x01, R8
+	JL   rest575
+
+loop574:
+	MOVWLZX      (DI), R9
+	VMOVD        R9, X0
+	VCVTPH2PS    X0, X0
+	VBROADCASTSS X0, Y0
+	VPMOVSXBD    2(DI), Y1
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y0, Y1, Y1
+	VMOVUPS      Y1, (AX)
+	VPMOVSXBD    10(DI), Y1
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y0, Y1, Y1
+	VMOVUPS      Y1, 32(AX)
+	VPMOVSXBD    18(DI), Y1
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y0, Y1, Y1
+	VMOVUPS      Y1, 64(AX)
+	VPMOVSXBD    26(DI), Y1
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y0, Y1, Y1
+	VMOVUPS      Y1, 96(AX)
+	ADDQ         $0x22, DI
+	ADDQ         $0x80, AX
+	SUBQ         $0x01, R8
+	JGE          loop574
+
+rest575:
+	ADDQ $0x01, R8
+	JZ   done577
+
+one576:
+	MOVWLZX      (DI), R9
+	VMOVD        R9, X0
+	VCVTPH2PS    X0, X0
+	VBROADCASTSS X0, Y0
+	VPMOVSXBD    2(DI), Y1
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y0, Y1, Y1
+	VMOVUPS      Y1, (AX)
+	VPMOVSXBD    10(DI), Y1
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y0, Y1, Y1
+	VMOVUPS      Y1, 32(AX)
+	VPMOVSXBD    18(DI), Y1
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y0, Y1, Y1
+	VMOVUPS      Y1, 64(AX)
+	VPMOVSXBD    26(DI), Y1
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y0, Y1, Y1
+	VMOVUPS      Y1, 96(AX)
+	ADDQ         $0x22, DI
+	ADDQ         $0x80, AX
+	DECQ         R8
+	JNZ          one576
+
+done577:
+	ADDQ SI, CX
+	DECQ BX
+	JNZ  one568
+
+done569:
+	VZEROUPPER
+	RET
+
 // func quantizeBlocksAVX2(dst *int8, x *float32, blocks int, scale *float32, sums *int32)
 // Requires: AVX, AVX2
 TEXT ·quantizeBlocksAVX2(SB), NOSPLIT, $0-40
@@ -20047,9 +20314,9 @@ TEXT ·quantizeBlocksAVX2(SB), NOSPLIT, $0-40
 	VMOVSS c42fe0000AVX2<>+0(SB), X0
 	VXORPS Y1, Y1, Y1
 	SUBQ   $0x01, DX
-	JL     rest551
+	JL     rest579
 
-loop550:
+loop578:
 	VMOVUPS      (CX), Y2
 	VANDPS       c7fffffffAVX2<>+0(SB), Y2, Y2
 	VMOVUPS      32(CX), Y3
@@ -20126,13 +20393,13 @@ loop550:
 	ADDQ         $0x04, BX
 	ADDQ         $0x08, SI
 	SUBQ         $0x01, DX
-	JGE          loop550
+	JGE          loop578
 
-rest551:
+rest579:
 	ADDQ $0x01, DX
-	JZ   done553
+	JZ   done581
 
-one552:
+one580:
 	VMOVUPS      (CX), Y2
 	VANDPS       c7fffffffAVX2<>+0(SB), Y2, Y2
 	VMOVUPS      32(CX), Y3
@@ -20209,9 +20476,9 @@ one552:
 	ADDQ         $0x04, BX
 	ADDQ         $0x08, SI
 	DECQ         DX
-	JNZ          one552
+	JNZ          one580
 
-done553:
+done581:
 	VZEROUPPER
 	RET
 
@@ -20248,9 +20515,9 @@ TEXT ·minMaxAVX2(SB), NOSPLIT, $0-24
 	VXORPS Y7, Y7, Y7
 	XORQ   DX, DX
 	SUBQ   $+32, CX
-	JL     few555
+	JL     few583
 
-loop554:
+loop582:
 	VMOVUPS (AX)(DX*4), Y8
 	VMINPS  Y8, Y0, Y0
 	VMAXPS  Y8, Y1, Y1
@@ -20265,23 +20532,23 @@ loop554:
 	VMAXPS  Y8, Y7, Y7
 	ADDQ    $+32, DX
 	SUBQ    $+32, CX
-	JGE     loop554
+	JGE     loop582
 
-few555:
+few583:
 	ADDQ $+24, CX
-	JL   tail557
+	JL   tail585
 
-one556:
+one584:
 	VMOVUPS (AX)(DX*4), Y8
 	VMINPS  Y8, Y0, Y0
 	VMAXPS  Y8, Y1, Y1
 	ADDQ    $+8, DX
 	SUBQ    $+8, CX
-	JGE     one556
+	JGE     one584
 
-tail557:
+tail585:
 	ADDQ       $+8, CX
-	JZ         done558
+	JZ         done586
 	LEAQ       masksAVX2<>+0(SB), BX
 	NEGQ       CX
 	VMOVUPS    32(BX)(CX*4), Y8
@@ -20289,7 +20556,7 @@ tail557:
 	VMINPS     Y8, Y0, Y0
 	VMAXPS     Y8, Y1, Y1
 
-done558:
+done586:
 	VMINPS       Y2, Y0, Y0
 	VMAXPS       Y3, Y1, Y1
 	VMINPS       Y4, Y0, Y0
@@ -20328,9 +20595,9 @@ TEXT ·quantizeWordsAVX2(SB), NOSPLIT, $0-32
 	VPBROADCASTD X1, Y1
 	VMOVUPS      c000000ffAVX2<>+0(SB), Y2
 
-loop559:
+loop587:
 	SUBQ         $0x08, DX
-	JL           done560
+	JL           done588
 	VMOVUPS      (CX), Y4
 	VMULPS       Y0, Y4, Y4
 	VCVTPS2DQ    Y4, Y4
@@ -20343,8 +20610,8 @@ loop559:
 	VMOVUPS      X5, (AX)
 	ADDQ         $0x10, AX
 	ADDQ         $0x20, CX
-	JMP          loop559
+	JMP          loop587
 
-done560:
+done588:
 	VZEROUPPER
 	RET

@@ -19,6 +19,8 @@ type kernels struct {
 	prod product
 	attn attentionJob
 
+	stored *storedJob
+
 	// Bound once, so that a call allocates nothing.
 	loops loops
 }

@@ -409,6 +409,21 @@ func rowQ5_KAVX2(blocks int, a *int8, b *byte, rs int, c *float32, xs *float32, 
 //go:noescape
 func rowQ6_KAVX2(blocks int, a *int8, b *byte, rs int, c *float32, xs *float32, corr *float32)
 
+// widenHalvesAVX2 writes rows of groups of half-precision numbers, ss bytes apart, one after the other as float32. A group is 8 of them.
+//
+//go:noescape
+func widenHalvesAVX2(dst *float32, src *byte, groups int, rows int, ss int)
+
+// narrowHalvesAVX2 writes groups of numbers in half precision, rounded to nearest even. A group is 8 of them.
+//
+//go:noescape
+func narrowHalvesAVX2(dst *byte, src *float32, groups int)
+
+// widenQ8AVX2 is widenHalvesAVX2 for rows of Q8_0. A group is a block of 32.
+//
+//go:noescape
+func widenQ8AVX2(dst *float32, src *byte, groups int, rows int, ss int)
+
 // quantizeBlocksAVX2 quantizes blocks of 32 values to int8, with a scale and the sums of both halves for each.
 //
 //go:noescape

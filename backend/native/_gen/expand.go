@@ -22,6 +22,7 @@ func emitExpand(g *gen) {
 	g.expandK("Q5_K", true)
 	g.expandQ6K()
 	g.emitRowBlocks()
+	emitStored(g)
 }
 
 func (g *gen) expandFn(typ, what string) (dst, src, blocks gp) {
