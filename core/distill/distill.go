@@ -65,14 +65,16 @@ type Options struct {
 
 // Result of a run.
 type Result struct {
-	Texts      int        `json:"texts"`
-	Parameters int        `json:"parameters"`
-	Steps      int        `json:"steps"`
-	Loss       float64    `json:"train_loss"`
-	HeldCosine float64    `json:"held_cosine"`
-	Seconds    float64    `json:"seconds"`
-	Tokens     int64      `json:"tokens"`
-	Cost       train.Cost `json:"cost"`
+	Texts      int     `json:"texts"`
+	Parameters int     `json:"parameters"`
+	Steps      int     `json:"steps"`
+	Loss       float64 `json:"train_loss"`
+	HeldCosine float64 `json:"held_cosine,omitempty"`
+	// Losses are those of the last batch, by name and without their weights, where several were compared.
+	Losses  map[string]float64 `json:"losses,omitempty"`
+	Seconds float64            `json:"seconds"`
+	Tokens  int64              `json:"tokens"`
+	Cost    train.Cost         `json:"cost"`
 }
 
 // projection is the name of the student's map into the teacher's space; it is not part of the written model.
@@ -369,12 +371,13 @@ func (o *Options) write(m model.Model) error {
 		return err
 	}
 	return checkpoint.WriteFolder(o.Out, func(w *checkpoint.FolderWriter) error {
-		files := map[string][]byte{
-			checkpoint.ConfigFile:      append(cfg, '\n'),
-			checkpoint.TokenizerFile:   o.Tokenizer,
-			checkpoint.ModulesFile:     []byte(modules),
-			"1_Pooling/config.json":    []byte(fmt.Sprintf(pooling, m.Config().Hidden)),
-			checkpoint.TokenizerConfig: []byte(fmt.Sprintf(tokenizerConfig, o.MaxTokens)),
+		files := map[string][]byte{checkpoint.ConfigFile: append(cfg, '\n'), checkpoint.TokenizerFile: o.Tokenizer}
+		if m.Config().ModelType == "bert" {
+			files[checkpoint.TokenizerConfig] = []byte(fmt.Sprintf(tokenizerConfig, o.MaxTokens))
+		}
+		if m.Config().Head == model.HeadNone && !m.Config().Decoder {
+			files[checkpoint.ModulesFile] = []byte(modules)
+			files["1_Pooling/config.json"] = []byte(fmt.Sprintf(pooling, m.Config().Hidden, m.Config().Pooling == model.PoolCLS, m.Config().Pooling != model.PoolCLS))
 		}
 		for _, name := range slices.Sorted(maps.Keys(files)) {
 			if err := w.File(name, files[name]); err != nil {
@@ -392,6 +395,6 @@ const (
   {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"}
 ]
 `
-	pooling         = `{"word_embedding_dimension": %d, "pooling_mode_cls_token": false, "pooling_mode_mean_tokens": true, "pooling_mode_max_tokens": false, "pooling_mode_mean_sqrt_len_tokens": false}` + "\n"
+	pooling         = `{"word_embedding_dimension": %d, "pooling_mode_cls_token": %v, "pooling_mode_mean_tokens": %v, "pooling_mode_max_tokens": false, "pooling_mode_mean_sqrt_len_tokens": false}` + "\n"
 	tokenizerConfig = `{"tokenizer_class": "BertTokenizer", "model_max_length": %d, "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]", "mask_token": "[MASK]"}` + "\n"
 )
