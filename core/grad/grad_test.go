@@ -167,6 +167,11 @@ func TestGradients(t *testing.T) {
 		{name: "feed-forward transposed", in: []shape{{3, 4}}, par: []shape{{4, 5}, {1, 5}, {5, 4}}, near: 0.7, run: func(c *grad.Ctx, o operands) *grad.Value {
 			return c.FeedForward(o.in[0], o.par[0], o.par[1], o.par[2], nil, true, backend.None, 0)
 		}},
+		{name: "output loss", in: []shape{{4, 8}}, near: 0.5, run: func(c *grad.Ctx, o operands) *grad.Value {
+			w := grad.NewParam(tensor.FromF32("w", draw(rand.New(rand.NewPCG(2, 2)), 11*8, 0.5), 11, 8))
+			y, _ := c.OutputLoss(o.in[0], w, nil, grad.OutputLossSpec{Targets: []int32{3, -1, 10, 0}, Scale: 1.5, Softcap: 4, Weight: 0.5, Piece: 3})
+			return y
+		}},
 		{name: "add to itself", in: []shape{{2, 3}}, run: func(c *grad.Ctx, o operands) *grad.Value {
 			y := c.Add(o.in[0], o.in[0])
 			return c.Mul(c.Add(y, c.Sub(y, o.in[0])), y)

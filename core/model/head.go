@@ -31,7 +31,7 @@ func (n *net) finish(c *grad.Ctx, p *pass, out *Output) {
 	if b.Want&WantPooled != 0 {
 		out.Pooled = p.pool(c, x, n.cfg.pooling())
 	}
-	if h == nil || b.Want&(WantLogits|WantLastLogits) == 0 {
+	if h == nil || b.Want&(WantLogits|WantLastLogits|WantLoss) == 0 {
 		return
 	}
 	switch {
@@ -39,20 +39,48 @@ func (n *net) finish(c *grad.Ctx, p *pass, out *Output) {
 		x = out.Pooler
 	case h.pool != "":
 		x = p.pool(c, x, h.pool)
-	case b.Want&WantLogits == 0:
+	case b.Want&(WantLogits|WantLoss) == 0:
 		x = c.Rows(x, p.rows(true))
 	case b.Rows != nil:
 		x = c.Rows(x, b.Rows)
 	}
-	out.Logits = h.apply(c, x)
+	x = h.enter(c, x)
+	if b.Want&WantLoss != 0 {
+		out.Loss, out.LossSum = h.loss(c, x, b)
+	}
+	if b.Want&(WantLogits|WantLastLogits) != 0 {
+		out.Logits = h.leave(c, x)
+	}
 }
 
-func (h *head) apply(c *grad.Ctx, x *grad.Value) *grad.Value {
+// enter computes what comes before the output layer.
+func (h *head) enter(c *grad.Ctx, x *grad.Value) *grad.Value {
 	x = c.Dropout(x, h.before)
 	if h.dense != nil {
 		x = h.norm.apply(c, h.dense.Apply(c, x, h.act))
 	}
-	x = h.out.Apply(c, c.Dropout(x, h.between), backend.None)
+	return c.Dropout(x, h.between)
+}
+
+// loss is the weighted cross-entropy of the output layer: without its logits where it is a plain constant.
+func (h *head) loss(c *grad.Ctx, x *grad.Value, b *Batch) (*grad.Value, float64) {
+	l := h.out
+	if l.Adapter == nil && !l.Transposed && !l.W.Trainable() && !l.B.Trainable() {
+		return c.OutputLoss(x, l.W, l.B, grad.OutputLossSpec{Targets: b.Targets, Scale: h.scale, Softcap: h.softcap, Weight: b.LossWeight})
+	}
+	n := 0
+	for _, t := range b.Targets {
+		if t >= 0 {
+			n++
+		}
+	}
+	mean := c.CrossEntropy(h.leave(c, x), b.Targets)
+	return c.Scale(mean, b.LossWeight*float32(n)), float64(mean.Data[0]) * float64(n)
+}
+
+// leave computes the logits.
+func (h *head) leave(c *grad.Ctx, x *grad.Value) *grad.Value {
+	x = h.out.Apply(c, x, backend.None)
 	if h.scale != 0 && h.scale != 1 {
 		x = c.Scale(x, h.scale)
 	}

@@ -26,6 +26,9 @@ type Batch struct {
 	Cache Cache
 	// Rows, when not nil, are the tokens whose logits are wanted, in this order (token heads only): the masked ones, say.
 	Rows []int32
+	// Targets are the classes of WantLoss, one for each row of logits; negative ones are ignored. LossWeight multiplies that loss.
+	Targets    []int32
+	LossWeight float32
 	// Want says which outputs are needed, so that nothing else is computed.
 	Want Want
 }
@@ -42,6 +45,7 @@ const (
 	WantLastLogits
 	WantPooled // sentence embedding, by the pooling of the model folder, not normalised
 	WantHidden // Output.Layers
+	WantLoss   // Output.Loss of a token head for Batch.Targets: over a large vocabulary it needs much less memory than the logits
 )
 
 // Sequences is the number of sequences.
@@ -49,11 +53,14 @@ func (b *Batch) Sequences() int { return len(b.Offsets) - 1 }
 
 // Output of a forward. Rows of per-token values are those of Batch.IDs.
 type Output struct {
-	Last   *grad.Value   // last hidden states [tokens, H], after the final norm
-	Pooled *grad.Value   // [sequences, H], WantPooled
-	Pooler *grad.Value   // output of the pooler layer [sequences, H], where the model has one and a head or WantHidden needs it
-	Logits *grad.Value   // [sequences, labels] for sequence heads and WantLastLogits, [tokens or Rows, vocab|labels] for token heads
-	Layers []*grad.Value // WantHidden: embeddings, then each block, as transformers' hidden_states
+	Last   *grad.Value // last hidden states [tokens, H], after the final norm
+	Pooled *grad.Value // [sequences, H], WantPooled
+	Pooler *grad.Value // output of the pooler layer [sequences, H], where the model has one and a head or WantHidden needs it
+	Logits *grad.Value // [sequences, labels] for sequence heads and WantLastLogits, [tokens or Rows, vocab|labels] for token heads
+	Loss   *grad.Value // [1, 1], WantLoss: LossWeight times the sum over rows of −log p(target)
+	// LossSum is the same sum in full precision and without LossWeight.
+	LossSum float64
+	Layers  []*grad.Value // WantHidden: embeddings, then each block, as transformers' hidden_states
 }
 
 // Cache keeps keys and values between calls. Append stores the new rows of a layer for each sequence of the batch and returns the views to

@@ -178,11 +178,36 @@ func (n *net) start(b *Batch) (*pass, error) {
 			return nil, fmt.Errorf("row %d: token %d of %d", i, r, len(b.IDs))
 		}
 	}
+	if b.Want&WantLoss != 0 {
+		if err := n.checkTargets(b); err != nil {
+			return nil, err
+		}
+	}
 	p := &pass{n: n, b: b}
 	if err := p.layOut(cfg); err != nil {
 		return nil, err
 	}
 	return p, nil
+}
+
+// checkTargets checks a batch whose loss is wanted.
+func (n *net) checkTargets(b *Batch) error {
+	if n.head == nil || n.head.pooler || n.head.pool != "" {
+		return fmt.Errorf("the loss of tokens needs a head that gives logits for each of them")
+	}
+	rows := len(b.IDs)
+	if b.Rows != nil {
+		rows = len(b.Rows)
+	}
+	if len(b.Targets) != rows {
+		return fmt.Errorf("expected %d targets, got %d", rows, len(b.Targets))
+	}
+	for i, t := range b.Targets {
+		if int(t) >= n.head.out.Out {
+			return fmt.Errorf("target %d: class %d is outside the %d of the model", i, t, n.head.out.Out)
+		}
+	}
+	return nil
 }
 
 func (p *pass) layOut(cfg *Config) error {

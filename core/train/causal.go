@@ -66,7 +66,8 @@ type Gain struct {
 	After  float64 `json:"perplexity"`
 }
 
-// causal computes logits of the tokens that have targets only: over a large vocabulary they are most of the memory.
+// causal computes the loss of the tokens that have targets only, without holding their logits: over a large vocabulary they would be most of
+// the memory.
 type causal struct{}
 
 // Micro implements Objective.
@@ -76,15 +77,13 @@ func (causal) Micro(_ context.Context, s *Step) (float64, error) {
 		return 0, nil
 	}
 	c := s.Record(s.Seed)
+	b.Want, b.Targets, b.LossWeight = model.WantLoss, targets, float32(1/s.Weight)
 	out, err := s.Model.Forward(c, b)
 	if err != nil {
 		return 0, err
 	}
-	z := out.Logits
-	dz := s.Arena.Alloc(len(z.Data))
-	loss := s.K.CrossEntropy(z.Data, targets, z.Rows, z.Cols, dz, float32(1/s.Weight))
-	c.Backward(z, dz)
-	return loss / s.Weight, nil
+	c.Backward(out.Loss, nil)
+	return out.LossSum / s.Weight, nil
 }
 
 func packCausal(examples []Example) (*model.Batch, []int32) {
@@ -115,11 +114,12 @@ func TargetPerplexity(ctx context.Context, k backend.Kernels, m model.Model, exa
 			continue
 		}
 		arena.Reset()
+		b.Want, b.Targets, b.LossWeight = model.WantLoss, targets, 1
 		out, err := m.Forward(grad.Infer(k, &arena), b)
 		if err != nil {
 			return 0, 0, err
 		}
-		sum += k.CrossEntropy(out.Logits.Data, targets, out.Logits.Rows, out.Logits.Cols, nil, 1)
+		sum += out.LossSum
 		n += len(targets)
 	}
 	if n == 0 {
