@@ -39,6 +39,18 @@ func (k *kernels) packInt8(w backend.Weight) *packedInt8 {
 
 func (k *kernels) packInt8Loop(_, lo, hi int) {
 	w, q, nr, group := k.prod.weight, k.prod.int8, 2*k.o.w, k.o.group
+	if k.o.sumInt8 != nil && group == 4 && w.In%4 == 0 && w.In > 0 {
+		// Groups are as wide as a float32: a transposition of those.
+		for p0 := lo; p0 < hi; p0++ {
+			rows := min(nr, w.Out-p0*nr)
+			src := w.Data[p0*nr*w.In : (p0*nr+rows)*w.In]
+			for c := range rows {
+				q.sums[p0*nr+c] = k.o.sumInt8(&src[c*w.In], w.In)
+			}
+			k.packTransposed(words(q.panels[p0*nr*w.In:(p0+1)*nr*w.In]), words(src), q.groups, rows, q.groups, nr)
+		}
+		return
+	}
 	for c := lo * nr; c < min(hi*nr, w.Out); c++ {
 		panel := q.panels[c/nr*q.groups*nr*group:]
 		var sum int32
@@ -48,6 +60,11 @@ func (k *kernels) packInt8Loop(_, lo, hi int) {
 		}
 		q.sums[c] = sum
 	}
+}
+
+// words views bytes as values of four bytes, which may lie anywhere: they are moved, never computed with.
+func words[T int8 | byte](b []T) []float32 {
+	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/4)
 }
 
 // linearInt8: see backend's Generic for the arithmetic. The integers are exact, so tiles may sum in any order.

@@ -23,6 +23,7 @@ type ops struct {
 	// Integer products: groups of A and B along k (2 words by bytes, or 4 bytes), tiles by rows, and how a row of A is quantized.
 	group         int
 	int8Tile      [15]int8Func
+	sumInt8       func(x *byte, n int) int32 // of signed bytes, n a multiple of 4; nil: one by one
 	minMax        func(x *float32, n int) (lo, hi float32)
 	quantizeWords func(dst *int16, x *float32, n int, inv float32, zero int32)
 	quantizeBytes func(dst *byte, x *float32, n int, inv float32, zero int32) // nil where the level works in words

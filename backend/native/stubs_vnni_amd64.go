@@ -79,6 +79,11 @@ func int8VNNI14AVX512(k int, a *byte, rs int, b *int8, c *float32, cs int, n int
 //go:noescape
 func quantizeBytesAVX512(dst *byte, x *float32, n int, inv float32, zero int32)
 
+// sumInt8AVX512 returns the sum of n signed bytes, n a multiple of 4.
+//
+//go:noescape
+func sumInt8AVX512(x *byte, n int) int32
+
 // blocksVNNI16x1AVX512 multiplies 1 rows of activations with two vectors of columns, block by block, and stores n columns.
 //
 //go:noescape

@@ -6892,6 +6892,89 @@ DATA c000000ffAVX512<>+56(SB)/4, $0x000000ff
 DATA c000000ffAVX512<>+60(SB)/4, $0x000000ff
 GLOBL c000000ffAVX512<>(SB), RODATA|NOPTR, $64
 
+// func sumInt8AVX512(x *byte, n int) int32
+// Requires: AVX, AVX2, AVX512F, BMI2
+TEXT ·sumInt8AVX512(SB), NOSPLIT, $0-20
+	MOVQ    x+0(FP), AX
+	MOVQ    n+8(FP), CX
+	SHRQ    $0x02, CX
+	VMOVUPS c01010101AVX512<>+0(SB), Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	XORQ    DX, DX
+	SUBQ    $+64, CX
+	JL      few284
+
+loop283:
+	VMOVUPS  (AX)(DX*4), Z5
+	VPDPBUSD Z5, Z0, Z1
+	VMOVUPS  64(AX)(DX*4), Z5
+	VPDPBUSD Z5, Z0, Z2
+	VMOVUPS  128(AX)(DX*4), Z5
+	VPDPBUSD Z5, Z0, Z3
+	VMOVUPS  192(AX)(DX*4), Z5
+	VPDPBUSD Z5, Z0, Z4
+	ADDQ     $+64, DX
+	SUBQ     $+64, CX
+	JGE      loop283
+
+few284:
+	ADDQ $+48, CX
+	JL   tail286
+
+one285:
+	VMOVUPS  (AX)(DX*4), Z5
+	VPDPBUSD Z5, Z0, Z1
+	ADDQ     $+16, DX
+	SUBQ     $+16, CX
+	JGE      one285
+
+tail286:
+	ADDQ      $+16, CX
+	JZ        done287
+	MOVL      $-1, BX
+	BZHIL     CX, BX, CX
+	KMOVW     CX, K1
+	VMOVUPS.Z (AX)(DX*4), K1, Z5
+	VPDPBUSD  Z5, Z0, Z1
+
+done287:
+	VPADDD        Z2, Z1, Z1
+	VPADDD        Z3, Z1, Z1
+	VPADDD        Z4, Z1, Z1
+	VEXTRACTF64X4 $0x01, Z1, Y0
+	VPADDD        Y0, Y1, Y0
+	VEXTRACTF128  $0x01, Y0, X1
+	VPADDD        X1, X0, X1
+	VMOVHLPS      X1, X1, X0
+	VPADDD        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VPADDD        X0, X1, X1
+	VMOVD         X1, AX
+	MOVL          AX, ret+16(FP)
+	VZEROUPPER
+	RET
+
+DATA c01010101AVX512<>+0(SB)/4, $0x01010101
+DATA c01010101AVX512<>+4(SB)/4, $0x01010101
+DATA c01010101AVX512<>+8(SB)/4, $0x01010101
+DATA c01010101AVX512<>+12(SB)/4, $0x01010101
+DATA c01010101AVX512<>+16(SB)/4, $0x01010101
+DATA c01010101AVX512<>+20(SB)/4, $0x01010101
+DATA c01010101AVX512<>+24(SB)/4, $0x01010101
+DATA c01010101AVX512<>+28(SB)/4, $0x01010101
+DATA c01010101AVX512<>+32(SB)/4, $0x01010101
+DATA c01010101AVX512<>+36(SB)/4, $0x01010101
+DATA c01010101AVX512<>+40(SB)/4, $0x01010101
+DATA c01010101AVX512<>+44(SB)/4, $0x01010101
+DATA c01010101AVX512<>+48(SB)/4, $0x01010101
+DATA c01010101AVX512<>+52(SB)/4, $0x01010101
+DATA c01010101AVX512<>+56(SB)/4, $0x01010101
+DATA c01010101AVX512<>+60(SB)/4, $0x01010101
+GLOBL c01010101AVX512<>(SB), RODATA|NOPTR, $64
+
 // func blocksVNNI16x1AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
 // Requires: AVX, AVX512F, BMI2
 TEXT ·blocksVNNI16x1AVX512(SB), NOSPLIT, $0-80
@@ -6906,9 +6989,9 @@ TEXT ·blocksVNNI16x1AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	SUBQ   $0x01, BX
-	JL     rest284
+	JL     rest289
 
-loop283:
+loop288:
 	VPBROADCASTD (DI), Z2
 	VMOVAPS      Z2, Z3
 	VMOVUPS      (DX), Z4
@@ -6946,13 +7029,13 @@ loop283:
 	ADDQ         $0x04, SI
 	ADDQ         $0x04, DI
 	SUBQ         $0x01, BX
-	JGE          loop283
+	JGE          loop288
 
-rest284:
+rest289:
 	ADDQ $0x01, BX
-	JZ   done286
+	JZ   done291
 
-one285:
+one290:
 	VPBROADCASTD (DI), Z2
 	VMOVAPS      Z2, Z3
 	VMOVUPS      (DX), Z4
@@ -6990,46 +7073,46 @@ one285:
 	ADDQ         $0x04, SI
 	ADDQ         $0x04, DI
 	DECQ         BX
-	JNZ          one285
+	JNZ          one290
 
-done286:
+done291:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked288
+	JL      masked293
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
-	JMP     next289
+	JMP     next294
 
-masked288:
+masked293:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
 	VMOVUPS Z0, K1, (BX)
 	ADDQ    CX, BX
 
-next289:
+next294:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done287
+	JLE     done292
 	CMPQ    DX, $0x10
-	JL      masked290
+	JL      masked295
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
-	JMP     next291
+	JMP     next296
 
-masked290:
+masked295:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
 	VMOVUPS Z1, K1, (AX)
 	ADDQ    CX, AX
 
-next291:
-done287:
+next296:
+done292:
 	VZEROUPPER
 	RET
 
@@ -7048,9 +7131,9 @@ TEXT ·blocksVNNI16Minx1AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	SUBQ   $0x01, BX
-	JL     rest293
+	JL     rest298
 
-loop292:
+loop297:
 	VMOVAPS      Z2, Z3
 	VMOVAPS      Z2, Z4
 	VMOVUPS      (DX), Z5
@@ -7091,13 +7174,13 @@ loop292:
 	ADDQ         $0x04, SI
 	ADDQ         $0x04, DI
 	SUBQ         $0x01, BX
-	JGE          loop292
+	JGE          loop297
 
-rest293:
+rest298:
 	ADDQ $0x01, BX
-	JZ   done295
+	JZ   done300
 
-one294:
+one299:
 	VMOVAPS      Z2, Z3
 	VMOVAPS      Z2, Z4
 	VMOVUPS      (DX), Z5
@@ -7138,46 +7221,46 @@ one294:
 	ADDQ         $0x04, SI
 	ADDQ         $0x04, DI
 	DECQ         BX
-	JNZ          one294
+	JNZ          one299
 
-done295:
+done300:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked297
+	JL      masked302
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
-	JMP     next298
+	JMP     next303
 
-masked297:
+masked302:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
 	VMOVUPS Z0, K1, (BX)
 	ADDQ    CX, BX
 
-next298:
+next303:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done296
+	JLE     done301
 	CMPQ    DX, $0x10
-	JL      masked299
+	JL      masked304
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
-	JMP     next300
+	JMP     next305
 
-masked299:
+masked304:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
 	VMOVUPS Z1, K1, (AX)
 	ADDQ    CX, AX
 
-next300:
-done296:
+next305:
+done301:
 	VZEROUPPER
 	RET
 
@@ -7197,9 +7280,9 @@ TEXT ·blocksVNNI16x2AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	SUBQ   $0x01, SI
-	JL     rest302
+	JL     rest307
 
-loop301:
+loop306:
 	VPBROADCASTD (R8), Z4
 	VMOVAPS      Z4, Z5
 	VPBROADCASTD (R8)(R9*1), Z6
@@ -7258,13 +7341,13 @@ loop301:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	SUBQ         $0x01, SI
-	JGE          loop301
+	JGE          loop306
 
-rest302:
+rest307:
 	ADDQ $0x01, SI
-	JZ   done304
+	JZ   done309
 
-one303:
+one308:
 	VPBROADCASTD (R8), Z4
 	VMOVAPS      Z4, Z5
 	VPBROADCASTD (R8)(R9*1), Z6
@@ -7323,23 +7406,23 @@ one303:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	DECQ         SI
-	JNZ          one303
+	JNZ          one308
 
-done304:
+done309:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked306
+	JL      masked311
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
 	ADDQ    CX, BX
-	JMP     next307
+	JMP     next312
 
-masked306:
+masked311:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -7348,19 +7431,19 @@ masked306:
 	VMOVUPS Z2, K1, (BX)
 	ADDQ    CX, BX
 
-next307:
+next312:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done305
+	JLE     done310
 	CMPQ    DX, $0x10
-	JL      masked308
+	JL      masked313
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
 	ADDQ    CX, AX
-	JMP     next309
+	JMP     next314
 
-masked308:
+masked313:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -7369,8 +7452,8 @@ masked308:
 	VMOVUPS Z3, K1, (AX)
 	ADDQ    CX, AX
 
-next309:
-done305:
+next314:
+done310:
 	VZEROUPPER
 	RET
 
@@ -7391,9 +7474,9 @@ TEXT ·blocksVNNI16Minx2AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 	SUBQ   $0x01, SI
-	JL     rest311
+	JL     rest316
 
-loop310:
+loop315:
 	VMOVAPS      Z4, Z5
 	VMOVAPS      Z4, Z6
 	VMOVAPS      Z4, Z7
@@ -7458,13 +7541,13 @@ loop310:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	SUBQ         $0x01, SI
-	JGE          loop310
+	JGE          loop315
 
-rest311:
+rest316:
 	ADDQ $0x01, SI
-	JZ   done313
+	JZ   done318
 
-one312:
+one317:
 	VMOVAPS      Z4, Z5
 	VMOVAPS      Z4, Z6
 	VMOVAPS      Z4, Z7
@@ -7529,23 +7612,23 @@ one312:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	DECQ         SI
-	JNZ          one312
+	JNZ          one317
 
-done313:
+done318:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked315
+	JL      masked320
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
 	ADDQ    CX, BX
-	JMP     next316
+	JMP     next321
 
-masked315:
+masked320:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -7554,19 +7637,19 @@ masked315:
 	VMOVUPS Z2, K1, (BX)
 	ADDQ    CX, BX
 
-next316:
+next321:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done314
+	JLE     done319
 	CMPQ    DX, $0x10
-	JL      masked317
+	JL      masked322
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
 	ADDQ    CX, AX
-	JMP     next318
+	JMP     next323
 
-masked317:
+masked322:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -7575,8 +7658,8 @@ masked317:
 	VMOVUPS Z3, K1, (AX)
 	ADDQ    CX, AX
 
-next318:
-done314:
+next323:
+done319:
 	VZEROUPPER
 	RET
 
@@ -7598,9 +7681,9 @@ TEXT ·blocksVNNI16x3AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
 	SUBQ   $0x01, SI
-	JL     rest320
+	JL     rest325
 
-loop319:
+loop324:
 	VPBROADCASTD (R8), Z6
 	VMOVAPS      Z6, Z7
 	VPBROADCASTD (R8)(R9*1), Z8
@@ -7680,13 +7763,13 @@ loop319:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	SUBQ         $0x01, SI
-	JGE          loop319
+	JGE          loop324
 
-rest320:
+rest325:
 	ADDQ $0x01, SI
-	JZ   done322
+	JZ   done327
 
-one321:
+one326:
 	VPBROADCASTD (R8), Z6
 	VMOVAPS      Z6, Z7
 	VPBROADCASTD (R8)(R9*1), Z8
@@ -7766,25 +7849,25 @@ one321:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	DECQ         SI
-	JNZ          one321
+	JNZ          one326
 
-done322:
+done327:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked324
+	JL      masked329
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z4, (BX)
 	ADDQ    CX, BX
-	JMP     next325
+	JMP     next330
 
-masked324:
+masked329:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -7795,21 +7878,21 @@ masked324:
 	VMOVUPS Z4, K1, (BX)
 	ADDQ    CX, BX
 
-next325:
+next330:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done323
+	JLE     done328
 	CMPQ    DX, $0x10
-	JL      masked326
+	JL      masked331
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z5, (AX)
 	ADDQ    CX, AX
-	JMP     next327
+	JMP     next332
 
-masked326:
+masked331:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -7820,8 +7903,8 @@ masked326:
 	VMOVUPS Z5, K1, (AX)
 	ADDQ    CX, AX
 
-next327:
-done323:
+next332:
+done328:
 	VZEROUPPER
 	RET
 
@@ -7844,9 +7927,9 @@ TEXT ·blocksVNNI16Minx3AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
 	SUBQ   $0x01, SI
-	JL     rest329
+	JL     rest334
 
-loop328:
+loop333:
 	VMOVAPS      Z6, Z7
 	VMOVAPS      Z6, Z8
 	VMOVAPS      Z6, Z9
@@ -7935,13 +8018,13 @@ loop328:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	SUBQ         $0x01, SI
-	JGE          loop328
+	JGE          loop333
 
-rest329:
+rest334:
 	ADDQ $0x01, SI
-	JZ   done331
+	JZ   done336
 
-one330:
+one335:
 	VMOVAPS      Z6, Z7
 	VMOVAPS      Z6, Z8
 	VMOVAPS      Z6, Z9
@@ -8030,25 +8113,25 @@ one330:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	DECQ         SI
-	JNZ          one330
+	JNZ          one335
 
-done331:
+done336:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked333
+	JL      masked338
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z4, (BX)
 	ADDQ    CX, BX
-	JMP     next334
+	JMP     next339
 
-masked333:
+masked338:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -8059,21 +8142,21 @@ masked333:
 	VMOVUPS Z4, K1, (BX)
 	ADDQ    CX, BX
 
-next334:
+next339:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done332
+	JLE     done337
 	CMPQ    DX, $0x10
-	JL      masked335
+	JL      masked340
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z5, (AX)
 	ADDQ    CX, AX
-	JMP     next336
+	JMP     next341
 
-masked335:
+masked340:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -8084,8 +8167,8 @@ masked335:
 	VMOVUPS Z5, K1, (AX)
 	ADDQ    CX, AX
 
-next336:
-done332:
+next341:
+done337:
 	VZEROUPPER
 	RET
 
@@ -8113,9 +8196,9 @@ TEXT ·blocksVNNI16x4AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R8)(R12*1), R11
 	LEAQ   (R9)(R12*1), R12
 	SUBQ   $0x01, DI
-	JL     rest338
+	JL     rest343
 
-loop337:
+loop342:
 	VPBROADCASTD (R9), Z8
 	VMOVAPS      Z8, Z9
 	VPBROADCASTD (R9)(R10*1), Z10
@@ -8218,13 +8301,13 @@ loop337:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	SUBQ         $0x01, DI
-	JGE          loop337
+	JGE          loop342
 
-rest338:
+rest343:
 	ADDQ $0x01, DI
-	JZ   done340
+	JZ   done345
 
-one339:
+one344:
 	VPBROADCASTD (R9), Z8
 	VMOVAPS      Z8, Z9
 	VPBROADCASTD (R9)(R10*1), Z10
@@ -8327,16 +8410,16 @@ one339:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	DECQ         DI
-	JNZ          one339
+	JNZ          one344
 
-done340:
+done345:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked342
+	JL      masked347
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -8345,9 +8428,9 @@ done340:
 	ADDQ    CX, BX
 	VMOVUPS Z6, (BX)
 	ADDQ    CX, BX
-	JMP     next343
+	JMP     next348
 
-masked342:
+masked347:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -8360,12 +8443,12 @@ masked342:
 	VMOVUPS Z6, K1, (BX)
 	ADDQ    CX, BX
 
-next343:
+next348:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done341
+	JLE     done346
 	CMPQ    DX, $0x10
-	JL      masked344
+	JL      masked349
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -8374,9 +8457,9 @@ next343:
 	ADDQ    CX, AX
 	VMOVUPS Z7, (AX)
 	ADDQ    CX, AX
-	JMP     next345
+	JMP     next350
 
-masked344:
+masked349:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -8389,8 +8472,8 @@ masked344:
 	VMOVUPS Z7, K1, (AX)
 	ADDQ    CX, AX
 
-next345:
-done341:
+next350:
+done346:
 	VZEROUPPER
 	RET
 
@@ -8419,9 +8502,9 @@ TEXT ·blocksVNNI16Minx4AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R9)(R12*1), R12
 	VPXORD Z8, Z8, Z8
 	SUBQ   $0x01, DI
-	JL     rest347
+	JL     rest352
 
-loop346:
+loop351:
 	VMOVAPS      Z8, Z9
 	VMOVAPS      Z8, Z10
 	VMOVAPS      Z8, Z11
@@ -8536,13 +8619,13 @@ loop346:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	SUBQ         $0x01, DI
-	JGE          loop346
+	JGE          loop351
 
-rest347:
+rest352:
 	ADDQ $0x01, DI
-	JZ   done349
+	JZ   done354
 
-one348:
+one353:
 	VMOVAPS      Z8, Z9
 	VMOVAPS      Z8, Z10
 	VMOVAPS      Z8, Z11
@@ -8657,16 +8740,16 @@ one348:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	DECQ         DI
-	JNZ          one348
+	JNZ          one353
 
-done349:
+done354:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked351
+	JL      masked356
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -8675,9 +8758,9 @@ done349:
 	ADDQ    CX, BX
 	VMOVUPS Z6, (BX)
 	ADDQ    CX, BX
-	JMP     next352
+	JMP     next357
 
-masked351:
+masked356:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -8690,12 +8773,12 @@ masked351:
 	VMOVUPS Z6, K1, (BX)
 	ADDQ    CX, BX
 
-next352:
+next357:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done350
+	JLE     done355
 	CMPQ    DX, $0x10
-	JL      masked353
+	JL      masked358
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -8704,9 +8787,9 @@ next352:
 	ADDQ    CX, AX
 	VMOVUPS Z7, (AX)
 	ADDQ    CX, AX
-	JMP     next354
+	JMP     next359
 
-masked353:
+masked358:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -8719,8 +8802,8 @@ masked353:
 	VMOVUPS Z7, K1, (AX)
 	ADDQ    CX, AX
 
-next354:
-done350:
+next359:
+done355:
 	VZEROUPPER
 	RET
 
@@ -8750,9 +8833,9 @@ TEXT ·blocksVNNI16x5AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R8)(R12*1), R11
 	LEAQ   (R9)(R12*1), R12
 	SUBQ   $0x01, DI
-	JL     rest356
+	JL     rest361
 
-loop355:
+loop360:
 	VPBROADCASTD (R9), Z10
 	VMOVAPS      Z10, Z11
 	VPBROADCASTD (R9)(R10*1), Z12
@@ -8876,13 +8959,13 @@ loop355:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	SUBQ         $0x01, DI
-	JGE          loop355
+	JGE          loop360
 
-rest356:
+rest361:
 	ADDQ $0x01, DI
-	JZ   done358
+	JZ   done363
 
-one357:
+one362:
 	VPBROADCASTD (R9), Z10
 	VMOVAPS      Z10, Z11
 	VPBROADCASTD (R9)(R10*1), Z12
@@ -9006,16 +9089,16 @@ one357:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	DECQ         DI
-	JNZ          one357
+	JNZ          one362
 
-done358:
+done363:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked360
+	JL      masked365
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -9026,9 +9109,9 @@ done358:
 	ADDQ    CX, BX
 	VMOVUPS Z8, (BX)
 	ADDQ    CX, BX
-	JMP     next361
+	JMP     next366
 
-masked360:
+masked365:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -9043,12 +9126,12 @@ masked360:
 	VMOVUPS Z8, K1, (BX)
 	ADDQ    CX, BX
 
-next361:
+next366:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done359
+	JLE     done364
 	CMPQ    DX, $0x10
-	JL      masked362
+	JL      masked367
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -9059,9 +9142,9 @@ next361:
 	ADDQ    CX, AX
 	VMOVUPS Z9, (AX)
 	ADDQ    CX, AX
-	JMP     next363
+	JMP     next368
 
-masked362:
+masked367:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -9076,8 +9159,8 @@ masked362:
 	VMOVUPS Z9, K1, (AX)
 	ADDQ    CX, AX
 
-next363:
-done359:
+next368:
+done364:
 	VZEROUPPER
 	RET
 
@@ -9108,9 +9191,9 @@ TEXT ·blocksVNNI16Minx5AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R9)(R12*1), R12
 	VPXORD Z10, Z10, Z10
 	SUBQ   $0x01, DI
-	JL     rest365
+	JL     rest370
 
-loop364:
+loop369:
 	VMOVAPS      Z10, Z11
 	VMOVAPS      Z10, Z12
 	VMOVAPS      Z10, Z13
@@ -9249,13 +9332,13 @@ loop364:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	SUBQ         $0x01, DI
-	JGE          loop364
+	JGE          loop369
 
-rest365:
+rest370:
 	ADDQ $0x01, DI
-	JZ   done367
+	JZ   done372
 
-one366:
+one371:
 	VMOVAPS      Z10, Z11
 	VMOVAPS      Z10, Z12
 	VMOVAPS      Z10, Z13
@@ -9394,16 +9477,16 @@ one366:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	DECQ         DI
-	JNZ          one366
+	JNZ          one371
 
-done367:
+done372:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked369
+	JL      masked374
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -9414,9 +9497,9 @@ done367:
 	ADDQ    CX, BX
 	VMOVUPS Z8, (BX)
 	ADDQ    CX, BX
-	JMP     next370
+	JMP     next375
 
-masked369:
+masked374:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -9431,12 +9514,12 @@ masked369:
 	VMOVUPS Z8, K1, (BX)
 	ADDQ    CX, BX
 
-next370:
+next375:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done368
+	JLE     done373
 	CMPQ    DX, $0x10
-	JL      masked371
+	JL      masked376
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -9447,9 +9530,9 @@ next370:
 	ADDQ    CX, AX
 	VMOVUPS Z9, (AX)
 	ADDQ    CX, AX
-	JMP     next372
+	JMP     next377
 
-masked371:
+masked376:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -9464,8 +9547,8 @@ masked371:
 	VMOVUPS Z9, K1, (AX)
 	ADDQ    CX, AX
 
-next372:
-done368:
+next377:
+done373:
 	VZEROUPPER
 	RET
 
@@ -9499,9 +9582,9 @@ TEXT ·blocksVNNI16x6AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R9)(R13*1), R12
 	LEAQ   (R10)(R13*1), R13
 	SUBQ   $0x01, R8
-	JL     rest374
+	JL     rest379
 
-loop373:
+loop378:
 	VPBROADCASTD (R10), Z12
 	VMOVAPS      Z12, Z13
 	VPBROADCASTD (R10)(R11*1), Z14
@@ -9650,13 +9733,13 @@ loop373:
 	ADDQ         $0x04, R12
 	ADDQ         $0x04, R13
 	SUBQ         $0x01, R8
-	JGE          loop373
+	JGE          loop378
 
-rest374:
+rest379:
 	ADDQ $0x01, R8
-	JZ   done376
+	JZ   done381
 
-one375:
+one380:
 	VPBROADCASTD (R10), Z12
 	VMOVAPS      Z12, Z13
 	VPBROADCASTD (R10)(R11*1), Z14
@@ -9805,16 +9888,16 @@ one375:
 	ADDQ         $0x04, R12
 	ADDQ         $0x04, R13
 	DECQ         R8
-	JNZ          one375
+	JNZ          one380
 
-done376:
+done381:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked378
+	JL      masked383
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -9827,9 +9910,9 @@ done376:
 	ADDQ    CX, BX
 	VMOVUPS Z10, (BX)
 	ADDQ    CX, BX
-	JMP     next379
+	JMP     next384
 
-masked378:
+masked383:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -9846,12 +9929,12 @@ masked378:
 	VMOVUPS Z10, K1, (BX)
 	ADDQ    CX, BX
 
-next379:
+next384:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done377
+	JLE     done382
 	CMPQ    DX, $0x10
-	JL      masked380
+	JL      masked385
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -9864,9 +9947,9 @@ next379:
 	ADDQ    CX, AX
 	VMOVUPS Z11, (AX)
 	ADDQ    CX, AX
-	JMP     next381
+	JMP     next386
 
-masked380:
+masked385:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -9883,8 +9966,8 @@ masked380:
 	VMOVUPS Z11, K1, (AX)
 	ADDQ    CX, AX
 
-next381:
-done377:
+next386:
+done382:
 	VZEROUPPER
 	RET
 
@@ -9919,9 +10002,9 @@ TEXT ·blocksVNNI16Minx6AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R10)(R13*1), R13
 	VPXORD Z12, Z12, Z12
 	SUBQ   $0x01, R8
-	JL     rest383
+	JL     rest388
 
-loop382:
+loop387:
 	VMOVAPS      Z12, Z13
 	VMOVAPS      Z12, Z14
 	VMOVAPS      Z12, Z15
@@ -10088,13 +10171,13 @@ loop382:
 	ADDQ         $0x04, R12
 	ADDQ         $0x04, R13
 	SUBQ         $0x01, R8
-	JGE          loop382
+	JGE          loop387
 
-rest383:
+rest388:
 	ADDQ $0x01, R8
-	JZ   done385
+	JZ   done390
 
-one384:
+one389:
 	VMOVAPS      Z12, Z13
 	VMOVAPS      Z12, Z14
 	VMOVAPS      Z12, Z15
@@ -10261,16 +10344,16 @@ one384:
 	ADDQ         $0x04, R12
 	ADDQ         $0x04, R13
 	DECQ         R8
-	JNZ          one384
+	JNZ          one389
 
-done385:
+done390:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked387
+	JL      masked392
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -10283,9 +10366,9 @@ done385:
 	ADDQ    CX, BX
 	VMOVUPS Z10, (BX)
 	ADDQ    CX, BX
-	JMP     next388
+	JMP     next393
 
-masked387:
+masked392:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -10302,12 +10385,12 @@ masked387:
 	VMOVUPS Z10, K1, (BX)
 	ADDQ    CX, BX
 
-next388:
+next393:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done386
+	JLE     done391
 	CMPQ    DX, $0x10
-	JL      masked389
+	JL      masked394
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -10320,9 +10403,9 @@ next388:
 	ADDQ    CX, AX
 	VMOVUPS Z11, (AX)
 	ADDQ    CX, AX
-	JMP     next390
+	JMP     next395
 
-masked389:
+masked394:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -10339,8 +10422,8 @@ masked389:
 	VMOVUPS Z11, K1, (AX)
 	ADDQ    CX, AX
 
-next390:
-done386:
+next395:
+done391:
 	VZEROUPPER
 	RET
 
@@ -10358,9 +10441,9 @@ TEXT ·blocksVNNI32x1AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	SUBQ   $0x01, BX
-	JL     rest392
+	JL     rest397
 
-loop391:
+loop396:
 	VPBROADCASTD (DI), Z2
 	VMOVAPS      Z2, Z3
 	VMOVUPS      (DX), Z4
@@ -10422,13 +10505,13 @@ loop391:
 	ADDQ         $0x04, SI
 	ADDQ         $0x04, DI
 	SUBQ         $0x01, BX
-	JGE          loop391
+	JGE          loop396
 
-rest392:
+rest397:
 	ADDQ $0x01, BX
-	JZ   done394
+	JZ   done399
 
-one393:
+one398:
 	VPBROADCASTD (DI), Z2
 	VMOVAPS      Z2, Z3
 	VMOVUPS      (DX), Z4
@@ -10490,46 +10573,46 @@ one393:
 	ADDQ         $0x04, SI
 	ADDQ         $0x04, DI
 	DECQ         BX
-	JNZ          one393
+	JNZ          one398
 
-done394:
+done399:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked396
+	JL      masked401
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
-	JMP     next397
+	JMP     next402
 
-masked396:
+masked401:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
 	VMOVUPS Z0, K1, (BX)
 	ADDQ    CX, BX
 
-next397:
+next402:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done395
+	JLE     done400
 	CMPQ    DX, $0x10
-	JL      masked398
+	JL      masked403
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
-	JMP     next399
+	JMP     next404
 
-masked398:
+masked403:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
 	VMOVUPS Z1, K1, (AX)
 	ADDQ    CX, AX
 
-next399:
-done395:
+next404:
+done400:
 	VZEROUPPER
 	RET
 
@@ -10548,9 +10631,9 @@ TEXT ·blocksVNNI32Minx1AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	SUBQ   $0x01, BX
-	JL     rest401
+	JL     rest406
 
-loop400:
+loop405:
 	VMOVAPS      Z2, Z3
 	VMOVAPS      Z2, Z4
 	VMOVUPS      (DX), Z5
@@ -10615,13 +10698,13 @@ loop400:
 	ADDQ         $0x04, SI
 	ADDQ         $0x04, DI
 	SUBQ         $0x01, BX
-	JGE          loop400
+	JGE          loop405
 
-rest401:
+rest406:
 	ADDQ $0x01, BX
-	JZ   done403
+	JZ   done408
 
-one402:
+one407:
 	VMOVAPS      Z2, Z3
 	VMOVAPS      Z2, Z4
 	VMOVUPS      (DX), Z5
@@ -10686,46 +10769,46 @@ one402:
 	ADDQ         $0x04, SI
 	ADDQ         $0x04, DI
 	DECQ         BX
-	JNZ          one402
+	JNZ          one407
 
-done403:
+done408:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked405
+	JL      masked410
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
-	JMP     next406
+	JMP     next411
 
-masked405:
+masked410:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
 	VMOVUPS Z0, K1, (BX)
 	ADDQ    CX, BX
 
-next406:
+next411:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done404
+	JLE     done409
 	CMPQ    DX, $0x10
-	JL      masked407
+	JL      masked412
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
-	JMP     next408
+	JMP     next413
 
-masked407:
+masked412:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
 	VMOVUPS Z1, K1, (AX)
 	ADDQ    CX, AX
 
-next408:
-done404:
+next413:
+done409:
 	VZEROUPPER
 	RET
 
@@ -10745,9 +10828,9 @@ TEXT ·blocksVNNI32x2AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	SUBQ   $0x01, SI
-	JL     rest410
+	JL     rest415
 
-loop409:
+loop414:
 	VPBROADCASTD (R8), Z4
 	VMOVAPS      Z4, Z5
 	VPBROADCASTD (R8)(R9*1), Z6
@@ -10842,13 +10925,13 @@ loop409:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	SUBQ         $0x01, SI
-	JGE          loop409
+	JGE          loop414
 
-rest410:
+rest415:
 	ADDQ $0x01, SI
-	JZ   done412
+	JZ   done417
 
-one411:
+one416:
 	VPBROADCASTD (R8), Z4
 	VMOVAPS      Z4, Z5
 	VPBROADCASTD (R8)(R9*1), Z6
@@ -10943,23 +11026,23 @@ one411:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	DECQ         SI
-	JNZ          one411
+	JNZ          one416
 
-done412:
+done417:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked414
+	JL      masked419
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
 	ADDQ    CX, BX
-	JMP     next415
+	JMP     next420
 
-masked414:
+masked419:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -10968,19 +11051,19 @@ masked414:
 	VMOVUPS Z2, K1, (BX)
 	ADDQ    CX, BX
 
-next415:
+next420:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done413
+	JLE     done418
 	CMPQ    DX, $0x10
-	JL      masked416
+	JL      masked421
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
 	ADDQ    CX, AX
-	JMP     next417
+	JMP     next422
 
-masked416:
+masked421:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -10989,8 +11072,8 @@ masked416:
 	VMOVUPS Z3, K1, (AX)
 	ADDQ    CX, AX
 
-next417:
-done413:
+next422:
+done418:
 	VZEROUPPER
 	RET
 
@@ -11011,9 +11094,9 @@ TEXT ·blocksVNNI32Minx2AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 	SUBQ   $0x01, SI
-	JL     rest419
+	JL     rest424
 
-loop418:
+loop423:
 	VMOVAPS      Z4, Z5
 	VMOVAPS      Z4, Z6
 	VMOVAPS      Z4, Z7
@@ -11114,13 +11197,13 @@ loop418:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	SUBQ         $0x01, SI
-	JGE          loop418
+	JGE          loop423
 
-rest419:
+rest424:
 	ADDQ $0x01, SI
-	JZ   done421
+	JZ   done426
 
-one420:
+one425:
 	VMOVAPS      Z4, Z5
 	VMOVAPS      Z4, Z6
 	VMOVAPS      Z4, Z7
@@ -11221,23 +11304,23 @@ one420:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	DECQ         SI
-	JNZ          one420
+	JNZ          one425
 
-done421:
+done426:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked423
+	JL      masked428
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
 	ADDQ    CX, BX
-	JMP     next424
+	JMP     next429
 
-masked423:
+masked428:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -11246,19 +11329,19 @@ masked423:
 	VMOVUPS Z2, K1, (BX)
 	ADDQ    CX, BX
 
-next424:
+next429:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done422
+	JLE     done427
 	CMPQ    DX, $0x10
-	JL      masked425
+	JL      masked430
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
 	ADDQ    CX, AX
-	JMP     next426
+	JMP     next431
 
-masked425:
+masked430:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -11267,8 +11350,8 @@ masked425:
 	VMOVUPS Z3, K1, (AX)
 	ADDQ    CX, AX
 
-next426:
-done422:
+next431:
+done427:
 	VZEROUPPER
 	RET
 
@@ -11290,9 +11373,9 @@ TEXT ·blocksVNNI32x3AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
 	SUBQ   $0x01, SI
-	JL     rest428
+	JL     rest433
 
-loop427:
+loop432:
 	VPBROADCASTD (R8), Z6
 	VMOVAPS      Z6, Z7
 	VPBROADCASTD (R8)(R9*1), Z8
@@ -11420,13 +11503,13 @@ loop427:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	SUBQ         $0x01, SI
-	JGE          loop427
+	JGE          loop432
 
-rest428:
+rest433:
 	ADDQ $0x01, SI
-	JZ   done430
+	JZ   done435
 
-one429:
+one434:
 	VPBROADCASTD (R8), Z6
 	VMOVAPS      Z6, Z7
 	VPBROADCASTD (R8)(R9*1), Z8
@@ -11554,25 +11637,25 @@ one429:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	DECQ         SI
-	JNZ          one429
+	JNZ          one434
 
-done430:
+done435:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked432
+	JL      masked437
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z4, (BX)
 	ADDQ    CX, BX
-	JMP     next433
+	JMP     next438
 
-masked432:
+masked437:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -11583,21 +11666,21 @@ masked432:
 	VMOVUPS Z4, K1, (BX)
 	ADDQ    CX, BX
 
-next433:
+next438:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done431
+	JLE     done436
 	CMPQ    DX, $0x10
-	JL      masked434
+	JL      masked439
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z5, (AX)
 	ADDQ    CX, AX
-	JMP     next435
+	JMP     next440
 
-masked434:
+masked439:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -11608,8 +11691,8 @@ masked434:
 	VMOVUPS Z5, K1, (AX)
 	ADDQ    CX, AX
 
-next435:
-done431:
+next440:
+done436:
 	VZEROUPPER
 	RET
 
@@ -11632,9 +11715,9 @@ TEXT ·blocksVNNI32Minx3AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
 	SUBQ   $0x01, SI
-	JL     rest437
+	JL     rest442
 
-loop436:
+loop441:
 	VMOVAPS      Z6, Z7
 	VMOVAPS      Z6, Z8
 	VMOVAPS      Z6, Z9
@@ -11771,13 +11854,13 @@ loop436:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	SUBQ         $0x01, SI
-	JGE          loop436
+	JGE          loop441
 
-rest437:
+rest442:
 	ADDQ $0x01, SI
-	JZ   done439
+	JZ   done444
 
-one438:
+one443:
 	VMOVAPS      Z6, Z7
 	VMOVAPS      Z6, Z8
 	VMOVAPS      Z6, Z9
@@ -11914,25 +11997,25 @@ one438:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	DECQ         SI
-	JNZ          one438
+	JNZ          one443
 
-done439:
+done444:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked441
+	JL      masked446
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z4, (BX)
 	ADDQ    CX, BX
-	JMP     next442
+	JMP     next447
 
-masked441:
+masked446:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -11943,21 +12026,21 @@ masked441:
 	VMOVUPS Z4, K1, (BX)
 	ADDQ    CX, BX
 
-next442:
+next447:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done440
+	JLE     done445
 	CMPQ    DX, $0x10
-	JL      masked443
+	JL      masked448
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z5, (AX)
 	ADDQ    CX, AX
-	JMP     next444
+	JMP     next449
 
-masked443:
+masked448:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -11968,8 +12051,8 @@ masked443:
 	VMOVUPS Z5, K1, (AX)
 	ADDQ    CX, AX
 
-next444:
-done440:
+next449:
+done445:
 	VZEROUPPER
 	RET
 
@@ -11997,9 +12080,9 @@ TEXT ·blocksVNNI32x4AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R8)(R12*1), R11
 	LEAQ   (R9)(R12*1), R12
 	SUBQ   $0x01, DI
-	JL     rest446
+	JL     rest451
 
-loop445:
+loop450:
 	VPBROADCASTD (R9), Z8
 	VMOVAPS      Z8, Z9
 	VPBROADCASTD (R9)(R10*1), Z10
@@ -12162,13 +12245,13 @@ loop445:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	SUBQ         $0x01, DI
-	JGE          loop445
+	JGE          loop450
 
-rest446:
+rest451:
 	ADDQ $0x01, DI
-	JZ   done448
+	JZ   done453
 
-one447:
+one452:
 	VPBROADCASTD (R9), Z8
 	VMOVAPS      Z8, Z9
 	VPBROADCASTD (R9)(R10*1), Z10
@@ -12331,16 +12414,16 @@ one447:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	DECQ         DI
-	JNZ          one447
+	JNZ          one452
 
-done448:
+done453:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked450
+	JL      masked455
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -12349,9 +12432,9 @@ done448:
 	ADDQ    CX, BX
 	VMOVUPS Z6, (BX)
 	ADDQ    CX, BX
-	JMP     next451
+	JMP     next456
 
-masked450:
+masked455:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -12364,12 +12447,12 @@ masked450:
 	VMOVUPS Z6, K1, (BX)
 	ADDQ    CX, BX
 
-next451:
+next456:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done449
+	JLE     done454
 	CMPQ    DX, $0x10
-	JL      masked452
+	JL      masked457
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -12378,9 +12461,9 @@ next451:
 	ADDQ    CX, AX
 	VMOVUPS Z7, (AX)
 	ADDQ    CX, AX
-	JMP     next453
+	JMP     next458
 
-masked452:
+masked457:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -12393,8 +12476,8 @@ masked452:
 	VMOVUPS Z7, K1, (AX)
 	ADDQ    CX, AX
 
-next453:
-done449:
+next458:
+done454:
 	VZEROUPPER
 	RET
 
@@ -12423,9 +12506,9 @@ TEXT ·blocksVNNI32Minx4AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R9)(R12*1), R12
 	VPXORD Z8, Z8, Z8
 	SUBQ   $0x01, DI
-	JL     rest455
+	JL     rest460
 
-loop454:
+loop459:
 	VMOVAPS      Z8, Z9
 	VMOVAPS      Z8, Z10
 	VMOVAPS      Z8, Z11
@@ -12600,13 +12683,13 @@ loop454:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	SUBQ         $0x01, DI
-	JGE          loop454
+	JGE          loop459
 
-rest455:
+rest460:
 	ADDQ $0x01, DI
-	JZ   done457
+	JZ   done462
 
-one456:
+one461:
 	VMOVAPS      Z8, Z9
 	VMOVAPS      Z8, Z10
 	VMOVAPS      Z8, Z11
@@ -12781,16 +12864,16 @@ one456:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	DECQ         DI
-	JNZ          one456
+	JNZ          one461
 
-done457:
+done462:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked459
+	JL      masked464
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -12799,9 +12882,9 @@ done457:
 	ADDQ    CX, BX
 	VMOVUPS Z6, (BX)
 	ADDQ    CX, BX
-	JMP     next460
+	JMP     next465
 
-masked459:
+masked464:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -12814,12 +12897,12 @@ masked459:
 	VMOVUPS Z6, K1, (BX)
 	ADDQ    CX, BX
 
-next460:
+next465:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done458
+	JLE     done463
 	CMPQ    DX, $0x10
-	JL      masked461
+	JL      masked466
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -12828,9 +12911,9 @@ next460:
 	ADDQ    CX, AX
 	VMOVUPS Z7, (AX)
 	ADDQ    CX, AX
-	JMP     next462
+	JMP     next467
 
-masked461:
+masked466:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -12843,8 +12926,8 @@ masked461:
 	VMOVUPS Z7, K1, (AX)
 	ADDQ    CX, AX
 
-next462:
-done458:
+next467:
+done463:
 	VZEROUPPER
 	RET
 
@@ -12874,9 +12957,9 @@ TEXT ·blocksVNNI32x5AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R8)(R12*1), R11
 	LEAQ   (R9)(R12*1), R12
 	SUBQ   $0x01, DI
-	JL     rest464
+	JL     rest469
 
-loop463:
+loop468:
 	VPBROADCASTD (R9), Z10
 	VMOVAPS      Z10, Z11
 	VPBROADCASTD (R9)(R10*1), Z12
@@ -13072,13 +13155,13 @@ loop463:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	SUBQ         $0x01, DI
-	JGE          loop463
+	JGE          loop468
 
-rest464:
+rest469:
 	ADDQ $0x01, DI
-	JZ   done466
+	JZ   done471
 
-one465:
+one470:
 	VPBROADCASTD (R9), Z10
 	VMOVAPS      Z10, Z11
 	VPBROADCASTD (R9)(R10*1), Z12
@@ -13274,16 +13357,16 @@ one465:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	DECQ         DI
-	JNZ          one465
+	JNZ          one470
 
-done466:
+done471:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked468
+	JL      masked473
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -13294,9 +13377,9 @@ done466:
 	ADDQ    CX, BX
 	VMOVUPS Z8, (BX)
 	ADDQ    CX, BX
-	JMP     next469
+	JMP     next474
 
-masked468:
+masked473:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -13311,12 +13394,12 @@ masked468:
 	VMOVUPS Z8, K1, (BX)
 	ADDQ    CX, BX
 
-next469:
+next474:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done467
+	JLE     done472
 	CMPQ    DX, $0x10
-	JL      masked470
+	JL      masked475
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -13327,9 +13410,9 @@ next469:
 	ADDQ    CX, AX
 	VMOVUPS Z9, (AX)
 	ADDQ    CX, AX
-	JMP     next471
+	JMP     next476
 
-masked470:
+masked475:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -13344,8 +13427,8 @@ masked470:
 	VMOVUPS Z9, K1, (AX)
 	ADDQ    CX, AX
 
-next471:
-done467:
+next476:
+done472:
 	VZEROUPPER
 	RET
 
@@ -13376,9 +13459,9 @@ TEXT ·blocksVNNI32Minx5AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R9)(R12*1), R12
 	VPXORD Z10, Z10, Z10
 	SUBQ   $0x01, DI
-	JL     rest473
+	JL     rest478
 
-loop472:
+loop477:
 	VMOVAPS      Z10, Z11
 	VMOVAPS      Z10, Z12
 	VMOVAPS      Z10, Z13
@@ -13589,13 +13672,13 @@ loop472:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	SUBQ         $0x01, DI
-	JGE          loop472
+	JGE          loop477
 
-rest473:
+rest478:
 	ADDQ $0x01, DI
-	JZ   done475
+	JZ   done480
 
-one474:
+one479:
 	VMOVAPS      Z10, Z11
 	VMOVAPS      Z10, Z12
 	VMOVAPS      Z10, Z13
@@ -13806,16 +13889,16 @@ one474:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	DECQ         DI
-	JNZ          one474
+	JNZ          one479
 
-done475:
+done480:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked477
+	JL      masked482
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -13826,9 +13909,9 @@ done475:
 	ADDQ    CX, BX
 	VMOVUPS Z8, (BX)
 	ADDQ    CX, BX
-	JMP     next478
+	JMP     next483
 
-masked477:
+masked482:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -13843,12 +13926,12 @@ masked477:
 	VMOVUPS Z8, K1, (BX)
 	ADDQ    CX, BX
 
-next478:
+next483:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done476
+	JLE     done481
 	CMPQ    DX, $0x10
-	JL      masked479
+	JL      masked484
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -13859,9 +13942,9 @@ next478:
 	ADDQ    CX, AX
 	VMOVUPS Z9, (AX)
 	ADDQ    CX, AX
-	JMP     next480
+	JMP     next485
 
-masked479:
+masked484:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -13876,8 +13959,8 @@ masked479:
 	VMOVUPS Z9, K1, (AX)
 	ADDQ    CX, AX
 
-next480:
-done476:
+next485:
+done481:
 	VZEROUPPER
 	RET
 
@@ -13911,9 +13994,9 @@ TEXT ·blocksVNNI32x6AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R9)(R13*1), R12
 	LEAQ   (R10)(R13*1), R13
 	SUBQ   $0x01, R8
-	JL     rest482
+	JL     rest487
 
-loop481:
+loop486:
 	VPBROADCASTD (R10), Z12
 	VMOVAPS      Z12, Z13
 	VPBROADCASTD (R10)(R11*1), Z14
@@ -14150,13 +14233,13 @@ loop481:
 	ADDQ         $0x04, R12
 	ADDQ         $0x04, R13
 	SUBQ         $0x01, R8
-	JGE          loop481
+	JGE          loop486
 
-rest482:
+rest487:
 	ADDQ $0x01, R8
-	JZ   done484
+	JZ   done489
 
-one483:
+one488:
 	VPBROADCASTD (R10), Z12
 	VMOVAPS      Z12, Z13
 	VPBROADCASTD (R10)(R11*1), Z14
@@ -14393,16 +14476,16 @@ one483:
 	ADDQ         $0x04, R12
 	ADDQ         $0x04, R13
 	DECQ         R8
-	JNZ          one483
+	JNZ          one488
 
-done484:
+done489:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked486
+	JL      masked491
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -14415,9 +14498,9 @@ done484:
 	ADDQ    CX, BX
 	VMOVUPS Z10, (BX)
 	ADDQ    CX, BX
-	JMP     next487
+	JMP     next492
 
-masked486:
+masked491:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -14434,12 +14517,12 @@ masked486:
 	VMOVUPS Z10, K1, (BX)
 	ADDQ    CX, BX
 
-next487:
+next492:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done485
+	JLE     done490
 	CMPQ    DX, $0x10
-	JL      masked488
+	JL      masked493
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -14452,9 +14535,9 @@ next487:
 	ADDQ    CX, AX
 	VMOVUPS Z11, (AX)
 	ADDQ    CX, AX
-	JMP     next489
+	JMP     next494
 
-masked488:
+masked493:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -14471,8 +14554,8 @@ masked488:
 	VMOVUPS Z11, K1, (AX)
 	ADDQ    CX, AX
 
-next489:
-done485:
+next494:
+done490:
 	VZEROUPPER
 	RET
 
@@ -14507,9 +14590,9 @@ TEXT ·blocksVNNI32Minx6AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R10)(R13*1), R13
 	VPXORD Z12, Z12, Z12
 	SUBQ   $0x01, R8
-	JL     rest491
+	JL     rest496
 
-loop490:
+loop495:
 	VMOVAPS      Z12, Z13
 	VMOVAPS      Z12, Z14
 	VMOVAPS      Z12, Z15
@@ -14764,13 +14847,13 @@ loop490:
 	ADDQ         $0x04, R12
 	ADDQ         $0x04, R13
 	SUBQ         $0x01, R8
-	JGE          loop490
+	JGE          loop495
 
-rest491:
+rest496:
 	ADDQ $0x01, R8
-	JZ   done493
+	JZ   done498
 
-one492:
+one497:
 	VMOVAPS      Z12, Z13
 	VMOVAPS      Z12, Z14
 	VMOVAPS      Z12, Z15
@@ -15025,16 +15108,16 @@ one492:
 	ADDQ         $0x04, R12
 	ADDQ         $0x04, R13
 	DECQ         R8
-	JNZ          one492
+	JNZ          one497
 
-done493:
+done498:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked495
+	JL      masked500
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -15047,9 +15130,9 @@ done493:
 	ADDQ    CX, BX
 	VMOVUPS Z10, (BX)
 	ADDQ    CX, BX
-	JMP     next496
+	JMP     next501
 
-masked495:
+masked500:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -15066,12 +15149,12 @@ masked495:
 	VMOVUPS Z10, K1, (BX)
 	ADDQ    CX, BX
 
-next496:
+next501:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done494
+	JLE     done499
 	CMPQ    DX, $0x10
-	JL      masked497
+	JL      masked502
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -15084,9 +15167,9 @@ next496:
 	ADDQ    CX, AX
 	VMOVUPS Z11, (AX)
 	ADDQ    CX, AX
-	JMP     next498
+	JMP     next503
 
-masked497:
+masked502:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -15103,8 +15186,8 @@ masked497:
 	VMOVUPS Z11, K1, (AX)
 	ADDQ    CX, AX
 
-next498:
-done494:
+next503:
+done499:
 	VZEROUPPER
 	RET
 
@@ -15129,9 +15212,9 @@ TEXT ·rowQ4_0AVX512(SB), NOSPLIT, $0-56
 	VMOVDQU32 c0f0f0f0fAVX512<>+0(SB), Z2
 	VMOVDQU32 nibbleAVX512<>+0(SB), Z3
 	SUBQ      $0x01, AX
-	JL        rest500
+	JL        rest505
 
-loop499:
+loop504:
 	PREFETCHT0      (R12)
 	PREFETCHNTA     10240(R12)
 	PREFETCHT0      64(R12)
@@ -15243,13 +15326,13 @@ loop499:
 	ADDQ            $+4, SI
 	ADDQ            $+4, DI
 	SUBQ            $0x01, AX
-	JGE             loop499
+	JGE             loop504
 
-rest500:
+rest505:
 	ADDQ $0x01, AX
-	JZ   done502
+	JZ   done507
 
-one501:
+one506:
 	PREFETCHT0      (R12)
 	PREFETCHNTA     10240(R12)
 	PREFETCHT0      64(R12)
@@ -15361,9 +15444,9 @@ one501:
 	ADDQ            $+4, SI
 	ADDQ            $+4, DI
 	DECQ            AX
-	JNZ             one501
+	JNZ             one506
 
-done502:
+done507:
 	MOVQ    c+32(FP), AX
 	VMOVUPS Z0, (AX)
 	VZEROUPPER
@@ -15474,9 +15557,9 @@ TEXT ·rowQ4_1AVX512(SB), NOSPLIT, $0-56
 	VMOVDQU32 c0f0f0f0fAVX512<>+0(SB), Z2
 	VMOVDQU32 nibbleAVX512<>+0(SB), Z3
 	SUBQ      $0x01, AX
-	JL        rest504
+	JL        rest509
 
-loop503:
+loop508:
 	PREFETCHT0        (R12)
 	PREFETCHNTA       10240(R12)
 	PREFETCHT0        64(R12)
@@ -15607,13 +15690,13 @@ loop503:
 	ADDQ              $+4, SI
 	ADDQ              $+4, DI
 	SUBQ              $0x01, AX
-	JGE               loop503
+	JGE               loop508
 
-rest504:
+rest509:
 	ADDQ $0x01, AX
-	JZ   done506
+	JZ   done511
 
-one505:
+one510:
 	PREFETCHT0        (R12)
 	PREFETCHNTA       10240(R12)
 	PREFETCHT0        64(R12)
@@ -15744,9 +15827,9 @@ one505:
 	ADDQ              $+4, SI
 	ADDQ              $+4, DI
 	DECQ              AX
-	JNZ               one505
+	JNZ               one510
 
-done506:
+done511:
 	MOVQ    c+32(FP), AX
 	VMOVUPS Z0, (AX)
 	VZEROUPPER
@@ -15794,9 +15877,9 @@ TEXT ·rowQ5_0AVX512(SB), NOSPLIT, $0-56
 	VMOVDQU32 bitsAVX512<>+0(SB), Z5
 	VMOVDQU32 picksAVX512<>+0(SB), Z6
 	SUBQ      $0x01, AX
-	JL        rest508
+	JL        rest513
 
-loop507:
+loop512:
 	PREFETCHT0      (R12)
 	PREFETCHNTA     10240(R12)
 	PREFETCHT0      64(R12)
@@ -15950,13 +16033,13 @@ loop507:
 	ADDQ            $+4, SI
 	ADDQ            $+4, DI
 	SUBQ            $0x01, AX
-	JGE             loop507
+	JGE             loop512
 
-rest508:
+rest513:
 	ADDQ $0x01, AX
-	JZ   done510
+	JZ   done515
 
-one509:
+one514:
 	PREFETCHT0      (R12)
 	PREFETCHNTA     10240(R12)
 	PREFETCHT0      64(R12)
@@ -16110,9 +16193,9 @@ one509:
 	ADDQ            $+4, SI
 	ADDQ            $+4, DI
 	DECQ            AX
-	JNZ             one509
+	JNZ             one514
 
-done510:
+done515:
 	MOVQ    c+32(FP), AX
 	VMOVUPS Z0, (AX)
 	VZEROUPPER
@@ -16292,9 +16375,9 @@ TEXT ·rowQ5_1AVX512(SB), NOSPLIT, $0-56
 	VMOVDQU32 bitsAVX512<>+0(SB), Z5
 	VMOVDQU32 picksAVX512<>+0(SB), Z6
 	SUBQ      $0x01, AX
-	JL        rest512
+	JL        rest517
 
-loop511:
+loop516:
 	PREFETCHT0        (R12)
 	PREFETCHNTA       10240(R12)
 	PREFETCHT0        64(R12)
@@ -16467,13 +16550,13 @@ loop511:
 	ADDQ              $+4, SI
 	ADDQ              $+4, DI
 	SUBQ              $0x01, AX
-	JGE               loop511
+	JGE               loop516
 
-rest512:
+rest517:
 	ADDQ $0x01, AX
-	JZ   done514
+	JZ   done519
 
-one513:
+one518:
 	PREFETCHT0        (R12)
 	PREFETCHNTA       10240(R12)
 	PREFETCHT0        64(R12)
@@ -16646,9 +16729,9 @@ one513:
 	ADDQ              $+4, SI
 	ADDQ              $+4, DI
 	DECQ              AX
-	JNZ               one513
+	JNZ               one518
 
-done514:
+done519:
 	MOVQ    c+32(FP), AX
 	VMOVUPS Z0, (AX)
 	VZEROUPPER
@@ -16674,9 +16757,9 @@ TEXT ·rowQ8_0AVX512(SB), NOSPLIT, $0-56
 	KMOVW     R13, K1
 	VMOVDQU32 c80808080AVX512<>+0(SB), Z2
 	SUBQ      $0x01, AX
-	JL        rest516
+	JL        rest521
 
-loop515:
+loop520:
 	PREFETCHT0      (R12)
 	PREFETCHNTA     10240(R12)
 	PREFETCHT0      64(R12)
@@ -16788,13 +16871,13 @@ loop515:
 	ADDQ            $+4, SI
 	ADDQ            $+4, DI
 	SUBQ            $0x01, AX
-	JGE             loop515
+	JGE             loop520
 
-rest516:
+rest521:
 	ADDQ $0x01, AX
-	JZ   done518
+	JZ   done523
 
-one517:
+one522:
 	PREFETCHT0      (R12)
 	PREFETCHNTA     10240(R12)
 	PREFETCHT0      64(R12)
@@ -16906,9 +16989,9 @@ one517:
 	ADDQ            $+4, SI
 	ADDQ            $+4, DI
 	DECQ            AX
-	JNZ             one517
+	JNZ             one522
 
-done518:
+done523:
 	MOVQ    c+32(FP), AX
 	VMOVUPS Z0, (AX)
 	VZEROUPPER
@@ -16985,9 +17068,9 @@ TEXT ·rowQ4_KAVX512(SB), NOSPLIT, $0-56
 	LEAQ   (R10)(BX*4), R11
 	LEAQ   (R11)(BX*4), R12
 	SUBQ   $0x01, AX
-	JL     rest520
+	JL     rest525
 
-loop519:
+loop524:
 	PREFETCHT0        (R12)
 	PREFETCHNTA       10240(R12)
 	PREFETCHT0        64(R12)
@@ -17738,13 +17821,13 @@ loop519:
 	ADDQ              $+32, SI
 	ADDQ              $+32, DI
 	SUBQ              $0x01, AX
-	JGE               loop519
+	JGE               loop524
 
-rest520:
+rest525:
 	ADDQ $0x01, AX
-	JZ   done522
+	JZ   done527
 
-one521:
+one526:
 	PREFETCHT0        (R12)
 	PREFETCHNTA       10240(R12)
 	PREFETCHT0        64(R12)
@@ -18495,9 +18578,9 @@ one521:
 	ADDQ              $+32, SI
 	ADDQ              $+32, DI
 	DECQ              AX
-	JNZ               one521
+	JNZ               one526
 
-done522:
+done527:
 	MOVQ    c+32(FP), AX
 	VMOVUPS Z0, (AX)
 	VZEROUPPER
@@ -18538,9 +18621,9 @@ TEXT ·rowQ5_KAVX512(SB), NOSPLIT, $0-56
 	LEAQ   (R10)(BX*4), R11
 	LEAQ   (R11)(BX*4), R12
 	SUBQ   $0x01, AX
-	JL     rest524
+	JL     rest529
 
-loop523:
+loop528:
 	PREFETCHT0        (R12)
 	PREFETCHNTA       10240(R12)
 	PREFETCHT0        64(R12)
@@ -19619,13 +19702,13 @@ loop523:
 	ADDQ              $+32, SI
 	ADDQ              $+32, DI
 	SUBQ              $0x01, AX
-	JGE               loop523
+	JGE               loop528
 
-rest524:
+rest529:
 	ADDQ $0x01, AX
-	JZ   done526
+	JZ   done531
 
-one525:
+one530:
 	PREFETCHT0        (R12)
 	PREFETCHNTA       10240(R12)
 	PREFETCHT0        64(R12)
@@ -20704,9 +20787,9 @@ one525:
 	ADDQ              $+32, SI
 	ADDQ              $+32, DI
 	DECQ              AX
-	JNZ               one525
+	JNZ               one530
 
-done526:
+done531:
 	MOVQ    c+32(FP), AX
 	VMOVUPS Z0, (AX)
 	VZEROUPPER
@@ -20729,9 +20812,9 @@ TEXT ·rowQ6_KAVX512(SB), NOSPLIT, $0-56
 	LEAQ   (R10)(BX*4), R11
 	LEAQ   (R11)(BX*4), R12
 	SUBQ   $0x01, AX
-	JL     rest528
+	JL     rest533
 
-loop527:
+loop532:
 	PREFETCHT0      (R12)
 	PREFETCHNTA     10240(R12)
 	PREFETCHT0      64(R12)
@@ -21845,13 +21928,13 @@ loop527:
 	ADDQ            $+64, SI
 	ADDQ            $+64, DI
 	SUBQ            $0x01, AX
-	JGE             loop527
+	JGE             loop532
 
-rest528:
+rest533:
 	ADDQ $0x01, AX
-	JZ   done530
+	JZ   done535
 
-one529:
+one534:
 	PREFETCHT0      (R12)
 	PREFETCHNTA     10240(R12)
 	PREFETCHT0      64(R12)
@@ -22965,9 +23048,9 @@ one529:
 	ADDQ            $+64, SI
 	ADDQ            $+64, DI
 	DECQ            AX
-	JNZ             one529
+	JNZ             one534
 
-done530:
+done535:
 	MOVQ    c+32(FP), AX
 	VMOVUPS Z0, (AX)
 	VZEROUPPER

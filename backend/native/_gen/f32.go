@@ -76,6 +76,7 @@ func emitVNNI(g *gen) {
 		g.tileInt8(r, true)
 	}
 	g.quantize(true)
+	g.sumInt8()
 	g.allBlocks(6, true)
 	g.emitRowBlocks()
 }

@@ -187,6 +187,25 @@ func (g *gen) raw(op string, w, x, acc reg.Register) {
 	g.Instruction(&ir.Instruction{Opcode: op, Operands: []operand.Op{w, x, acc}, Inputs: []operand.Op{w, x, acc}, Outputs: []operand.Op{acc}})
 }
 
+// sumInt8 adds signed bytes up by products with 1.
+func (g *gen) sumInt8() {
+	g.fn("sumInt8", "func(x *byte, n int) int32")
+	g.Doc("sumInt8" + g.sfx + " returns the sum of n signed bytes, n a multiple of 4.")
+	x, n := g.arg("x"), g.arg("n")
+	g.SHRQ(operand.Imm(2), n)
+	ones := g.v()
+	g.VMOVUPS(g.bits(0x01010101), ones)
+	acc := [4]vec{g.zero(), g.zero(), g.zero(), g.zero()}
+	g.eachBy(n, 4, func(at func(gp) mem, tail bool, i int) { g.dpbusd(g.load(at(x), tail), ones, acc[i]) })
+	for i := 1; i < len(acc); i++ {
+		g.VPADDD(acc[i], acc[0], acc[0])
+	}
+	s := g.GP32()
+	g.VMOVD(g.sumInts(acc[0]), s)
+	g.Store(s, g.ReturnIndex(0))
+	g.ret()
+}
+
 // minMax writes the smallest and largest element, and 0 if it is smaller or larger.
 func (g *gen) minMax() {
 	g.fn("minMax", "func(x *float32, n int) (lo, hi float32)")
