@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bytes"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -60,7 +58,7 @@ func (a *app) checkCmd() *cobra.Command {
 		Use:   "check MODEL --data FILE --min-accuracy A --min-robust R",
 		Short: "A gate for CI: fail when a classifier is not accurate or robust enough",
 		Long: "check measures accuracy on all of --data and accuracy under attack on --examples of it. It exits with 3 when a bar is not met, and writes a\n" +
-			"JUnit file and a Markdown summary for CI. --card writes the outcome into the model's README.md.",
+			"JUnit file and a Markdown summary for CI. --card writes the outcome into the model's README.md and config.json.",
 		Example: "  temper check hard/ --data test.tsv --min-accuracy 0.9 --min-robust 0.5 --examples 200 --junit robustness.xml",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -133,7 +131,7 @@ func (a *app) checkCmd() *cobra.Command {
 				for _, rep := range out.Reports {
 					meta.Costs = append(meta.Costs, report.Cost{Step: "attack " + rep.Recipe, Seconds: rep.Seconds})
 				}
-				if err := putCard(args[0], report.Card(out.Reports, meta)); err != nil {
+				if err := putCard(args[0], out.Reports, meta); err != nil {
 					return err
 				}
 			}
@@ -169,7 +167,7 @@ func (a *app) checkCmd() *cobra.Command {
 	f.Float64Var(&minRobust, "min-robust", 0, "least accuracy under each attack, between 0 and 1")
 	f.StringVar(&junit, "junit", "", "JUnit file to write")
 	f.StringVar(&markdown, "markdown", "", "Markdown summary to write")
-	f.BoolVar(&card, "card", false, "write the robustness card into the model folder's README.md")
+	f.BoolVar(&card, "card", false, "write the robustness card into the model folder's README.md and config.json")
 	return cmd
 }
 
@@ -177,20 +175,4 @@ func (a *app) checkCmd() *cobra.Command {
 func (a *app) meta(model, data string) report.Meta {
 	return report.Meta{Title: "Robustness of " + filepath.Base(filepath.Clean(model)), Model: model, Data: data, Version: version,
 		Made: time.Now().UTC().Format("2006-01-02"), Commands: []string{"temper " + strings.Join(os.Args[1:], " ")}}
-}
-
-// putCard writes the card into README.md of a model folder.
-func putCard(dir, card string) error {
-	path := filepath.Join(dir, "README.md")
-	old, err := os.ReadFile(path)
-	if err != nil && !os.IsNotExist(err) {
-		return err
-	}
-	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
-		return fmt.Errorf("--card: %s is not a folder", dir)
-	}
-	return checkpoint.WriteFile(path, func(w io.Writer) error {
-		_, err := io.Copy(w, bytes.NewBufferString(report.PutCard(string(old), card)))
-		return err
-	})
 }

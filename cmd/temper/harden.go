@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -114,6 +115,12 @@ func (a *app) hardenCmd() *cobra.Command {
 			if err := addCost(tune.Base, t.out, ledgerStep{Step: "harden", Method: method + ", " + r.Method, Seconds: r.Seconds, Cost: r.Cost}); err != nil {
 				return err
 			}
+			if r.After != nil && len(r.After.Reports) > 0 {
+				against := cmp.Or(against, t.dev)
+				if err := putCard(t.out, reportsOf(r.After, recipes), a.meta(t.out, against)); err != nil {
+					return err
+				}
+			}
 			return a.result(r, func(w io.Writer) error {
 				if err := printStandings(w, r.Before, r.After); err != nil {
 					return err
@@ -137,6 +144,17 @@ func (a *app) hardenCmd() *cobra.Command {
 	f.IntVar(&budget, "budget", 0, "queries allowed an example (default: no limit)")
 	f.StringVar(&before, "before", "", "model to compare with: a folder, plain (same tuning, no defence), or none")
 	return cmd
+}
+
+// reportsOf lists the reports of a standing in the order of the recipes.
+func reportsOf(s *harden.Standing, recipes []string) []*attack.Report {
+	var out []*attack.Report
+	for _, name := range recipes {
+		if r := s.Reports[name]; r != nil {
+			out = append(out, r)
+		}
+	}
+	return out
 }
 
 // printStandings shows what hardening has changed.

@@ -231,6 +231,21 @@ func TestWordNoise(t *testing.T) {
 	assert.Equal(t, []string{""}, out[2])
 }
 
+func TestSynonymNoise(t *testing.T) {
+	n := &SynonymNoise{Least: 1, Rate: 1, Words: lexicon, N: 2}
+	text := "The awful Lamp was nice"
+	q := attack.Request{Text: text, Words: attack.Words(text), May: []int{0, 1, 2, 3, 4}, Max: 10, Seed: 4}
+	out, err := n.Perturb(context.Background(), []attack.Request{q}, nil)
+	require.NoError(t, err)
+	for _, s := range out[0] {
+		w := strings.Fields(s)
+		require.Len(t, w, 5, s)
+		assert.Contains(t, []string{"quick", "noisy"}, w[1])
+		assert.Contains(t, []string{"Coins", "Market"}, w[2])
+		assert.Equal(t, []string{"The", "was", "nice"}, []string{w[0], w[3], w[4]})
+	}
+}
+
 func TestHeldOut(t *testing.T) {
 	sources := []attack.Perturber{NewCharNoise(), &WordNoise{}, attack.FromLexicon(lexicon, 3)}
 	got, err := without(sources, []string{"deepwordbug", "synonyms"})

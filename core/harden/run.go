@@ -183,13 +183,21 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	if len(sources) == 0 || !o.OnlyThese {
 		sources = append([]attack.Perturber{NewCharNoise()}, sources...)
 	}
-	sources, err := without(sources, o.HeldOut)
+	sources, err := without(slices.Clone(sources), o.HeldOut)
 	if err != nil {
 		return nil, fmt.Errorf("harden: %w", err)
 	}
-	if needsWords(o.Method) && o.Words == nil {
+	near := slices.IndexFunc(sources, func(p attack.Perturber) bool { n, ok := p.(*SynonymNoise); return ok && n.Words == nil })
+	if (needsWords(o.Method) || near >= 0) && o.Words == nil {
 		if o.Words, err = o.space(ctx); err != nil {
 			return nil, fmt.Errorf("harden: synonyms: %w", err)
+		}
+	}
+	for i, p := range sources {
+		if n, ok := p.(*SynonymNoise); ok && n.Words == nil {
+			own := *n
+			own.Words = o.Words
+			sources[i] = &own
 		}
 	}
 	objective, err := Objective(o.Method, Sources{Perturbers: sources, Labels: o.Tune.Train.LabelNames, Words: o.Words})
@@ -360,6 +368,8 @@ func describe(x train.Objective) string {
 				names[i] = fmt.Sprintf("%s %v", c.Name(), *c)
 			case *WordNoise:
 				names[i] = fmt.Sprintf("%s %v", c.Name(), *c)
+			case *SynonymNoise:
+				names[i] = fmt.Sprint(c.Name(), c.Least, c.Rate, c.N)
 			}
 		}
 		return fmt.Sprint("augment ", names, m.Share, m.Copies, m.Consistency, m.Likeness, m.Words, m.Worst, m.Rounds, describe(m.Inner))

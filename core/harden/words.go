@@ -13,8 +13,9 @@ import (
 // wholeText marks perturbers that change many words of a text at once; others are applied to one word after another.
 type wholeText interface{ wholeText() }
 
-func (*CharNoise) wholeText() {}
-func (*WordNoise) wholeText() {}
+func (*CharNoise) wholeText()    {}
+func (*WordNoise) wholeText()    {}
+func (*SynonymNoise) wholeText() {}
 
 // WordNoise takes words out of a text or puts a mask in their place, so that no prediction hangs on a few words (word dropout; Zeng et al.,
 // 2021, train so for certified robustness). It implements attack.Perturber and knows nothing of any attack.
@@ -45,6 +46,58 @@ func (n *WordNoise) Perturb(_ context.Context, reqs []attack.Request, _ attack.V
 				gone[k] = q.May[j]
 			}
 			out[i] = append(out[i], replaceWords(q.Text, q.Words, gone, n.Mask))
+		}
+	}
+	return out, nil
+}
+
+// SynonymNoise replaces words by near ones, many of a text at once. It implements attack.Perturber.
+type SynonymNoise struct {
+	// Rate is the largest share of the words that change; each candidate draws its own share between Least and Rate.
+	Least, Rate float64
+	// Words finds the near words, of which the first N are drawn from.
+	Words attack.Neighbours
+	N     int
+}
+
+// Name implements attack.Perturber.
+func (n *SynonymNoise) Name() string { return "synonyms-noise" }
+
+// Perturb implements attack.Perturber. Words without near ones stay.
+func (n *SynonymNoise) Perturb(ctx context.Context, reqs []attack.Request, _ attack.Victim) ([][]string, error) {
+	out := make([][]string, len(reqs))
+	for i, q := range reqs {
+		r := rand.New(rand.NewPCG(q.Seed, 0x5717))
+		for range max(1, q.Max) {
+			share := n.Least + (n.Rate-n.Least)*r.Float64()
+			left := int(share*float64(len(q.May)) + r.Float64())
+			with := map[int]string{}
+			for _, j := range r.Perm(len(q.May)) {
+				if left == 0 {
+					break
+				}
+				w := q.Words[q.May[j]]
+				word := q.Text[w.Start:w.End]
+				near, err := n.Words.Nearest(ctx, word, n.N)
+				if err != nil {
+					return nil, err
+				}
+				if len(near) > 0 {
+					with[q.May[j]] = likeCase(near[r.IntN(len(near))], word)
+					left--
+				}
+			}
+			var b strings.Builder
+			from := 0
+			for j, w := range q.Words {
+				if x, ok := with[j]; ok {
+					b.WriteString(q.Text[from:w.Start])
+					b.WriteString(x)
+					from = w.End
+				}
+			}
+			b.WriteString(q.Text[from:])
+			out[i] = append(out[i], b.String())
 		}
 	}
 	return out, nil

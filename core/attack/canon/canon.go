@@ -9,8 +9,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-
-	"github.com/temper-ml/temper/core/attack"
 )
 
 // Options choose what is undone. Each costs something where the same characters are meant: see the fields.
@@ -97,24 +95,14 @@ func (o Options) Parts() []json.RawMessage {
 	if o.Invisible {
 		parts = append(parts, replaceRegex(unescape(hidden), ""))
 	}
+	if o.Confusables && o.Compatibility {
+		parts = append(parts, replaceString("\u02db", "i")) // an ogonek alone, which NFKC would take apart
+	}
 	if o.Compatibility {
 		parts = append(parts, part{Type: "NFKC"})
 	}
 	if o.Confusables {
-		m := attack.Confusables()
-		from := make([]rune, 0, len(m))
-		for r := range m {
-			from = append(from, r)
-		}
-		slices.SortFunc(from, func(a, b rune) int {
-			if m[a] != m[b] {
-				return int(m[a]) - int(m[b])
-			}
-			return int(a) - int(b)
-		})
-		for _, r := range from {
-			parts = append(parts, replaceString(string(r), string(m[r])))
-		}
+		parts = append(parts, confusables()...)
 	}
 	if o.Accents {
 		parts = append(parts, part{Type: "NFD"}, part{Type: "StripAccents"}, part{Type: "NFC"})

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -228,16 +229,19 @@ func (b *bench) judged(s set, attacked bool) (*data.Dataset, error) {
 			return nil, err
 		}
 	}
-	if !attacked || s.Positive == "" {
+	if !attacked {
 		return d, nil
 	}
-	var positive []int
+	var at []int
 	for i, l := range d.Labels {
-		if d.LabelNames[l] == s.Positive {
-			positive = append(positive, i)
+		if s.Positive == "" || d.LabelNames[l] == s.Positive {
+			at = append(at, i)
 		}
 	}
-	return d.Select(positive)
+	// Files may be sorted by label: a part of the rows must be drawn.
+	r := rand.New(rand.NewPCG(b.seed, 0xde7))
+	r.Shuffle(len(at), func(i, j int) { at[i], at[j] = at[j], at[i] })
+	return d.Select(at)
 }
 
 // settings are those of the hardening of a set.

@@ -53,6 +53,10 @@ func parseSettings(list string) (func(*harden.Options), error) {
 			changes = append(changes, func(o *harden.Options) {
 				o.Perturbers = append(o.Perturbers, &harden.WordNoise{Least: x / 2, Rate: x})
 			})
+		case "synonyms":
+			changes = append(changes, func(o *harden.Options) {
+				o.Perturbers = append(o.Perturbers, &harden.SynonymNoise{Least: x / 4, Rate: x, N: 10})
+			})
 		case "char-rate":
 			augment(func(a *harden.Augment) {
 				for _, s := range a.Sources {
@@ -74,7 +78,7 @@ func parseSettings(list string) (func(*harden.Options), error) {
 				}
 			})
 		default:
-			return nil, fmt.Errorf("-set %q: expected method, epochs, lr, guard, rare, stand-ins, word-noise, char-rate, share, consistency, likeness or epsilon", key)
+			return nil, fmt.Errorf("-set %q: expected method, epochs, lr, guard, rare, stand-ins, word-noise, synonyms, char-rate, share, consistency, likeness or epsilon", key)
 		}
 	}
 	return func(o *harden.Options) {
