@@ -152,15 +152,31 @@ func (a *app) distillCmd() *cobra.Command {
 	var o distill.Options
 	var vocab, hidden, layers, heads, ffn, positions, held, cut int
 	var tokenizer, config string
+	var deep layerFlags
+	var lab labelFlags
 	cmd := &cobra.Command{
 		Use:   "distill TEACHER --data FILE -o DIR",
-		Short: "Train a small encoder to say what a large one says",
+		Short: "Train a small model to say what a large one says",
 		Long: "distill trains a student of a given shape on a teacher's sentence embeddings and on how alike the teacher finds the sentences of a batch.\n" +
-			"The student gets a WordPiece vocabulary of its own, learnt from the same text, unless --tokenizer gives one.",
-		Example: "  temper distill minilm/ --data corpus.txt --data messages.tsv --hidden 192 --layers 4 --noise 0.3 -o mini/",
-		Args:    cobra.ExactArgs(1),
+			"The student gets a WordPiece vocabulary of its own, learnt from the same text, unless --tokenizer gives one.\n\n" +
+			"With --hidden-loss, --attention-loss, --logit-loss or --embedding-loss the student reads the teacher's tokens and is compared with it inside;\n" +
+			"--from-layers makes it of some of the teacher's blocks, --keep-vocab of part of its vocabulary.\n\n" +
+			"With --labels-from a teacher (a classifier, or any model with --labels) labels texts; --student then learns them.",
+		Example: "  temper distill minilm/ --data corpus.txt --data messages.tsv --hidden 192 --layers 4 --noise 0.3 -o mini/\n" +
+			"  temper distill minilm/ --data corpus.txt --from-layers 1,3,5 --keep-vocab 8000 --attention-loss 1 --embedding-loss 1 -o half/\n" +
+			"  temper distill --labels-from gemma.gguf --data mails.txt --labels order,complaint --examples few.csv --student temper-mini -o mails/",
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
+			if (len(args) == 0) != (lab.from != "") {
+				return usagef("give a TEACHER, or --labels-from")
+			}
+			if lab.from != "" {
+				return lab.run(a, cmd, &c, o.Out)
+			}
+			if lab.zero.wanted() || lab.student != "" {
+				return usagef("--labels, --examples and --student go with --labels-from")
+			}
 			for name, v := range map[string]int{"vocab": vocab, "hidden": hidden, "layers": layers, "heads": heads, "ffn": ffn, "positions": positions} {
 				if v < 1 {
 					return usagef("--%s %d: want 1 or more", name, v)
@@ -178,6 +194,11 @@ func (a *app) distillCmd() *cobra.Command {
 			n := min(held, len(sentences)/10)
 			o.Held, o.Texts = sentences[:n], sentences[n:]
 			o.Texts = append(slices.Clone(o.Texts), phrases(o.Texts, cut, a.seed)...)
+			if deep.wanted() {
+				o.Texts = append(o.Texts, o.Held...) // what is compared inside is not measured apart
+				shape := func(vocab int) []byte { return studentConfig(vocab, hidden, layers, heads, ffn, positions) }
+				return deep.run(a, cmd, args[0], &o, config, shape)
+			}
 			if tokenizer != "" {
 				if o.Tokenizer, err = os.ReadFile(tokenizer); err != nil {
 					return err
@@ -211,7 +232,7 @@ func (a *app) distillCmd() *cobra.Command {
 			if o.Kernels, err = a.backend(); err != nil {
 				return err
 			}
-			o.Noiser, o.Seed = harden.NewCharNoise(), a.seed
+			o.Noiser, o.Seed, o.Rates = harden.NewCharNoise(), a.seed, a.rates()
 			a.logf("%s texts, %d pieces", humanize.Comma(int64(len(o.Texts))), t.VocabSize())
 			teach := a.progress("teacher", -1)
 			o.Teaching = func(done, total int) { teach.set(done, total, "texts") }
@@ -234,6 +255,8 @@ func (a *app) distillCmd() *cobra.Command {
 		},
 	}
 	c.add(cmd)
+	deep.add(cmd)
+	lab.add(cmd)
 	f := cmd.Flags()
 	f.StringVarP(&o.Out, "out", "o", "", "folder to write")
 	_ = cmd.MarkFlagRequired("out")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -64,7 +65,7 @@ func (a *app) mergeCmd() *cobra.Command {
 				return err
 			}
 			defer p.Close()
-			if err := p.Save(out); err != nil {
+			if err := errors.Join(p.Save(out), a.keepCost(cmd, args[0], out)); err != nil {
 				return err
 			}
 			return a.printWritten("hf", out)
@@ -140,6 +141,11 @@ func (a *app) exportCmd() *cobra.Command {
 				}
 			default:
 				return usagef("--to %q: expected hf, peft, gguf or browser", to)
+			}
+			if to != "browser" {
+				if err := a.keepCost(cmd, args[0], out); err != nil {
+					return err
+				}
 			}
 			return a.printWritten(to, out)
 		},

@@ -229,7 +229,7 @@ func (p *pretrainFlags) prepare(a *app, cmd *cobra.Command) (err error) {
 		}
 		o.InitName = filepath.Base(path)
 	}
-	o.Seed = a.seed
+	o.Seed, o.Rates = a.seed, a.rates()
 	if o.Kernels, err = a.backend(); err != nil {
 		return err
 	}

@@ -32,6 +32,9 @@ func (a *app) quantizeCmd() *cobra.Command {
 			o := quant.Options{Type: typ, Threads: a.threads, Requantize: again, Progress: func(done, total int, name string) { bar.set(done, total, name) }}
 			r, err := a.quantize(cmd, args[0], out, o)
 			bar.done()
+			if err == nil {
+				err = a.keepCost(cmd, args[0], out)
+			}
 			if err != nil {
 				return err
 			}

@@ -120,7 +120,7 @@ func (t *tuneFlags) prepare(a *app, cmd *cobra.Command, base string) (train.Opti
 		return o, err
 	}
 	o.Loss.Smoothing = t.smoothing
-	o.Seed, o.Out, o.Resume, o.SaveEvery = a.seed, t.out, t.resume, t.saveEvery
+	o.Seed, o.Out, o.Resume, o.SaveEvery, o.Rates = a.seed, t.out, t.resume, t.saveEvery, a.rates()
 	o.Kernels, err = a.backend()
 	return o, err
 }

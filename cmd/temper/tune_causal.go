@@ -141,6 +141,9 @@ func (t *tuneFlags) tuneCausal(a *app, cmd *cobra.Command, path string, talks, h
 		}
 		return err
 	}
+	if err := addCost(path, t.out, ledgerStep{Step: "tune", Method: r.Method, Seconds: r.Seconds, Cost: r.Cost}); err != nil {
+		return err
+	}
 	return a.result(r, func(w io.Writer) error {
 		tw := newTable(w, "", "")
 		tw.AppendRow([]any{"method", r.Method})
