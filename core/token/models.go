@@ -23,8 +23,15 @@ func loadModel(raw json.RawMessage) (model, *vocab, error) {
 		Vocab        json.RawMessage `json:"vocab"`
 		Merges       json.RawMessage `json:"merges"`
 	}
-	if err := json.Unmarshal(raw, &m); err != nil {
+	rest, big, ok := apart(raw, "vocab", "merges")
+	if !ok {
+		rest = raw
+	}
+	if err := json.Unmarshal(rest, &m); err != nil {
 		return nil, nil, err
+	}
+	if ok {
+		m.Vocab, m.Merges = big["vocab"], big["merges"]
 	}
 	if m.Type == "" { // old files leave it out
 		switch {

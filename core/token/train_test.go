@@ -1,7 +1,6 @@
 package token_test
 
 import (
-	"fmt"
 	"math"
 	"os"
 	"path/filepath"

@@ -13,12 +13,38 @@ type vocab struct {
 	far   map[int32]string // the rest
 }
 
-// newVocab fails on ids that an int32 cannot hold. Where two names claim one id, the lesser name is what the id is called.
+// entry is a name with its id.
+type entry struct {
+	name string
+	id   int32
+}
+
+// newVocab fails on negative ids. Where two names claim one id, the lesser name is what the id is called.
 func newVocab(ids map[string]int32) (*vocab, error) {
+	list := make([]entry, 0, len(ids))
+	for s, id := range ids {
+		list = append(list, entry{s, id})
+	}
+	return vocabOf(list)
+}
+
+// vocabOf is newVocab from a list, of which the last of equal names counts. It fails as newVocab does.
+func vocabOf(list []entry) (*vocab, error) {
+	ids := make(map[string]int32, len(list))
+	for _, e := range list {
+		ids[e.name] = e.id
+	}
 	v := &vocab{ids: ids, far: map[int32]string{}}
+	if len(ids) < len(list) { // some name twice
+		list = list[:0]
+		for s, id := range ids {
+			list = append(list, entry{s, id})
+		}
+	}
 	limit := int32(min(2*len(ids)+1024, math.MaxInt32))
 	top := int32(-1)
-	for s, id := range ids {
+	for _, e := range list {
+		s, id := e.name, e.id
 		if id < 0 {
 			return nil, fmt.Errorf("token: id of %q: expected 0 to %d, got %d", s, math.MaxInt32, id)
 		}
@@ -28,7 +54,8 @@ func newVocab(ids map[string]int32) (*vocab, error) {
 	}
 	v.names = make([]string, top+1)
 	used := make([]bool, top+1)
-	for s, id := range ids {
+	for _, e := range list {
+		s, id := e.name, e.id
 		if id <= top {
 			if !used[id] || s < v.names[id] {
 				v.names[id], used[id] = s, true

@@ -23,12 +23,23 @@ func newWordPiece(v *vocab, unk, prefix string, maxChars int) *wordPiece {
 	if id, ok := v.ids[unk]; ok {
 		m.unkID = id
 	}
-	m.next = make(map[string]int32)
-	for s, id := range v.ids {
+	m.next = make(map[string]int32, len(v.ids)/4)
+	add := func(s string, id int32) {
 		if len(s) > len(prefix) && s[:len(prefix)] == prefix {
 			m.next[s[len(prefix):]] = id
 		}
 		m.longest = max(m.longest, len(s))
+	}
+	if len(v.names) == len(v.ids) { // each has a name of its own, unless one is missing
+		for id, s := range v.names {
+			if s != hole {
+				add(s, int32(id))
+			}
+		}
+		return m
+	}
+	for s, id := range v.ids {
+		add(s, id)
 	}
 	return m
 }
