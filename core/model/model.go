@@ -19,6 +19,10 @@ type Batch struct {
 	Embeds *grad.Value
 	// Perturb, when not nil, is called with that output and returns what to go on with (embedding-space attacks).
 	Perturb func(c *grad.Ctx, e *grad.Value) *grad.Value
+	// Enter, when not nil, are the states [len(IDs), Hidden] before block From: the embeddings and the blocks below are not run. It may be
+	// overwritten. Until, when not 0, stops before that block: Output.Last are the states there, and nothing else is computed.
+	Enter       *grad.Value
+	From, Until int
 	// Prefix, when not nil, gives keys and values that every sequence sees before its own, one pair per layer (prefix tuning).
 	// Positions shift by their number of rows.
 	Prefix []KeyValue

@@ -112,20 +112,31 @@ func (n *net) Forward(c *grad.Ctx, b *Batch) (Output, error) {
 	if out.Last == nil {
 		out.Last = n.states(c, p, &out)
 	}
-	n.finish(c, p, &out)
+	if b.Until == 0 {
+		n.finish(c, p, &out)
+	}
 	return out, nil
 }
 
 // states runs the batch up to its last hidden states.
 func (n *net) states(c *grad.Ctx, p *pass, out *Output) *grad.Value {
 	b := p.b
-	x := n.embed(c, p)
-	for i := range n.depth {
+	x, until := b.Enter, n.depth
+	if x == nil {
+		x = n.embed(c, p)
+	}
+	if b.Until != 0 {
+		until = b.Until
+	}
+	for i := b.From; i < until; i++ {
 		out.keep(c, b, x)
 		x = c.Block(x, func(x *grad.Value) *grad.Value { return n.block(c, p, i, x) }, p.sharedWith(i)...)
 	}
 	if b.Cache != nil {
 		b.Cache.Advance(p.kv)
+	}
+	if b.Until != 0 {
+		return x
 	}
 	x = n.final.apply(c, x)
 	out.keep(c, b, x)
@@ -176,6 +187,11 @@ func (n *net) start(b *Batch) (*pass, error) {
 	for i, r := range b.Rows {
 		if r < 0 || int(r) >= len(b.IDs) {
 			return nil, fmt.Errorf("row %d: token %d of %d", i, r, len(b.IDs))
+		}
+	}
+	if b.Enter != nil || b.From != 0 || b.Until != 0 {
+		if err := n.checkEnter(b); err != nil {
+			return nil, err
 		}
 	}
 	if b.Want&WantLoss != 0 {

@@ -37,7 +37,7 @@ func parts(offsets []int32, threads int) (cuts []int, side bool) {
 // apart runs the batch in parts, or returns nil where it has to run as a whole: gradients, caches and the like tie it together.
 func (n *net) apart(c *grad.Ctx, p *pass) (*grad.Value, error) {
 	b := p.b
-	if n.together || b.Sequences() < 2 || b.Prefix != nil || b.Embeds != nil || b.Perturb != nil || b.Want&WantHidden != 0 {
+	if n.together || b.Sequences() < 2 || b.Prefix != nil || b.Embeds != nil || b.Enter != nil || b.Perturb != nil || b.Want&WantHidden != 0 {
 		return nil, nil
 	}
 	cuts, side := parts(b.Offsets, c.K.Threads())
@@ -71,7 +71,7 @@ func (n *net) apart(c *grad.Ctx, p *pass) (*grad.Value, error) {
 // slice is the batch of sequences [from, to), without what only a whole batch may have.
 func (b *Batch) slice(from, to int) *Batch {
 	lo, hi := b.Offsets[from], b.Offsets[to]
-	s := &Batch{IDs: b.IDs[lo:hi], Offsets: make([]int32, to-from+1)}
+	s := &Batch{IDs: b.IDs[lo:hi], Until: b.Until, Offsets: make([]int32, to-from+1)}
 	for i := range s.Offsets {
 		s.Offsets[i] = b.Offsets[from+i] - lo
 	}

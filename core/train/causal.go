@@ -2,7 +2,6 @@ package train
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/temper-ml/temper/backend"
 	"github.com/temper-ml/temper/core/checkpoint"
+	"github.com/temper-ml/temper/core/digest"
 	"github.com/temper-ml/temper/core/grad"
 	"github.com/temper-ml/temper/core/model"
 	"github.com/temper-ml/temper/core/peft"
@@ -34,6 +34,7 @@ type CausalOptions struct {
 	LR, WeightDecay, Clip, Warmup float64 // as in Options
 	Schedule                      string
 	NoDropout, Recompute          bool
+	CacheBytes                    int64 // as in Options
 	Seed                          uint64
 	Out                           string // folder of the adapter and of checkpoints; empty writes nothing
 	SaveSteps                     int
@@ -75,6 +76,9 @@ func (causal) Micro(_ context.Context, s *Step) (float64, error) {
 	b, targets := packCausal(s.Examples)
 	if len(b.Rows) == 0 {
 		return 0, nil
+	}
+	if err := s.prefix.enter(s.Arena, b, s.Examples); err != nil {
+		return 0, err
 	}
 	c := s.Record(s.Seed)
 	b.Want, b.Targets, b.LossWeight = model.WantLoss, targets, float32(1/s.Weight)
@@ -211,7 +215,7 @@ func tuneCausal(ctx context.Context, c *CausalOptions) (*CausalResult, error) {
 	params := a.Params()
 	t := &Trainer{Model: a, K: c.Kernels, Params: params, Opt: NewAdamW(Groups(params, o.WeightDecay), 0.9, 0.999, 1e-8), LR: o.LR, Clip: o.Clip,
 		Objective: causal{}, Train: c.Train, Batch: o.Batch, Accumulate: o.Accumulate, Epochs: o.Epochs, Seed: c.Seed, Dropout: !c.NoDropout,
-		Checkpoint: c.Recompute, Out: c.Out, SaveSteps: c.SaveSteps, SaveEvery: o.SaveEvery, Resume: c.Resume, Progress: c.Progress}
+		Checkpoint: c.Recompute, CacheBytes: cacheBytes(c.CacheBytes), Out: c.Out, SaveSteps: c.SaveSteps, SaveEvery: o.SaveEvery, Resume: c.Resume, Progress: c.Progress}
 	t.Sched = Schedule{Kind: o.Schedule, Total: t.Steps(), Warmup: warmup(o.Warmup, t.Steps())}
 	if err := t.Sched.Validate(); err != nil {
 		return nil, err
@@ -249,7 +253,7 @@ func tuneCausal(ctx context.Context, c *CausalOptions) (*CausalResult, error) {
 
 // fingerprint tells runs apart, so that a checkpoint is not resumed into another one.
 func (c *CausalOptions) fingerprint(o *Options, cfg peft.Config) string {
-	h := sha256.New()
+	h := digest.New()
 	ad, _ := cfg.Encode()
 	fmt.Fprintln(h, "causal", c.Method, o.Epochs, o.Batch, o.Accumulate, o.LR, o.WeightDecay, o.Clip, o.Warmup, o.Schedule, c.NoDropout, c.Seed, string(ad), c.Kernels.Level())
 	for _, e := range c.Train {

@@ -2,7 +2,6 @@ package train
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -15,6 +14,7 @@ import (
 	"github.com/temper-ml/temper/backend"
 	"github.com/temper-ml/temper/core/checkpoint"
 	"github.com/temper-ml/temper/core/data"
+	"github.com/temper-ml/temper/core/digest"
 	"github.com/temper-ml/temper/core/grad"
 	"github.com/temper-ml/temper/core/model"
 	"github.com/temper-ml/temper/core/peft"
@@ -53,8 +53,11 @@ type Options struct {
 	NoDropout                 bool
 	// Recompute saves memory by computing blocks twice.
 	Recompute bool
-	Seed      uint64
-	Loss      Loss
+	// CacheBytes bounds the memory for states of frozen layers, which are computed once per example where dropout is off (NoDropout, or a model
+	// without): 0 is DefaultCacheBytes, negative none.
+	CacheBytes int64
+	Seed       uint64
+	Loss       Loss
 	// Balance weighs classes by the inverse of their frequency.
 	Balance bool
 	// C is the inverse regularisation of "head", as in scikit-learn.
@@ -247,7 +250,7 @@ func (o *Options) run(ctx context.Context, b *peft.Bundle) (*Result, error) {
 	t := &Trainer{
 		Model: b.Model, K: o.Kernels, Params: params, Opt: opt, LR: o.LR, Clip: o.Clip, Loss: o.Loss, Objective: o.Objective,
 		Train: trainSet, Dev: devSet, Labels: labels, Batch: o.Batch, Accumulate: o.Accumulate, Epochs: o.Epochs, Seed: o.Seed,
-		Dropout: !o.NoDropout, Checkpoint: o.Recompute, EvalSteps: o.EvalSteps, Patience: o.Patience, Out: o.Out, SaveSteps: o.SaveSteps,
+		Dropout: !o.NoDropout, Checkpoint: o.Recompute, CacheBytes: cacheBytes(o.CacheBytes), EvalSteps: o.EvalSteps, Patience: o.Patience, Out: o.Out, SaveSteps: o.SaveSteps,
 		SaveEvery: o.SaveEvery, Resume: o.Resume, Progress: o.Progress,
 		Encode: func(text string) ([]int32, error) {
 			ids, _, err := b.Encode(text, "", o.MaxTokens)
@@ -280,6 +283,16 @@ func (o *Options) run(ctx context.Context, b *peft.Bundle) (*Result, error) {
 		p.Freeze()
 	}
 	return r, o.write(b)
+}
+
+func cacheBytes(n int64) int64 {
+	switch {
+	case n == 0:
+		return DefaultCacheBytes
+	case n < 0:
+		return 0
+	}
+	return n
 }
 
 func (o *Options) write(b *peft.Bundle) error {
@@ -432,7 +445,7 @@ func EncodeAll(b *peft.Bundle, d *data.Dataset, limit int) ([]Example, error) {
 
 // fingerprint hashes everything that decides the result, so that a checkpoint is not resumed into another run.
 func (o *Options) fingerprint(b *peft.Bundle, sets ...[]Example) string {
-	h := sha256.New()
+	h := digest.New()
 	adapter := peft.Config{}
 	if b.Adapter != nil {
 		adapter = b.Adapter.Adapter()

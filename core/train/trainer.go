@@ -55,6 +55,8 @@ type Step struct {
 	// outputs to Ctx.GradOf, and returns its value. Want asks for those outputs.
 	Extra func(c *grad.Ctx, out model.Output, dlogits []float32) float64
 	Want  model.Want
+
+	prefix *prefix
 }
 
 // Objective computes the loss of a micro-batch and adds its gradients to the parameters. It returns the loss and the logits' owner has no
@@ -68,8 +70,13 @@ type Plain struct{}
 
 // Micro implements Objective.
 func (Plain) Micro(_ context.Context, s *Step) (float64, error) {
-	c := s.Record(s.Seed)
-	loss, _, err := s.Run(c, s.Pack(s.Examples))
+	b := s.Pack(s.Examples)
+	if s.Want&model.WantHidden == 0 {
+		if err := s.prefix.enter(s.Arena, b, s.Examples); err != nil {
+			return 0, err
+		}
+	}
+	loss, _, err := s.Run(s.Record(s.Seed), b)
 	return loss, err
 }
 
@@ -164,6 +171,9 @@ type Trainer struct {
 	Batch, Accumulate, Epochs int
 	Seed                      uint64
 	Dropout, Checkpoint       bool
+	// CacheBytes bounds the states of frozen layers below the first trained one that are kept from epoch to epoch, where dropout leaves them
+	// as they are; 0 keeps none. Results are the same to the bit.
+	CacheBytes int64
 
 	// EvalSteps is the number of steps between evaluations on Dev, 0: at the end of each epoch. Patience is the number of evaluations
 	// without improvement after which training stops (0: never); with it the best parameters are kept.
@@ -184,6 +194,7 @@ type Trainer struct {
 	FLOPs func(lengths []int) float64
 
 	arena   grad.Arena
+	prefix  *prefix
 	batches [][]int // of epoch
 	epoch   int
 }
@@ -227,6 +238,11 @@ func (t *Trainer) Fit(ctx context.Context) (Outcome, error) {
 	if len(t.Train) == 0 || len(t.Params) == 0 {
 		return Outcome{}, fmt.Errorf("train: %d examples and %d trainable parameters: expected some of both", len(t.Train), len(t.Params))
 	}
+	var err error
+	if t.prefix, err = newPrefix(t.K, t.Model, t.Dropout, t.CacheBytes, t.Train); err != nil {
+		return Outcome{}, err
+	}
+	defer func() { t.prefix = nil }() // its memory
 	var st state
 	var best [][]float32
 	st.Fingerprint = t.Fingerprint
@@ -370,7 +386,7 @@ func (t *Trainer) step(ctx context.Context, st *state, lr float64) (loss float64
 		s := &Step{
 			Model: t.Model, K: t.K, Arena: &t.arena, Loss: t.Loss, Examples: chunk, Weight: weight, Encode: t.Encode, Tokens: t.Tokens,
 			Seed: mix(t.Seed, uint64(st.Step), uint64(micro)), Index: st.Step, Total: t.Steps(), Train: t.Dropout, Checkpoint: t.Checkpoint,
-			Passes: 1,
+			Passes: 1, prefix: t.prefix,
 		}
 		l, err := t.Objective.Micro(ctx, s)
 		t.arena.Reset()
