@@ -3,6 +3,7 @@ package token
 import (
 	"fmt"
 	"math"
+	"slices"
 )
 
 // vocab maps names to ids and back. Memory is a small multiple of the names' own: ids may be far apart, so the way back is a slice only where they
@@ -11,6 +12,7 @@ type vocab struct {
 	ids   map[string]int32
 	names []string         // by id, when dense
 	far   map[int32]string // the rest
+	whole bool             // names are all there is, one for each
 }
 
 // entry is a name with its id.
@@ -71,6 +73,7 @@ func vocabOf(list []entry) (*vocab, error) {
 		// A hole: no name, which is not the same as the empty name.
 		v.names[id] = hole
 	}
+	v.whole = len(v.names) == len(ids) && !slices.Contains(used, false)
 	return v, nil
 }
 

@@ -30,11 +30,9 @@ func newWordPiece(v *vocab, unk, prefix string, maxChars int) *wordPiece {
 		}
 		m.longest = max(m.longest, len(s))
 	}
-	if len(v.names) == len(v.ids) { // each has a name of its own, unless one is missing
+	if v.whole { // quicker than a walk over the map
 		for id, s := range v.names {
-			if s != hole {
-				add(s, int32(id))
-			}
+			add(s, int32(id))
 		}
 		return m
 	}
