@@ -21,8 +21,8 @@ func (n *net) checkEnter(b *Batch) error {
 	if b.Until != 0 && b.Until < b.From {
 		return fmt.Errorf("from block %d until %d: nothing to run", b.From, b.Until)
 	}
-	if b.Cache != nil || b.Prefix != nil || b.Embeds != nil || b.Perturb != nil || b.Want&WantHidden != 0 {
-		return fmt.Errorf("states that enter block %d go with no cache, prefix, embeddings or hidden states", b.From)
+	if b.Prefix != nil || b.Embeds != nil || b.Perturb != nil || b.Want&WantHidden != 0 {
+		return fmt.Errorf("states that enter block %d go with no prefix, embeddings or hidden states", b.From)
 	}
 	if n.shares() {
 		return fmt.Errorf("blocks of %s read more than the states before them", n.cfg.ModelType)

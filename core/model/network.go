@@ -190,6 +190,9 @@ func (n *net) start(b *Batch) (*pass, error) {
 		}
 	}
 	if b.Enter != nil || b.From != 0 || b.Until != 0 {
+		if b.Cache != nil {
+			return nil, fmt.Errorf("a cache needs the whole network, from its embeddings to its end")
+		}
 		if err := n.checkEnter(b); err != nil {
 			return nil, err
 		}

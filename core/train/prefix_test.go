@@ -85,11 +85,11 @@ func TestEnterErrors(t *testing.T) {
 	var arena grad.Arena
 	c := grad.Infer(k, &arena)
 	for says, b := range map[string]model.Batch{
-		"the model has 3":         {Until: 4},
-		"from block 2 until 0":    {From: 2},
-		"states of 2x16":          {Enter: c.Zeros(3, 16)},
-		"nothing to run":          {Enter: c.Zeros(2, 16), From: 3, Until: 2},
-		"no cache, prefix, embed": {Enter: c.Zeros(2, 16), From: 1, Want: model.WantHidden},
+		"the model has 3":      {Until: 4},
+		"from block 2 until 0": {From: 2},
+		"states of 2x16":       {Enter: c.Zeros(3, 16)},
+		"nothing to run":       {Enter: c.Zeros(2, 16), From: 3, Until: 2},
+		"no prefix, embed":     {Enter: c.Zeros(2, 16), From: 1, Want: model.WantHidden},
 	} {
 		b.IDs, b.Offsets = []int32{3, 4}, []int32{0, 2}
 		_, err := m.Forward(c, &b)
