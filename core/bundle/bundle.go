@@ -7,7 +7,6 @@ package bundle
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
@@ -19,6 +18,7 @@ import (
 	"strings"
 
 	"github.com/temper-ml/temper/core/checkpoint"
+	"github.com/temper-ml/temper/core/digest"
 )
 
 // Magic starts every bundle.
@@ -117,7 +117,7 @@ func (c *chunker) Write(b []byte) (int, error) {
 }
 
 func (c *chunker) flush() {
-	s := sha256.Sum256(c.part.Bytes())
+	s := digest.Sum256(c.part.Bytes())
 	c.sums = append(c.sums, hex.EncodeToString(s[:]))
 	c.part.Reset()
 }
@@ -192,7 +192,7 @@ func Parse(b []byte) (map[string][]byte, error) {
 	data := b[at : at+h.Size]
 	for i, want := range h.Chunks {
 		from := int64(i) * h.Chunk
-		s := sha256.Sum256(data[from:min(from+h.Chunk, h.Size)])
+		s := digest.Sum256(data[from:min(from+h.Chunk, h.Size)])
 		if hex.EncodeToString(s[:]) != want {
 			return nil, fmt.Errorf("%w: bytes %d to %d do not have the sum that the header names", ErrCorrupt, at+from, at+min(from+h.Chunk, h.Size))
 		}

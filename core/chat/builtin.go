@@ -3,7 +3,6 @@ package chat
 import (
 	"fmt"
 	"math"
-	"net/url"
 	"slices"
 	"sort"
 	"strconv"
@@ -1016,7 +1015,7 @@ func init() {
 			return c.str(strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", "'", "&#39;", `"`, "&#34;").Replace(str(v)))
 		},
 		"urlencode": func(c *context, v any, _ args) any {
-			return c.str(strings.ReplaceAll(strings.ReplaceAll(url.QueryEscape(str(v)), "+", "%20"), "%2F", "/"))
+			return c.str(percentEncode(str(v)))
 		},
 		"wordcount": func(c *context, v any, _ args) any { return int64(len(strings.Fields(str(v)))) },
 		"indent": func(c *context, v any, a args) any {
@@ -1215,4 +1214,21 @@ func init() {
 	for alias, name := range map[string]string{"==": "eq", "equalto": "eq", "!=": "ne", "<": "lt", "lessthan": "lt", ">": "gt", "greaterthan": "gt", "<=": "le", ">=": "ge"} {
 		tests[alias] = tests[name]
 	}
+}
+
+// percentEncode keeps letters, digits and -_.~/ and writes other bytes as %XX.
+func percentEncode(s string) string {
+	const hex = "0123456789ABCDEF"
+	var b strings.Builder
+	for i := range len(s) {
+		c := s[i]
+		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("-_.~/", c) >= 0 {
+			b.WriteByte(c)
+		} else {
+			b.WriteByte('%')
+			b.WriteByte(hex[c>>4])
+			b.WriteByte(hex[c&15])
+		}
+	}
+	return b.String()
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/temper-ml/temper/core/tensor"
@@ -495,8 +496,8 @@ func shortFloat(v float64) float64 {
 	if math.IsInf(v, 0) || math.IsNaN(v) {
 		return 0
 	}
-	var short float64
-	if _, err := fmt.Sscan(fmt.Sprintf("%g", float32(v)), &short); err != nil || math.IsInf(short, 0) {
+	short, err := strconv.ParseFloat(strconv.FormatFloat(v, 'g', -1, 32), 64)
+	if err != nil || math.IsInf(short, 0) {
 		return v
 	}
 	return short

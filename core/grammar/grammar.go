@@ -4,7 +4,9 @@ package grammar
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -403,8 +405,9 @@ func (p *parser) char() (rune, error) {
 	if p.at+digits > len(p.text) {
 		return 0, fmt.Errorf("escape is not complete")
 	}
-	var v rune
-	if _, err := fmt.Sscanf(p.text[p.at:p.at+digits], "%x", &v); err != nil || !utf8.ValidRune(v) {
+	u, err := strconv.ParseUint(p.text[p.at:p.at+digits], 16, 32)
+	v := rune(u)
+	if err != nil || u > unicode.MaxRune || !utf8.ValidRune(v) {
 		return 0, fmt.Errorf("escape \\%c%s is not a character", c, p.text[p.at:p.at+digits])
 	}
 	p.at += digits

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -137,11 +136,11 @@ func (t Targets) Match(module string) (bool, error) {
 		return true, nil
 	}
 	if t.Regex != "" {
-		re, err := regexp.Compile(`^(?:` + t.Regex + `)$`)
+		ok, err := matches(`^(?:`+t.Regex+`)$`, module)
 		if err != nil {
 			return false, fmt.Errorf("target_modules %q: %w", t.Regex, err)
 		}
-		return re.MatchString(module), nil
+		return ok, nil
 	}
 	return matchName(t.Names, module), nil
 }
@@ -314,7 +313,7 @@ func (c Config) Encode() ([]byte, error) {
 // in sorted order, since JSON objects have none.
 func pattern[V any](m map[string]V, module string, def V) V {
 	for _, k := range slices.Sorted(maps.Keys(m)) {
-		if re, err := regexp.Compile(`^(?:.*\.)?(?:` + k + `)$`); err == nil && re.MatchString(module) {
+		if ok, err := matches(`^(?:.*\.)?(?:`+k+`)$`, module); err == nil && ok {
 			return m[k]
 		}
 	}

@@ -22,6 +22,7 @@ var layers = map[string]int{
 	"core/tensor":         0,
 	"core/token":          0,
 	"core/chart":          0,
+	"core/digest":         0,
 	"core/builtin/":       1,
 	"core/builtin":        1,
 	"core/data":           1,

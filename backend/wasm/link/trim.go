@@ -15,8 +15,8 @@ const sectionData = 11
 // zeroRun is the length of a run of zeros that starts a new data segment: engines limit their number (V8 to 100,000), and zeros compress well.
 const zeroRun = 256
 
-// Trim removes from a Go module what only serves stack traces: file names, the tables of lines, and the names of functions outside of the
-// runtime (which looks some of its own up). The tables of stack sizes and pointers, which the collector needs, stay. It knows the layout that
+// Trim removes from a Go module what only serves stack traces: file names, the tables of lines and of arguments, and the names of functions
+// outside of the runtime (which looks some of its own up). The tables of stack sizes and pointers, which the collector needs, stay. It knows the layout that
 // Go 1.20 and later write (runtime.pcHeader, runtime._func); a module of another layout is refused.
 func Trim(module []byte) ([]byte, error) {
 	at, end, body, err := findSection(module, sectionData)
@@ -155,6 +155,14 @@ func writeImage(image []byte, base uint32) []byte {
 
 var errLayout = errors.New("the Go program's function table has an unknown layout")
 
+// Tables and records of a function (internal/abi) that serve the printing of arguments, and preemption by signals, which WebAssembly has not.
+const (
+	pcUnsafePoint   = 0
+	pcArgLive       = 3
+	funcArgInfo     = 5
+	funcArgLiveInfo = 6
+)
+
 func trimTables(image []byte) error {
 	// Magic of Go 1.20 and later, two zeros, instruction size 1, pointer size 8.
 	head := bytes.Index(image, []byte{0xf1, 0xff, 0xff, 0xff, 0, 0, 1, 8})
@@ -211,17 +219,30 @@ func trimTables(image []byte) error {
 				}
 			}
 		}
+		if name != 0 && !keepName[name] {
+			clear(t[f+4 : f+8]) // nameOff: the empty name
+		}
 		clear(t[f+20 : f+28]) // pcfile and pcln: no table
+		clear(t[f+32 : f+40]) // cuOffset and startLine, for these
 		if err := mark(u32(t[f+16:])); err != nil {
 			return err
 		}
-		more := int(u32(t[f+28:]))
-		if more > 64 || f+44+4*more > len(t) {
+		more, data := int(u32(t[f+28:])), int(t[f+43])
+		if more > 64 || f+44+4*(more+data) > len(t) {
 			return errLayout
 		}
 		for j := range more {
+			if j == pcUnsafePoint || j == pcArgLive {
+				clear(t[f+44+4*j : f+48+4*j])
+				continue
+			}
 			if err := mark(u32(t[f+44+4*j:])); err != nil {
 				return err
+			}
+		}
+		for j := range data {
+			if j == funcArgInfo || j == funcArgLiveInfo {
+				binary.LittleEndian.PutUint32(t[f+44+4*(more+j):], 1<<32-1) // none
 			}
 		}
 	}

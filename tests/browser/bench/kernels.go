@@ -79,3 +79,42 @@ func kernelRates(o options, url string, stdout io.Writer) error {
 	}
 	return nil
 }
+
+// trace tells where the time to the first result goes, in milliseconds since navigation.
+const trace = `
+const out = [], mark = (what) => out.push({name: what, rate: performance.now()});
+mark('page');
+const {Engine} = await import('/temper/src/index.js');
+mark('imported');
+const e = await Engine.create({threads: 1});
+mark('engine created');
+const m = await e.load('/m/int8.temper', {onProgress: (p) => { if (p.phase === 'open' || p.loaded === p.total) mark(p.phase + ' ' + p.loaded); }});
+mark('model opened');
+await m.embed('word');
+mark('first result');
+await m.embed('word');
+mark('second result');
+for (const [k, v] of Object.entries(await e.info())) if (typeof v === 'number') out.push({name: k, rate: v});
+return out;`
+
+func startTrace(o options, url string, stdout io.Writer) error {
+	b, err := start(o.chromium)
+	if err != nil {
+		return err
+	}
+	defer b.close()
+	if err := chromedp.Run(b.ctx, chromedp.Navigate(url)); err != nil {
+		return err
+	}
+	var got []struct {
+		Name string
+		Rate float64
+	}
+	if err := ask(b.ctx, &got, trace); err != nil {
+		return err
+	}
+	for _, r := range got {
+		fmt.Fprintf(stdout, "%8.0f %s\n", r.Rate, r.Name)
+	}
+	return nil
+}

@@ -105,6 +105,12 @@ func run(o options, stdout, stderr io.Writer) error {
 			}
 			continue
 		}
+		if part == "trace" {
+			if err := startTrace(o, s.URL, stdout); err != nil {
+				return err
+			}
+			continue
+		}
 		for _, threads := range o.threads {
 			var got []row
 			switch part {
