@@ -27,6 +27,8 @@ type tuneFlags struct {
 	rank      int
 	alpha     float64
 	targets   []string
+	layers    string
+	cache     float64
 	resume    bool
 	smoothing float64
 	saveEvery time.Duration
@@ -51,13 +53,16 @@ func (t *tuneFlags) add(cmd *cobra.Command, method string) {
 	f.StringVar(&t.o.Optimizer, "optimizer", "", "adamw or sgd (default adamw)")
 	f.IntVar(&t.o.MaxTokens, "max-tokens", 0, "texts are cut at this many tokens (default 128)")
 	f.BoolVar(&t.o.NoDropout, "no-dropout", false, "train without dropout")
-	f.BoolVar(&t.o.Recompute, "recompute", false, "save memory: compute blocks twice")
+	f.BoolVar(&t.o.Recompute, "checkpointing", false, "save memory: keep the input of each block alone and compute it twice")
+	f.BoolVar(&t.o.Recompute, "recompute", false, "the same as --checkpointing")
+	f.Float64Var(&t.cache, "cache", float64(train.DefaultCacheBytes>>20), "MiB for the states of frozen layers below the first trained one, computed once per text where dropout is off (0: none)")
 	f.BoolVar(&t.o.Balance, "balance", false, "weigh labels by the inverse of their frequency")
 	f.Float64Var(&t.smoothing, "label-smoothing", 0, "mix targets with the uniform distribution")
 	f.Float64Var(&t.o.C, "c", 0, "with head: inverse regularisation strength (default 10)")
 	f.IntVar(&t.rank, "r", 0, "rank of the adapter")
 	f.Float64Var(&t.alpha, "alpha", 0, "scale of the adapter (lora_alpha)")
 	f.StringSliceVar(&t.targets, "target-modules", nil, "linear layers that get the adapter, by name")
+	f.StringVar(&t.layers, "layers", "", "blocks that get the adapter: last:2, first:2, or numbers from 0 such as 3,5 (default: all)")
 	f.IntVar(&t.o.EvalSteps, "eval-steps", 0, "steps between evaluations on --dev (default: each epoch)")
 	f.IntVar(&t.o.Patience, "patience", 0, "stop after this many evaluations without improvement, keep the best (0: never)")
 	f.DurationVar(&t.saveEvery, "save-every", 0, "time between checkpoints (default 1m; negative: none)")
@@ -119,6 +124,7 @@ func (t *tuneFlags) prepare(a *app, cmd *cobra.Command, base string) (train.Opti
 	if o.Adapter, err = t.adapter(); err != nil {
 		return o, err
 	}
+	o.Layers, o.CacheBytes = t.layers, t.cacheBytes()
 	o.Loss.Smoothing = t.smoothing
 	o.Seed, o.Out, o.Resume, o.SaveEvery, o.Rates = a.seed, t.out, t.resume, t.saveEvery, a.rates()
 	o.Kernels, err = a.backend()
@@ -127,6 +133,9 @@ func (t *tuneFlags) prepare(a *app, cmd *cobra.Command, base string) (train.Opti
 
 // adapter is the peft method with the settings that the flags change; nil when they change none.
 func (t *tuneFlags) adapter() (*peft.Config, error) {
+	if t.layers != "" && (t.o.Method == "full" || t.o.Method == "head") {
+		return nil, usagef("--layers is for adapters: full takes --freeze")
+	}
 	if t.o.Method == "full" || t.o.Method == "head" || t.rank == 0 && t.alpha == 0 && len(t.targets) == 0 {
 		return nil, nil
 	}
@@ -151,6 +160,14 @@ func (t *tuneFlags) adapter() (*peft.Config, error) {
 		cfg.Targets = peft.Names(t.targets...)
 	}
 	return &cfg, nil
+}
+
+// cacheBytes is the bound for states of frozen layers as train.Options wants it.
+func (t *tuneFlags) cacheBytes() int64 {
+	if t.cache <= 0 {
+		return -1
+	}
+	return int64(t.cache * (1 << 20))
 }
 
 // watch shows the steps of a run.

@@ -121,6 +121,7 @@ func (t *tuneFlags) tuneCausal(a *app, cmd *cobra.Command, path string, talks, h
 	}
 	c := train.CausalOptions{Model: d.Model, Base: base, Kernels: k, Method: t.o.Method, Epochs: t.o.Epochs, Batch: t.o.Batch, Accumulate: t.o.Accumulate,
 		LR: t.o.LR, WeightDecay: t.o.WeightDecay, Warmup: t.o.Warmup, Schedule: t.o.Schedule, NoDropout: t.o.NoDropout, Recompute: t.o.Recompute,
+		Layers: t.layers, CacheBytes: t.cacheBytes(),
 		Seed: a.seed, Out: t.out, SaveSteps: t.o.SaveSteps, SaveEvery: t.saveEvery, Resume: t.resume}
 	if c.Train, err = encode(t.file, talks); err != nil {
 		return err

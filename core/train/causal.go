@@ -26,9 +26,10 @@ type CausalOptions struct {
 	Kernels backend.Kernels
 	// Train and Dev hold ids and Targets: for each token the one that follows and is to be learnt, or −1.
 	Train, Dev []Example
-	// Method is a peft method that changes linear layers; "qlora" is "lora". Adapter, when not nil, overrides its settings.
+	// Method is a peft method that changes linear layers; "qlora" is "lora". Adapter, when not nil, overrides its settings. Layers is as in Options.
 	Method  string
 	Adapter *peft.Config
+	Layers  string
 
 	Epochs, Batch, Accumulate     int
 	LR, WeightDecay, Clip, Warmup float64 // as in Options
@@ -188,6 +189,9 @@ func tuneCausal(ctx context.Context, c *CausalOptions) (*CausalResult, error) {
 	}
 	if c.Adapter != nil {
 		cfg = *c.Adapter
+	}
+	if err := cfg.ChooseLayers(c.Layers, c.Model.Config().Layers); err != nil {
+		return nil, err
 	}
 	cfg.TaskType = "CAUSAL_LM"
 	if cfg.BaseModel == "" {

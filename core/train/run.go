@@ -36,6 +36,8 @@ type Options struct {
 	Method string
 	// Adapter, when not nil, overrides the settings of the peft method.
 	Adapter *peft.Config
+	// Layers chooses the blocks that get an adapter, as peft.Blocks reads it; "" is what the adapter's settings say.
+	Layers string
 	// BaseType is how "qlora" stores the frozen base (default q8_0).
 	BaseType tensor.DType
 	// Freeze, for full tuning, keeps the embeddings and the first Freeze-1 blocks as they are: 1 freezes the embeddings alone.
@@ -378,6 +380,9 @@ func (o *Options) prepare(b *peft.Bundle) ([]*grad.Param, error) {
 	}
 	if o.Adapter != nil {
 		cfg = *o.Adapter
+	}
+	if err := cfg.ChooseLayers(o.Layers, b.Model.Config().Layers); err != nil {
+		return nil, err
 	}
 	if cfg.BaseModel == "" {
 		cfg.BaseModel = o.Base
