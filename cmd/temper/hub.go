@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
+	"strings"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
@@ -11,8 +14,21 @@ import (
 	"github.com/temper-ml/temper/core/hub"
 )
 
+// pullNames are short names of small models that are larger than the built-in ones, and where the hub has them.
+var pullNames = map[string]string{
+	"minilm":       "sentence-transformers/all-MiniLM-L6-v2",
+	"minilm-l12":   "sentence-transformers/all-MiniLM-L12-v2",
+	"bge-small":    "BAAI/bge-small-en-v1.5",
+	"modernbert":   "answerdotai/ModernBERT-base",
+	"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct",
+	"qwen3-0.6b":   "Qwen/Qwen3-0.6B",
+}
+
 // resolveHub brings a model of the hub into the shared cache, if it is not there yet, and returns where it is.
 func (a *app) resolveHub(ctx context.Context, ref string) (string, error) {
+	if full, ok := pullNames[ref]; ok {
+		ref = full
+	}
 	r, err := hub.ParseRef(ref)
 	if err != nil {
 		return "", err
@@ -46,8 +62,9 @@ func (a *app) pullCmd() *cobra.Command {
 		Use:   "pull REF",
 		Short: "Download a model from the hub into the shared cache",
 		Long: "pull fetches org/name, org/name@revision or, where a repository holds GGUF files, org/name:TYPE, and prints where it is. The cache is the one\n" +
-			"of the Python client: HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE mean the same.",
-		Example: "  temper pull sentence-transformers/all-MiniLM-L6-v2",
+			"of the Python client: HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE mean the same.\n\n" +
+			"Short names: " + strings.Join(slices.Sorted(maps.Keys(pullNames)), ", ") + ".",
+		Example: "  temper pull minilm\n  temper pull sentence-transformers/all-MiniLM-L6-v2",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path, err := a.resolveHub(cmd.Context(), args[0])

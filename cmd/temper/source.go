@@ -16,7 +16,7 @@ func (a *app) modelPath(cmd *cobra.Command, ref string) (string, error) {
 	if _, err := os.Stat(ref); err == nil {
 		return ref, nil
 	}
-	if looksLikePath(ref) {
+	if _, ok := pullNames[ref]; !ok && looksLikePath(ref) {
 		return "", fmt.Errorf("%s: no such file or folder", ref)
 	}
 	return a.resolveHub(cmd.Context(), ref)
