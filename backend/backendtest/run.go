@@ -114,3 +114,29 @@ func shortOperands(t *testing.T, k backend.Kernels) {
 }
 
 func name(format string, args ...any) string { return fmt.Sprintf(format, args...) }
+
+// RunLanes checks that lanes give the bits of their home, alone and side by side, with weights that any of them packed.
+func RunLanes(t *testing.T, l backend.Lanes) {
+	home := l.(backend.Kernels)
+	want := everyOp(t, home)
+	lanes := l.Lanes()
+	got := make([]map[string][]float32, len(lanes))
+	l.Each(len(lanes), func(lane, i int) { got[i] = everyOp(t, lanes[lane]) })
+	for i, ops := range got {
+		for op, v := range want {
+			same(t, ops[op], v, "%s on lane %d", op, i)
+		}
+	}
+	o := newOperands(t, 5)
+	const rows, out, in = 19, 70, 64
+	x, a, b := o.normal(rows*in), o.zeros(rows*out), o.zeros(rows*out)
+	for _, w := range []backend.Weight{f32Weight(o.normal(out*in), out, in), o.int8Weight(out, in)} {
+		if h, ok := lanes[0].(backend.Lane); !ok || h.Home() != home {
+			t.Fatal("a lane does not know its home")
+		}
+		packed := lanes[0].Pack(w)
+		home.Linear(a, x, rows, packed, backend.Epilogue{})
+		lanes[len(lanes)-1].Linear(b, x, rows, packed, backend.Epilogue{})
+		same(t, b, a, "a weight that another lane packed")
+	}
+}

@@ -65,6 +65,9 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
+	if len(args) > 0 && args[0] == "report" {
+		return report(args[1:], os.Stdout)
+	}
 	cacheDir, err := os.UserCacheDir()
 	if err != nil {
 		return err

@@ -12,9 +12,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/temper-ml/temper/core/checkpoint"
 	"github.com/temper-ml/temper/core/data"
 	"github.com/temper-ml/temper/core/model"
 	"github.com/temper-ml/temper/core/pipeline"
+	"github.com/temper-ml/temper/core/quant"
 	"github.com/temper-ml/temper/core/train"
 )
 
@@ -120,21 +122,52 @@ func processRows(dir string, p *peers, threads int) []row {
 		return nil
 	}
 	env := append(os.Environ(), "OMP_NUM_THREADS="+strconv.Itoa(threads))
-	mine := func() *exec.Cmd {
-		c := exec.Command(self)
-		c.Env = append(env, childModel+"="+dir, "TEMPER_BENCH_THREADS="+strconv.Itoa(threads))
-		return c
-	}
-	ort := func() *exec.Cmd {
-		c := exec.Command(p.python, "-c", ortChild, filepath.Join(p.cache, "bench-f32.onnx"), strconv.Itoa(threads))
-		c.Env = env
-		return c
-	}
-	rows := []row{{Name: "process f32, start to answer", Threads: threads, Temper: child(mine, false), Peers: map[string]work{"ort_f32": child(ort, false)}}}
-	if _, err := os.Stat("/proc/self/status"); err == nil {
-		rows = append(rows, row{Name: "process f32, peak memory, MiB", Threads: threads, Slow: true, Temper: child(mine, true), Peers: map[string]work{"ort_f32": child(ort, true)}})
+	var rows []row
+	for _, kind := range []string{"f32", "int8"} {
+		folder := dir
+		if kind == "int8" {
+			folder = filepath.Join(p.cache, "bench-int8")
+		}
+		mine := func() *exec.Cmd {
+			c := exec.Command(self)
+			c.Env = append(env, childModel+"="+folder, "TEMPER_BENCH_THREADS="+strconv.Itoa(threads))
+			return c
+		}
+		ort := func() *exec.Cmd {
+			c := exec.Command(p.python, "-c", ortChild, filepath.Join(p.cache, "bench-"+kind+".onnx"), strconv.Itoa(threads))
+			c.Env = env
+			return c
+		}
+		made := func(w work) work {
+			return func() (time.Duration, error) {
+				if kind == "int8" {
+					if err := int8Folder(dir, folder); err != nil {
+						return 0, err
+					}
+				}
+				return w()
+			}
+		}
+		rows = append(rows, row{Name: "process " + kind + ", start to answer", Threads: threads, Temper: made(child(mine, false)), Peers: map[string]work{"ort_" + kind: child(ort, false)}})
+		if _, err := os.Stat("/proc/self/status"); err == nil {
+			rows = append(rows, row{Name: "process " + kind + ", peak memory, MiB", Threads: threads, Slow: true, Temper: made(child(mine, true)), Peers: map[string]work{"ort_" + kind: child(ort, true)}})
+		}
 	}
 	return rows
+}
+
+// int8Folder writes the folder of a model with int8 rows, once.
+func int8Folder(dir, out string) error {
+	if _, err := os.Stat(filepath.Join(out, checkpoint.WeightsFile)); err == nil {
+		return nil
+	}
+	f, err := checkpoint.OpenFolder(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = quant.Int8Folder(context.Background(), f, out, quant.Options{Threads: 1})
+	return err
 }
 
 const ortChild = `
