@@ -94,7 +94,7 @@ func bagPart(ctx context.Context, r *results, t *task, part string, draws [][]in
 	})
 }
 
-// tunedPart is LoRA and full tuning, on 16 a class (the first draw) and on 2,000 rows.
+// tunedPart is LoRA and full tuning, on 16 a class (the first draw) and on 1,000 rows.
 func tunedPart(ctx context.Context, r *results, k backend.Kernels, t *task, base, teacher contender) error {
 	for _, c := range []contender{base, teacher} {
 		for _, method := range []string{"lora", "full"} {
@@ -109,7 +109,7 @@ func tunedPart(ctx context.Context, r *results, k backend.Kernels, t *task, base
 					return err
 				}
 			}
-			if err := r.do(figure{Part: "2,000 rows", Set: t.Name, Model: c.name, Method: method}, func(g *figure) (err error) {
+			if err := r.do(figure{Part: "1,000 rows", Set: t.Name, Model: c.name, Method: method}, func(g *figure) (err error) {
 				epochs := 3
 				if len(t.train.LabelNames) > 50 {
 					epochs = 10

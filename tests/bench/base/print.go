@@ -35,11 +35,11 @@ func (r *results) print(w io.Writer, base, teacher string) error {
 			fmt.Fprintf(w, "| mean | | | %.1f %% | |\n", 100*mean(shares))
 		}
 	}
-	fmt.Fprintf(w, "\nTuned\n\n| set | %[1]s, 16 a class: lora | full | %[1]s, 2,000 rows: lora | full | %[2]s, 2,000 rows: lora | full |\n|---|---|---|---|---|---|---|\n", base, teacher)
+	fmt.Fprintf(w, "\nTuned\n\n| set | %[1]s, 16 a class: lora | full | %[1]s, 1,000 rows: lora | full | %[2]s, 1,000 rows: lora | full |\n|---|---|---|---|---|---|---|\n", base, teacher)
 	for _, s := range sets {
 		fmt.Fprintf(w, "| %s |", s.Name)
-		for _, c := range [][3]string{{"few tuned", base, "lora"}, {"few tuned", base, "full"}, {"2,000 rows", base, "lora"}, {"2,000 rows", base, "full"},
-			{"2,000 rows", teacher, "lora"}, {"2,000 rows", teacher, "full"}} {
+		for _, c := range [][3]string{{"few tuned", base, "lora"}, {"few tuned", base, "full"}, {"1,000 rows", base, "lora"}, {"1,000 rows", base, "full"},
+			{"1,000 rows", teacher, "lora"}, {"1,000 rows", teacher, "full"}} {
 			_, text := cell(c[0], s.Name, c[1], c[2])
 			fmt.Fprintf(w, " %s |", text)
 		}

@@ -27,7 +27,7 @@ const (
 	fullRows  = 5_000
 	testRows  = 1_000
 	longRows  = 2_000
-	tunedRows = 2_000
+	tunedRows = 1_000
 	seeds     = 3
 )
 
