@@ -36,12 +36,17 @@ func (c *Ctx) Block(x *Value, body func(x *Value) *Value, shared ...*Value) *Val
 		}
 		c.tape = c.tape[:at]
 	}
+	return c.takePlace(m, x, out)
+}
+
+// takePlace releases to m but keeps out, in the place of x where it fits: the layer's input is dead.
+func (c *Ctx) takePlace(m Mark, x, out *Value) *Value {
 	if out == x {
 		c.arena.Release(m)
 		return x
 	}
 	if len(out.Data) == len(x.Data) && c.arena.Owns(x.Data) {
-		copy(x.Data, out.Data) // the layer's input is dead: reuse its place
+		copy(x.Data, out.Data)
 		x.Rows, x.Cols = out.Rows, out.Cols
 		c.arena.Release(m)
 		return x
@@ -68,15 +73,20 @@ func (c *Ctx) keep(m Mark, v *Value) *Value {
 	return c.wrap(d, rows, cols)
 }
 
-// recompute runs body without a tape and records a single step that runs it again with one (Chen et al., 2016).
+// recompute runs body, forgets its tape and records a single step that runs it again (Chen et al., 2016).
 func (c *Ctx) recompute(x *Value, body func(x *Value) *Value, shared []*Value) *Value {
 	seed := c.seed
 	in := c.wrap(x.Data, x.Rows, x.Cols)
-	m := c.arena.Mark()
-	var out *Value
-	c.NoGrad(func() { out = body(in) })
+	m, at := c.arena.Mark(), len(c.tape)
+	out := body(in)
+	taped := len(c.tape) > at || x.Needs()
+	clear(c.tape[at:])
+	c.tape = c.tape[:at]
 	if out == in {
 		return x
+	}
+	if !taped { // all below and in it is frozen
+		return c.takePlace(m, x, out)
 	}
 	out = c.keep(m, out)
 	c.push(out, func() {

@@ -85,6 +85,21 @@ func TestBlockRecompute(t *testing.T) {
 	}
 }
 
+// A block below which all is frozen is not run again: with checkpointing too nothing of it is taped.
+func TestBlockFrozenCheckpoint(t *testing.T) {
+	k := backend.Generic(1)
+	s := newStack(t, 3, 4) // all frozen
+	for _, checkpoint := range []bool{false, true} {
+		var a grad.Arena
+		c := grad.Record(k, &a, true, 1)
+		c.Checkpoint = checkpoint
+		x := c.Zeros(5, 4)
+		y := s.run(c, x)
+		assert.False(t, y.Needs())
+		assert.Same(t, x, y, "it takes the place of its input")
+	}
+}
+
 // The gradients of the stack by central differences: release of inner gradients must not touch what outlives the block.
 func TestBlockGradients(t *testing.T) {
 	s := newStack(t, 3, 0)
