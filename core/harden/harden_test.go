@@ -3,6 +3,7 @@ package harden_test
 import (
 	"context"
 	"math"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/temper-ml/temper/backend"
 	"github.com/temper-ml/temper/core/attack"
+	"github.com/temper-ml/temper/core/attack/canon"
 	"github.com/temper-ml/temper/core/data"
 	"github.com/temper-ml/temper/core/grad"
 	"github.com/temper-ml/temper/core/harden"
@@ -271,6 +273,18 @@ func TestRun(t *testing.T) {
 	assert.Len(t, r.After.UnderAttack, 2)
 	assert.Greater(t, r.After.Accuracy, 0.7)
 	assert.FileExists(t, filepath.Join(out, "model.safetensors"))
+
+	// The guarded tokenizer goes with the model wherever it is written.
+	raw, err := os.ReadFile(filepath.Join(fixture.Parity(t), "models", "bert-seqcls", "tokenizer.json"))
+	require.NoError(t, err)
+	guarded, _, err := canon.Typos(raw, canon.Guard{Words: []string{"awful", "lamp", "the"}})
+	require.NoError(t, err)
+	require.NoError(t, r.Bundle.SetTokenizer(guarded))
+	copied := filepath.Join(t.TempDir(), "copy")
+	require.NoError(t, r.Bundle.SaveFolder(copied, nil))
+	got, err := os.ReadFile(filepath.Join(copied, "tokenizer.json"))
+	require.NoError(t, err)
+	assert.Equal(t, string(guarded), string(got))
 	_, err = harden.Run(context.Background(), harden.Options{Tune: train.Options{Method: "head", Train: d}})
 	assert.ErrorContains(t, err, "head")
 }

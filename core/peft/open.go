@@ -31,6 +31,8 @@ type Bundle struct {
 	Fresh []string
 	// MaxTokens is the most that the model takes in one sequence.
 	MaxTokens int
+
+	tokenizer []byte // set by SetTokenizer, nil for the folder's own
 }
 
 // OpenOptions change how a folder is opened.
@@ -231,7 +233,7 @@ func loadTokenizer(f *checkpoint.Folder) (*token.Tokenizer, error) {
 	return t, nil
 }
 
-// SetTokenizer replaces the tokenizer by another tokenizer.json over the same vocabulary of ids.
+// SetTokenizer replaces the tokenizer by another tokenizer.json over the same vocabulary of ids, which is written with the model from then on.
 func (b *Bundle) SetTokenizer(raw []byte) error {
 	t, err := token.Load(raw)
 	if err != nil {
@@ -249,7 +251,7 @@ func (b *Bundle) SetTokenizer(raw []byte) error {
 	if int(t.MaxID()) >= b.Model.Config().Vocab {
 		return fmt.Errorf("tokenizer has ids up to %d, the model %d", t.MaxID(), b.Model.Config().Vocab)
 	}
-	b.Tokenizer = t
+	b.Tokenizer, b.tokenizer = t, raw
 	return nil
 }
 
@@ -346,6 +348,12 @@ func (b *Bundle) SaveTo(more func(*checkpoint.FolderWriter) error) func(*checkpo
 			}
 		}
 		for _, name := range b.Folder.Files() {
+			if name == checkpoint.TokenizerFile && b.tokenizer != nil {
+				if err := w.File(name, b.tokenizer); err != nil {
+					return err
+				}
+				continue
+			}
 			if carried[name] {
 				if err := w.Copy(b.Folder, name); err != nil {
 					return err
