@@ -29,7 +29,7 @@ func (k *kernels) packInt8(w backend.Weight) *packedInt8 {
 	panels, groups := (w.Out+nr-1)/nr, (w.In+k.o.group-1)/k.o.group
 	q := &packedInt8{o: k.o, out: w.Out, in: w.In, groups: groups, sums: make([]int32, panels*nr), scales: make([]float32, panels*nr)}
 	size := panels * groups * nr * k.o.group
-	q.panels = unsafe.Slice((*int8)(unsafe.Pointer(p(aligned((size+3)/4)))), size)
+	q.panels = unsafe.Slice((*int8)(unsafe.Pointer(p(k.held.take((size+3)/4)))), size)
 	copy(q.scales, w.Scales[:w.Out])
 	k.prod.weight, k.prod.int8 = w, q
 	k.pool.run(panels, 1, k.loops.packInt8)

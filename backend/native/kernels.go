@@ -12,6 +12,7 @@ type kernels struct {
 	exact bool       // quantized weights meet float32 activations
 	work  []*scratch // by worker
 	lanes []backend.Kernels
+	held  holder // packed weights
 
 	zeros, ones []float32 // grow to the widest row seen
 

@@ -406,7 +406,7 @@ func (k *kernels) Pack(w backend.Weight) backend.Packed {
 	if k.bf16 {
 		pw.k = pairs(w.In)
 	}
-	pw.panels = aligned(panels * pw.k * nr)
+	pw.panels = k.held.take(panels * pw.k * nr)
 	k.prod.weight, k.job = w, job{a: pw.panels}
 	k.pool.run(panels, 1, k.loops.packWeight)
 	k.prod.weight = backend.Weight{}
