@@ -15,10 +15,13 @@ type Stored struct {
 
 // StoredAttention is an optional interface of Kernels that meets stored keys and values as they are.
 type StoredAttention interface {
+	// MeetsStored reports whether rows of a type are read about as fast as float32.
+	MeetsStored(typ tensor.DType) bool
 	// StoreRows writes rows of float32 as typ, as Quantize does. len(src) is a whole number of blocks.
 	StoreRows(dst []byte, typ tensor.DType, src []float32)
 	// AttentionStored is Attention, without gradients, dropout and bias, over keys and values that are stored[i] for sequence i; a.K, a.V and the
-	// KStart of the sequences are not used. For F32 the results are Attention's to the bit, for others those over the expanded values.
+	// KStart of the sequences are not used. It is Attention over the values that are stored, and the last query of a causal sequence gets the same
+	// bits with 31 others before it, in the same or in an earlier call: guessed tokens are checked together.
 	AttentionStored(a AttentionArgs, stored []Stored)
 }
 

@@ -3069,3 +3069,45 @@ plain:
 	VST1 [V26.S4, V27.S4], (R19)
 	ADD R20, R19
 	RET
+
+// func widenHalvesNEON(dst *float32, src *byte, groups, rows, ss int)
+TEXT ·widenHalvesNEON(SB), NOSPLIT, $0-40
+	MOVD dst+0(FP), R0
+	MOVD src+8(FP), R1
+	MOVD groups+16(FP), R2
+	MOVD rows+24(FP), R3
+	MOVD ss+32(FP), R4
+
+row:
+	CBZ R3, done
+	MOVD R1, R5
+	MOVD R2, R6
+
+group:
+	VLD1.P 16(R5), [V0.H8]
+	WORD $0x0e217801 // FCVTL V1.4S, V0.4H
+	WORD $0x4e217802 // FCVTL2 V2.4S, V0.8H
+	VST1.P [V1.S4, V2.S4], 32(R0)
+	SUBS $1, R6
+	BNE group
+	ADD R4, R1
+	SUB $1, R3
+	B row
+
+done:
+	RET
+
+// func narrowHalvesNEON(dst *byte, src *float32, groups int)
+TEXT ·narrowHalvesNEON(SB), NOSPLIT, $0-24
+	MOVD dst+0(FP), R0
+	MOVD src+8(FP), R1
+	MOVD groups+16(FP), R2
+
+group:
+	VLD1.P 32(R1), [V0.S4, V1.S4]
+	WORD $0x0e216802 // FCVTN V2.4H, V0.4S
+	WORD $0x4e216822 // FCVTN2 V2.8H, V1.4S
+	VST1.P [V2.H8], 16(R0)
+	SUBS $1, R2
+	BNE group
+	RET

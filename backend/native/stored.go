@@ -7,18 +7,20 @@ import (
 	"github.com/temper-ml/temper/core/tensor"
 )
 
-// storedJob is attention over stored keys and values in progress. Sequences of one query, as in generation, meet them as they are: a few rows, or a few
-// columns of a block of rows, are expanded in cache and used there. Others expand what they see before.
+// storedJob is attention over stored keys and values in progress. A few queries, as in generation, meet them one by one and as they are: a few rows, or a
+// few columns of a block of rows, are expanded in cache and used there. Guessed tokens get the bits that each would get alone. Sequences of more
+// queries expand what they see before.
 type storedJob struct {
-	of      []backend.Stored
-	singles []int // sequences of one query
-	k, v    []float32
-	seq     [1]backend.Seq
+	given []backend.Stored
+	of    []backend.Stored // of seqs, which are of one query each
+	seqs  []backend.Seq
+	k, v  []float32
+	whole [1]backend.Seq
 	// The piece that splitStored is at.
 	n, kh, lo, hi, ld, width int
 	w                        []float32
 
-	whole, scores, weights, values func(w, lo, hi int)
+	pieces, scores, weights, values func(w, lo, hi int)
 }
 
 // storedColumns is how many columns of values are expanded at once: a block of 512 rows of them stays in the second-level cache.
@@ -26,6 +28,16 @@ const storedColumns = 64
 
 // storedRows is how many keys are expanded at once.
 const storedRows = 16
+
+// fewQueries is how many queries of a sequence are taken one by one.
+const fewQueries = 32
+
+// MeetsStored implements backend.StoredAttention.
+func (k *kernels) MeetsStored(typ tensor.DType) bool {
+	var row [32]float32
+	src := make([]byte, typ.RowBytes(len(row)))
+	return typ == tensor.F32 || backend.CanStore(typ, len(row)) == nil && widenFast(row[:], typ, src, len(row), 1, len(src)) == 1
+}
 
 // StoreRows implements backend.StoredAttention.
 func (k *kernels) StoreRows(dst []byte, typ tensor.DType, src []float32) {
@@ -48,25 +60,35 @@ func (k *kernels) AttentionStored(a backend.AttentionArgs, stored []backend.Stor
 	st := k.stored
 	if st == nil {
 		st = &storedJob{}
-		st.whole, st.scores, st.weights, st.values = k.storedLoop, k.storedScoresLoop, k.storedWeightsLoop, k.storedValuesLoop
+		st.pieces, st.scores, st.weights, st.values = k.storedLoop, k.storedScoresLoop, k.storedWeightsLoop, k.storedValuesLoop
 		k.stored = st
 	}
-	st.of, st.singles = stored, st.singles[:0]
+	st.given, st.of, st.seqs = stored, st.of[:0], st.seqs[:0]
 	for n, s := range a.Seqs {
-		switch {
-		case s.QLen == 1 && s.KLen > 0 && a.HeadDim%k.o.w == 0:
-			st.singles = append(st.singles, n)
-		case s.QLen > 0:
+		if s.QLen > fewQueries || a.HeadDim%k.o.w != 0 {
 			k.attendExpanded(a, n)
+			continue
+		}
+		for i := range s.QLen {
+			keys := s.KLen
+			if a.Causal {
+				keys = min(max(s.KLen-s.QLen+i+1, 0), s.KLen)
+			} else if a.Window > 0 && s.QLen > 1 { // a two-sided window is seen from the last key
+				k.attendExpanded(a, n)
+				break
+			}
+			st.seqs = append(st.seqs, backend.Seq{QStart: s.QStart + i, QLen: 1, KLen: keys})
+			st.of = append(st.of, stored[n])
 		}
 	}
+	a.Seqs = st.seqs
 	k.attn = attentionJob{AttentionArgs: a, group: a.Heads / a.KVHeads}
 	work := 0
-	for _, n := range st.singles {
-		lo, hi := a.KeyRange(a.Seqs[n], 0)
+	for _, s := range st.seqs {
+		lo, hi := a.KeyRange(s, 0)
 		work += (hi - lo) * a.HeadDim * a.Heads
 	}
-	pieces := len(st.singles) * a.KVHeads
+	pieces := len(st.seqs) * a.KVHeads
 	switch {
 	case work < 1<<14 || k.pool.threads == 1:
 		k.storedLoop(0, 0, pieces)
@@ -75,9 +97,10 @@ func (k *kernels) AttentionStored(a backend.AttentionArgs, stored []backend.Stor
 			k.splitStored(i)
 		}
 	default:
-		k.pool.run(pieces, 1, st.whole)
+		k.pool.run(pieces, 1, st.pieces)
 	}
-	st.of = nil
+	clear(st.of)
+	st.given = nil
 }
 
 // attendExpanded computes sequence n over what it sees, in float32. What no query sees is left out by whole blocks of keys, so that sums are cut at the
@@ -87,10 +110,10 @@ func (k *kernels) attendExpanded(a backend.AttentionArgs, n int) {
 	from, _ := a.KeyRange(s, 0)
 	from -= from % keyBlock
 	s.KStart, s.KLen = 0, s.KLen-from
-	a.K = k.expandRows(&st.k, st.of[n].Type, st.of[n].K, width, from, s.KLen)
-	a.V = k.expandRows(&st.v, st.of[n].Type, st.of[n].V, width, from, s.KLen)
-	st.seq[0] = s
-	a.Seqs, a.KStride, a.VStride = st.seq[:], width, width
+	a.K = k.expandRows(&st.k, st.given[n].Type, st.given[n].K, width, from, s.KLen)
+	a.V = k.expandRows(&st.v, st.given[n].Type, st.given[n].V, width, from, s.KLen)
+	st.whole[0] = s
+	a.Seqs, a.KStride, a.VStride = st.whole[:], width, width
 	k.Attention(a)
 }
 
@@ -116,9 +139,9 @@ func widen(dst []float32, typ tensor.DType, src []byte, n, rows, stride int) {
 }
 
 func (k *kernels) storedLoop(w, lo, hi int) {
-	a, st, ws := &k.attn, k.stored, k.work[w]
+	a, ws := &k.attn, k.work[w]
 	for i := lo; i < hi; i++ {
-		n, kh := st.singles[i/a.KVHeads], i%a.KVHeads
+		n, kh := i/a.KVHeads, i%a.KVHeads
 		ld := k.scoreStride(a.Seqs[n].KLen)
 		x := grow(&ws.s, a.group*(ld+1))
 		from, to := a.KeyRange(a.Seqs[n], 0)
@@ -133,7 +156,7 @@ func (k *kernels) storedLoop(w, lo, hi int) {
 // splitStored computes piece i on all workers: scores by keys, softmax by heads, values by columns. No sum is cut.
 func (k *kernels) splitStored(i int) {
 	a, st := &k.attn, k.stored
-	st.n, st.kh = st.singles[i/a.KVHeads], i%a.KVHeads
+	st.n, st.kh = i/a.KVHeads, i%a.KVHeads
 	st.ld = k.scoreStride(a.Seqs[st.n].KLen)
 	st.lo, st.hi = a.KeyRange(a.Seqs[st.n], 0)
 	st.w = grow(&k.work[0].s, a.group*(st.ld+1))

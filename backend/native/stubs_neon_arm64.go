@@ -123,3 +123,13 @@ func gemm11x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32,
 //
 //go:noescape
 func gemm12x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
+
+// widenHalvesNEON writes rows of groups of half-precision numbers, ss bytes apart, one after the other as float32. A group is 8 of them.
+//
+//go:noescape
+func widenHalvesNEON(dst *float32, src *byte, groups, rows, ss int)
+
+// narrowHalvesNEON writes groups of numbers in half precision, rounded to nearest even. A group is 8 of them.
+//
+//go:noescape
+func narrowHalvesNEON(dst *byte, src *float32, groups int)

@@ -3,108 +3,155 @@ package generate
 import (
 	"github.com/temper-ml/temper/backend"
 	"github.com/temper-ml/temper/core/model"
+	"github.com/temper-ml/temper/core/tensor"
 )
 
-// slots keeps keys and values of many sequences for one decoder: slot i of a layer is rows [i·room, (i+1)·room). Sequences come and go
-// between steps; the room of all grows with the longest.
+// slots keeps keys and values of sequences for one decoder. Each slot grows with its own sequence; a layer that sees a window of positions holds little
+// more than that window, however long the text. Sequences come and go between steps.
 type slots struct {
-	layers [][2][]float32
-	width  int
-	room   int
-	most   int
-	held   [][]int32 // the ids whose keys and values a slot holds
-	of     []int     // the adapter that they were computed with
-	busy   []bool
-	used   []uint64 // when the slot was last given back, to evict the oldest
-	clock  uint64
+	typ  tensor.DType
+	most int
+	all  []slot
+	// clock tells which slot was given back first.
+	clock uint64
 }
 
-func newSlots(cfg *model.Config, n, room, most int) *slots {
-	return &slots{layers: make([][2][]float32, cfg.Layers), width: cfg.KVHeads * cfg.HeadDim, room: min(room, most), most: most,
-		held: make([][]int32, n), of: make([]int, n), busy: make([]bool, n), used: make([]uint64, n)}
+type slot struct {
+	held    []int32 // the ids whose keys and values it holds
+	adapter int     // that they were computed with
+	busy    bool
+	used    uint64
+	layers  []lane
+}
+
+// lane is what a slot holds of one layer: rows from position base on.
+type lane struct {
+	k, v         []byte
+	base, window int
+}
+
+// lookBack is how many positions beyond the window a layer keeps when it forgets, so that a text may go on from a little before its end.
+const lookBack = 64
+
+func newSlots(cfg *model.Config, typ tensor.DType, n, most int) *slots {
+	s := &slots{typ: typ, most: most, all: make([]slot, n)}
+	for i := range s.all {
+		s.all[i].layers = make([]lane, cfg.Layers)
+	}
+	return s
 }
 
 // take reserves a free slot: the one that shares the longest beginning with ids, the oldest among equals. It returns the slot and how many
 // positions of it are still right; −1 when all are busy.
-func (s *slots) take(ids []int32, adapter int) (slot, keep int) {
-	slot = -1
-	for i := range s.held {
-		if s.busy[i] {
+func (s *slots) take(ids []int32, adapter int) (at, keep int) {
+	at = -1
+	for i := range s.all {
+		if s.all[i].busy {
 			continue
 		}
-		n := 0
-		for s.of[i] == adapter && n < len(s.held[i]) && n < len(ids)-1 && s.held[i][n] == ids[n] { // the last token is always run: its logits are wanted
-			n++
-		}
-		if slot < 0 || n > keep || n == keep && s.used[i] < s.used[slot] {
-			slot, keep = i, n
+		n := s.all[i].shares(ids, adapter)
+		if at < 0 || n > keep || n == keep && s.all[i].used < s.all[at].used {
+			at, keep = i, n
 		}
 	}
-	if slot >= 0 {
-		s.busy[slot], s.of[slot] = true, adapter
-		s.held[slot] = s.held[slot][:keep]
+	if at >= 0 {
+		one := &s.all[at]
+		one.busy, one.adapter, one.held = true, adapter, one.held[:keep]
+		for l := range one.layers {
+			if keep == 0 {
+				one.layers[l].base = 0
+			}
+		}
 	}
-	return slot, keep
+	return at, keep
 }
 
-func (s *slots) release(slot int) {
-	s.clock++
-	s.busy[slot], s.used[slot] = false, s.clock
-}
-
-// Bytes is the memory of keys and values.
-func (s *slots) bytes() int {
+// shares is how many positions of the slot a sequence can go on from.
+func (s *slot) shares(ids []int32, adapter int) int {
 	n := 0
-	for _, l := range s.layers {
-		n += 4 * (len(l[0]) + len(l[1]))
+	for s.adapter == adapter && n < len(s.held) && n < len(ids)-1 && s.held[n] == ids[n] { // the last token is always run: its logits are wanted
+		n++
+	}
+	for i := range s.layers {
+		if l := &s.layers[i]; l.base > 0 && n-l.window+1 < l.base { // what the next token sees is forgotten
+			return 0
+		}
 	}
 	return n
 }
 
-func (s *slots) reserve(need int) {
-	if need <= s.room {
-		return
+func (s *slots) release(at int) {
+	s.clock++
+	s.all[at].busy, s.all[at].used = false, s.clock
+}
+
+// forget empties a slot.
+func (s *slots) forget(at int) {
+	one := &s.all[at]
+	one.held = one.held[:0]
+	for l := range one.layers {
+		one.layers[l].base = 0
 	}
-	room := min(max(need, s.room+s.room/2), s.most)
-	for i := range s.layers {
-		for j, old := range s.layers[i] {
-			if old == nil {
-				continue
-			}
-			next := make([]float32, len(s.held)*room*s.width)
-			for k := range s.held {
-				copy(next[k*room*s.width:], old[k*s.room*s.width:(k*s.room+len(s.held[k]))*s.width])
-			}
-			s.layers[i][j] = next
+}
+
+// bytes is the memory of keys and values.
+func (s *slots) bytes() int {
+	n := 0
+	for i := range s.all {
+		for _, l := range s.all[i].layers {
+			n += len(l.k) + len(l.v)
 		}
 	}
-	s.room = room
+	return n
 }
 
-// view is the cache of one batch: sequence i of the batch is slot at[i]. It implements model.Cache.
+// extend makes room for more rows, of size bytes, after the first n positions, and returns the rows with those to come.
+func (l *lane) extend(n, more, window, size, most int) (k, v []byte) {
+	l.window = window
+	rows := n - l.base
+	if (rows+more)*size > len(l.k) && window > 0 {
+		if drop := (rows - (window - 1) - lookBack) / model.KeyBlock * model.KeyBlock; drop > 0 {
+			copy(l.k, l.k[drop*size:rows*size])
+			copy(l.v, l.v[drop*size:rows*size])
+			l.base, rows = l.base+drop, rows-drop
+		}
+	}
+	if need := rows + more; need*size > len(l.k) {
+		room := max(64, 2*len(l.k)/size)
+		if window > 0 {
+			room = min(room, window+lookBack+model.KeyBlock+more)
+		}
+		room = max(need, min(room, most-l.base))
+		l.k, l.v = grown(l.k[:rows*size], room*size), grown(l.v[:rows*size], room*size)
+	}
+	return l.k[: (rows+more)*size : (rows+more)*size], l.v[: (rows+more)*size : (rows+more)*size]
+}
+
+func grown(b []byte, n int) []byte {
+	next := make([]byte, n)
+	copy(next, b)
+	return next
+}
+
+// view is the cache of one batch: sequence i of the batch is slot at[i]. It implements model.StoredRows.
 type view struct {
-	s    *slots
-	at   []int
-	seqs []backend.Seq
+	s      *slots
+	at     []int
+	stored []backend.Stored
 }
 
-func (v *view) Len(i int) int { return len(v.s.held[v.at[i]]) }
+func (v *view) Len(i int) int { return len(v.s.all[v.at[i]].held) }
 
-func (v *view) Append(layer int, k, vals []float32, cols int, offsets []int32) (ks, vs []float32, seqs []backend.Seq) {
-	s := v.s
-	l := &s.layers[layer]
-	if size := len(s.held) * s.room * cols; len(l[0]) != size {
-		l[0], l[1] = make([]float32, size), make([]float32, size)
+// Extend implements model.StoredRows.
+func (v *view) Extend(layer, cols, window int, offsets []int32) []backend.Stored {
+	v.stored = v.stored[:0]
+	size := v.s.typ.RowBytes(cols)
+	for i, at := range v.at {
+		one := &v.s.all[at]
+		k, vals := one.layers[layer].extend(len(one.held), int(offsets[i+1]-offsets[i]), window, size, v.s.most)
+		v.stored = append(v.stored, backend.Stored{Type: v.s.typ, K: k, V: vals})
 	}
-	v.seqs = v.seqs[:0]
-	for i, slot := range v.at {
-		lo, hi, n := int(offsets[i]), int(offsets[i+1]), len(s.held[slot])
-		to := (slot*s.room + n) * cols
-		copy(l[0][to:], k[lo*cols:hi*cols])
-		copy(l[1][to:], vals[lo*cols:hi*cols])
-		v.seqs = append(v.seqs, backend.Seq{QStart: lo, QLen: hi - lo, KStart: slot * s.room, KLen: n + hi - lo})
-	}
-	return l[0], l[1], v.seqs
+	return v.stored
 }
 
 // Advance does nothing: the generator records the ids of a slot after the step.

@@ -15,6 +15,7 @@ import (
 	"github.com/temper-ml/temper/core/grad"
 	"github.com/temper-ml/temper/core/model"
 	"github.com/temper-ml/temper/core/sample"
+	"github.com/temper-ml/temper/core/tensor"
 	"github.com/temper-ml/temper/core/token"
 )
 
@@ -26,6 +27,9 @@ type Options struct {
 	Context int
 	// Chunk is the number of prompt tokens read in one step [512].
 	Chunk int
+	// Cache is the type that keys and values are stored in: "f32", "f16" or "q8_0" [f16 where the kernels meet it as it is, otherwise f32]. In f32 a text is
+	// what the parity fixtures say to the bit; f16 is llama.cpp's default; q8_0 takes half of that.
+	Cache string
 	// Draft is the number of tokens guessed ahead by look-up in the text [0: none]. The output does not change.
 	Draft int
 	// DraftModel, when not nil, guesses instead of the look-up: a smaller decoder with the same vocabulary. Draft is then [4] tokens.
@@ -92,6 +96,10 @@ func New(m model.Model, tok *token.Tokenizer, k backend.Kernels, eos []int32, o 
 	if o.Chunk <= 0 {
 		o.Chunk = 512
 	}
+	typ, err := cacheType(o.Cache, cfg, k)
+	if err != nil {
+		return nil, fmt.Errorf("generate: %w", err)
+	}
 	var d *drafter
 	if small := o.DraftModel; small != nil {
 		if c := small.Config(); c.Head != model.HeadCausal || c.Vocab != cfg.Vocab {
@@ -102,10 +110,33 @@ func New(m model.Model, tok *token.Tokenizer, k backend.Kernels, eos []int32, o 
 		}
 		d = newDrafter(small, k, o.Parallel)
 	}
-	g := &Generator{m: m, tok: tok, k: k, opt: o, eos: eos, cache: newSlots(cfg, o.Parallel, 256, o.Context), on: -1, draft: d,
+	g := &Generator{m: m, tok: tok, k: k, opt: o, eos: eos, cache: newSlots(cfg, typ, o.Parallel, o.Context), on: -1, draft: d,
 		wake: make(chan struct{}, 1), done: make(chan struct{})}
 	go g.loop()
 	return g, nil
+}
+
+// cacheType reads Options.Cache.
+func cacheType(name string, cfg *model.Config, k backend.Kernels) (tensor.DType, error) {
+	typ := tensor.F32
+	if name == "" {
+		if s, ok := k.(backend.StoredAttention); ok && s.MeetsStored(tensor.F16) {
+			typ = tensor.F16
+		}
+		return typ, nil
+	}
+	typ, err := tensor.ParseDType(name)
+	if err != nil {
+		return typ, fmt.Errorf("cache type: %w", err)
+	}
+	return typ, backend.CanStore(typ, cfg.HeadDim)
+}
+
+// CacheBytes is the memory of keys and values. It is for tests and reports: between requests only.
+func (g *Generator) CacheBytes() int {
+	g.use.Lock()
+	defer g.use.Unlock()
+	return g.cache.bytes()
 }
 
 // Context is the largest number of tokens of a prompt and its continuation.
@@ -374,7 +405,6 @@ func (g *Generator) run(live []*job) []*job {
 	room := g.opt.Chunk
 	type part struct{ ids, row int }
 	parts := make([]part, len(live))
-	need := 0
 	for i, j := range live {
 		ids := j.text[len(j.text)-j.pending:]
 		j.guess = j.guess[:0]
@@ -400,9 +430,7 @@ func (g *Generator) run(live []*job) []*job {
 		}
 		b.Offsets = append(b.Offsets, int32(len(b.IDs)))
 		v.at = append(v.at, j.slot)
-		need = max(need, len(g.cache.held[j.slot])+len(ids)+len(j.guess))
 	}
-	g.cache.reserve(need)
 	b.Cache = v
 	g.arena.Reset()
 	out, err := g.forward(b, live[0].adapter)
@@ -412,8 +440,8 @@ func (g *Generator) run(live []*job) []*job {
 	kept := live[:0]
 	for i, j := range live {
 		ids := b.IDs[b.Offsets[i]:b.Offsets[i+1]]
-		held := append(g.cache.held[j.slot], ids[:parts[i].ids]...)
-		g.cache.held[j.slot] = held
+		at := &g.cache.all[j.slot]
+		at.held = append(at.held, ids[:parts[i].ids]...)
 		j.pending -= parts[i].ids
 		over := false
 		if row := parts[i].row; row >= 0 {
@@ -463,7 +491,7 @@ func (g *Generator) Borrow(adapter string, f func(m model.Model, k backend.Kerne
 // fail ends sequences with an error. What their slots hold is not to be trusted.
 func (g *Generator) fail(live []*job, err error) []*job {
 	for _, j := range live {
-		g.cache.held[j.slot] = g.cache.held[j.slot][:0]
+		g.cache.forget(j.slot)
 		g.end(j, err)
 	}
 	return nil
@@ -519,7 +547,8 @@ func (g *Generator) choose(j *job, logits *grad.Value, row int) (over bool, err 
 		}
 		// The guess is in the cache already.
 		j.res.Accepted++
-		g.cache.held[j.slot] = append(g.cache.held[j.slot], id)
+		at := &g.cache.all[j.slot]
+		at.held = append(at.held, id)
 		j.pending--
 	}
 	return false, nil

@@ -6,7 +6,7 @@ import (
 	"github.com/temper-ml/temper/backend"
 )
 
-// FloatCache is a Cache that keeps keys and values as float32. It belongs to one stream of batches of the same sequences.
+// FloatCache is FloatRows that keep keys and values as float32. It belongs to one stream of batches of the same sequences.
 type FloatCache struct {
 	layers [][2][]float32 // keys and values of each layer: sequences · room rows
 	width  int
@@ -39,7 +39,7 @@ func (f *FloatCache) Bytes() int {
 // Truncate forgets the positions of sequence i from n on.
 func (f *FloatCache) Truncate(i, n int) { f.length[i] = min(f.length[i], max(n, 0)) }
 
-// Append stores rows of keys and values after those held (see Cache).
+// Append stores rows of keys and values after those held (see FloatRows).
 func (f *FloatCache) Append(layer int, k, v []float32, cols int, offsets []int32) (ks, vs []float32, seqs []backend.Seq) {
 	if cols != f.width || len(offsets) != len(f.length)+1 {
 		panic(fmt.Sprintf("model.Cache: %d columns of %d sequences, made for %d of %d", cols, len(offsets)-1, f.width, len(f.length)))

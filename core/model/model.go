@@ -67,16 +67,32 @@ type Output struct {
 	Layers  []*grad.Value // WantHidden: embeddings, then each block, as transformers' hidden_states
 }
 
-// Cache keeps keys and values between calls. Append stores the new rows of a layer for each sequence of the batch and returns the views to
-// attend to.
+// Cache keeps keys and values between calls: it is a FloatRows or a StoredRows too.
 type Cache interface {
 	// Len is the number of positions already held for sequence i of the batch.
 	Len(i int) int
-	// Append adds k and v [tokens, KVHeads·HeadDim] of layer; it returns whole key and value stores with the sequences' extents.
-	Append(layer int, k, v []float32, cols int, offsets []int32) (ks, vs []float32, seqs []backend.Seq)
 	// Advance is called once after all layers.
 	Advance(offsets []int32)
 }
+
+// FloatRows is a cache of float32 that all sequences share.
+type FloatRows interface {
+	Cache
+	// Append adds k and v [tokens, KVHeads·HeadDim] of layer; it returns whole key and value stores with the sequences' extents.
+	Append(layer int, k, v []float32, cols int, offsets []int32) (ks, vs []float32, seqs []backend.Seq)
+}
+
+// StoredRows is a cache of any type, with storage of its own for each sequence. It may forget what a layer that sees window positions (0: all) will not
+// see again, in multiples of KeyBlock.
+type StoredRows interface {
+	Cache
+	// Extend makes room in layer for the rows of the batch, of cols values, and returns the stores of the sequences, which end with those rows. They
+	// are good until the next call for the layer.
+	Extend(layer, cols, window int, offsets []int32) []backend.Stored
+}
+
+// KeyBlock is the number of keys at whose multiples kernels may cut their sums: a cache that forgets keys in these steps does not change results.
+const KeyBlock = 512
 
 // Model is a loaded network.
 type Model interface {

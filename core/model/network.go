@@ -174,6 +174,11 @@ func (n *net) start(b *Batch) (*pass, error) {
 	if b.Cache != nil && !cfg.Decoder {
 		return nil, fmt.Errorf("%s sees both ways: it cannot use a cache", cfg.ModelType)
 	}
+	switch b.Cache.(type) {
+	case nil, FloatRows, StoredRows:
+	default:
+		return nil, fmt.Errorf("a cache of type %T holds no rows", b.Cache)
+	}
 	for i, id := range b.IDs {
 		if (id < 0 || int(id) >= cfg.Vocab) && b.Embeds == nil {
 			return nil, fmt.Errorf("token %d: id %d is outside the vocabulary of %d", i, id, cfg.Vocab)
@@ -354,8 +359,11 @@ func (p *pass) attend(c *grad.Ctx, layer int, q, k, v *grad.Value, s grad.Attent
 	if p.prefix > 0 {
 		k, v = c.Prefix(b.Prefix[layer].K, k, b.Offsets), c.Prefix(b.Prefix[layer].V, v, b.Offsets)
 	}
-	if b.Cache != nil {
-		ks, vs, seqs := b.Cache.Append(layer, k.Data, v.Data, width, p.kv)
+	switch cache := b.Cache.(type) {
+	case StoredRows:
+		return p.attendStored(c, cache, layer, q, k, v, s)
+	case FloatRows:
+		ks, vs, seqs := cache.Append(layer, k.Data, v.Data, width, p.kv)
 		k, v = c.Input(ks, len(ks)/width, width, false), c.Input(vs, len(vs)/width, width, false)
 		s.Seqs = seqs
 		for i := range seqs { // the cache counts the rows it was given; queries are the tokens
@@ -363,6 +371,21 @@ func (p *pass) attend(c *grad.Ctx, layer int, q, k, v *grad.Value, s grad.Attent
 		}
 	}
 	return c.Attention(q, k, v, s)
+}
+
+// attendStored adds the rows of k and v to a cache and attends to what it holds.
+func (p *pass) attendStored(c *grad.Ctx, cache StoredRows, layer int, q, k, v *grad.Value, s grad.AttentionSpec) *grad.Value {
+	width := k.Cols
+	stored := cache.Extend(layer, width, s.Window, p.kv)
+	s.Seqs = make([]backend.Seq, len(stored))
+	for i, st := range stored {
+		lo, hi, size := int(p.kv[i]), int(p.kv[i+1]), st.Type.RowBytes(width)
+		at := len(st.K) - (hi-lo)*size
+		backend.StoreRows(c.K, st.K[at:], st.Type, k.Data[lo*width:hi*width])
+		backend.StoreRows(c.K, st.V[at:], st.Type, v.Data[lo*width:hi*width])
+		s.Seqs[i] = backend.Seq{QStart: p.seqs[i].QStart, QLen: p.seqs[i].QLen, KLen: len(st.K) / size}
+	}
+	return c.AttentionStored(q, stored, s)
 }
 
 // ropeTables are the cosines and sines of one embedding for the tokens of a pass.
@@ -378,6 +401,9 @@ func (p *pass) rotate(c *grad.Ctx, x *grad.Value, e *Rope, at, heads int) *grad.
 	return c.Rope(x, grad.RopeSpec{At: at, Heads: heads, HeadDim: p.n.cfg.HeadDim, RotDim: e.dim, Pos: t.pos, Cos: t.cos, Sin: t.sin})
 }
 
+// ropeRows is how many positions a table holds for the sake of a few tokens: longer texts do not need more memory.
+const ropeRows = 4096
+
 func (p *pass) ropeOf(e *Rope) *ropeTables {
 	for i := range p.ropes {
 		if p.ropes[i].of == e {
@@ -385,14 +411,15 @@ func (p *pass) ropeOf(e *Rope) *ropeTables {
 		}
 	}
 	t := ropeTables{of: e, pos: p.pos}
-	if !e.changes() {
-		n := int32(0)
-		for _, at := range p.pos {
-			n = max(n, at+1)
-		}
+	n := int32(0)
+	for _, at := range p.pos {
+		n = max(n, at+1)
+	}
+	if !e.changes() && (n <= ropeRows || len(p.pos) > ropeRows/8) {
 		t.cos, t.sin = e.table(int(n))
 	} else {
-		// The frequencies depend on each sequence's length: a row per token, so that a text does not depend on its neighbours.
+		// A row per token: of a few tokens far along, or where the frequencies depend on each sequence's length, so that a text does not depend on its
+		// neighbours.
 		half := e.dim / 2
 		t.cos, t.sin = make([]float32, len(p.pos)*half), make([]float32, len(p.pos)*half)
 		t.pos = make([]int32, len(p.pos))

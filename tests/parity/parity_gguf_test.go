@@ -16,6 +16,7 @@ import (
 	"github.com/temper-ml/temper/backend"
 	"github.com/temper-ml/temper/backend/native"
 	"github.com/temper-ml/temper/core/checkpoint"
+	"github.com/temper-ml/temper/core/generate"
 	"github.com/temper-ml/temper/core/grad"
 	"github.com/temper-ml/temper/core/model"
 	"github.com/temper-ml/temper/tests/fixture"
@@ -187,10 +188,37 @@ func runGemma(t *testing.T, dir string, files []string) {
 	require.NoError(t, err)
 	t.Cleanup(exact.Close)
 	k := best(t)
+	d, err := generate.Open(fixture.Gemma(t), generate.OpenOptions{})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, d.Close()) })
 	for i, p := range want.Prompts {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			checkGreedyIDs(t, exact, m, p.IDs, p.Float32.Greedy, p.Float32.Margins, 0.02)
 			checkGreedyIDs(t, k, m, p.IDs, p.Greedy, p.Margins, 0.6)
+			checkGenerated(t, d, k, p.IDs, p.Greedy, p.Margins, 0.6)
 		})
+	}
+}
+
+// checkGenerated is checkGreedyIDs for the generator, which keeps keys and values in half precision, with guesses and without.
+func checkGenerated(t *testing.T, d *generate.Decoder, k backend.Kernels, prompt, want []int32, margins []float64, margin float64) {
+	t.Helper()
+	near := slices.IndexFunc(margins, func(v float64) bool { return v < margin })
+	if near < 0 {
+		near = len(want)
+	}
+	for _, draft := range []int{0, 5} {
+		g, err := d.Start(k, generate.Options{Parallel: 1, Cache: "f16", Draft: draft})
+		require.NoError(t, err)
+		var got []int32
+		_, err = g.Generate(t.Context(), generate.Request{Prompt: prompt, MaxTokens: len(want), IgnoreEnd: true}, func(p generate.Piece) error {
+			for _, one := range p.Tokens {
+				got = append(got, one.ID)
+			}
+			return nil
+		})
+		g.Close()
+		require.NoError(t, err)
+		require.Equal(t, want[:near], got[:near], "guesses %d", draft)
 	}
 }

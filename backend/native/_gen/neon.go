@@ -22,7 +22,49 @@ func neon() (asm, stubs []byte) {
 			neonTile(&s, name, rows, vecs)
 		}
 	}
+	neonHalves(&s, &g)
 	return []byte(s.String()), []byte(g.String())
+}
+
+// neonHalves writes what emitStored does for half precision. The assembler does not know the conversions by name.
+func neonHalves(s, g *strings.Builder) {
+	line := func(format string, args ...any) { fmt.Fprintf(s, "\t"+format+"\n", args...) }
+	begin := func(name, signature, doc, frame string, args ...string) {
+		signature = strings.Replace(signature, "func(", "func "+name+"(", 1)
+		fmt.Fprintf(g, "\n// %s %s\n//\n//go:noescape\n%s\n", name, doc, signature)
+		fmt.Fprintf(s, "\n// %s\nTEXT ·%s(SB), NOSPLIT, $0-%s\n", signature, name, frame)
+		for i, arg := range args {
+			line("MOVD %s+%d(FP), R%d", arg, 8*i, i)
+		}
+	}
+	begin("widenHalvesNEON", "func(dst *float32, src *byte, groups, rows, ss int)",
+		"writes rows of groups of half-precision numbers, ss bytes apart, one after the other as float32. A group is 8 of them.", "40", "dst", "src", "groups", "rows", "ss")
+	fmt.Fprintf(s, "\nrow:\n")
+	line("CBZ R3, done")
+	line("MOVD R1, R5")
+	line("MOVD R2, R6")
+	fmt.Fprintf(s, "\ngroup:\n")
+	line("VLD1.P 16(R5), [V0.H8]")
+	line("WORD $0x0e217801 // FCVTL V1.4S, V0.4H")
+	line("WORD $0x4e217802 // FCVTL2 V2.4S, V0.8H")
+	line("VST1.P [V1.S4, V2.S4], 32(R0)")
+	line("SUBS $1, R6")
+	line("BNE group")
+	line("ADD R4, R1")
+	line("SUB $1, R3")
+	line("B row")
+	fmt.Fprintf(s, "\ndone:\n")
+	line("RET")
+	begin("narrowHalvesNEON", "func(dst *byte, src *float32, groups int)", "writes groups of numbers in half precision, rounded to nearest even. A group is 8 of them.", "24",
+		"dst", "src", "groups")
+	fmt.Fprintf(s, "\ngroup:\n")
+	line("VLD1.P 32(R1), [V0.S4, V1.S4]")
+	line("WORD $0x0e216802 // FCVTN V2.4H, V0.4S")
+	line("WORD $0x4e216822 // FCVTN2 V2.8H, V1.4S")
+	line("VST1.P [V2.H8], 16(R0)")
+	line("SUBS $1, R2")
+	line("BNE group")
+	line("RET")
 }
 
 // neonTile: A's rows are read through R6 … R17, accumulators are V0 …, B is V24 and V25.
