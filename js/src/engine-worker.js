@@ -1,7 +1,7 @@
 // The engine's own thread: it answers messages of index.js, one request after another; tasks go on step by step, so that others get their
 // turn and cancelling is heard.
 import { Engine } from './engine.js';
-import { bring } from './source.js';
+import { bring, Early } from './source.js';
 import { AbortedError, packError } from './errors.js';
 
 /**
@@ -9,7 +9,7 @@ import { AbortedError, packError } from './errors.js';
  * @returns {(m: any) => void} takes messages
  */
 export function serveEngine(host) {
-  let engine = null, opening = null;
+  let engine = null, opening = null, early = null;
   /** @type {Map<number, AbortController>} */
   const running = new Map();
   const buffers = new Map(); // addresses that a model's weights lie at
@@ -27,14 +27,22 @@ export function serveEngine(host) {
 
   const methods = {
     async create(options) {
+      if (options.early) early = new Early(options.early.url, options.early.cache);
       opening ??= Engine.create(host.platform, options);
-      engine = await opening;
+      try {
+        engine = await opening;
+      } catch (e) {
+        early?.drop();
+        throw e;
+      }
       return engine.call({ op: 'info' }).value;
     },
     info: () => ({ ...engine.call({ op: 'info' }).value, memory: engine.memory.buffer.byteLength }),
     async open({ source, name, head, maxTokens, cache }, { id, signal }) {
+      const begun = early;
+      early = null;
       const got = await bring(engine, source, {
-        signal, cache, read: host.platform.readPath, onProgress: (p) => host.post({ id, progress: p }),
+        signal, cache, early: begun, read: host.platform.readPath, onProgress: (p) => host.post({ id, progress: p }),
       });
       host.post({ id, progress: { phase: 'open', loaded: got.bytes, total: got.bytes } });
       const free = new Set(got.files.map((f) => f.ptr));

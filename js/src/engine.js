@@ -1,14 +1,17 @@
 // The engine's instance: memory, kernels, the Go program, and calls across. It runs inside a worker (see engine-worker.js).
 import { OutOfMemoryError, RequestError, AbortedError, TemperError, NotIsolatedError } from './errors.js';
 import { Exit, wasi } from './wasi.js';
-import { hasRelaxedSIMD, hasSIMD, memoryImport } from './link.js';
+import { hasRelaxedSIMD, hasSIMD } from './link.js';
 import { PluginHost } from './plugin.js';
 
 const encoder = new TextEncoder(), decoder = new TextDecoder();
 
+// What the engine's memory starts with: more than the 92 pages that the program itself asks for. Pages that nobody touches cost nothing.
+const initialPages = 160;
+
 /**
  * @typedef {object} Platform
- * @property {(name: string) => Promise<Uint8Array>} asset reads a file of dist/
+ * @property {(name: string, shared?: boolean) => Promise<WebAssembly.Module>} module compiles a file of dist/, with a shared memory if asked
  * @property {() => {post: (m: any) => void, ready: Promise<void>, end: () => void}} kernelWorker starts an empty kernel thread
  * @property {boolean} isolated whether memory can be shared
  * @property {number} cores
@@ -29,11 +32,9 @@ export class Engine {
     const relaxed = options.relaxed ?? hasRelaxedSIMD();
     const shared = threads > 1;
     const kernelName = `kernels${relaxed ? '-relaxed' : ''}${shared ? '-threads' : ''}.wasm`;
-    const [engineBytes, kernelBytes] = await Promise.all([platform.asset('temper.wasm'), platform.asset(kernelName)]);
-    const pages = memoryImport(engineBytes, shared);
-    const [module, kernelModule] = await Promise.all([WebAssembly.compile(engineBytes), WebAssembly.compile(kernelBytes)]);
+    const [module, kernelModule] = await Promise.all([platform.module('temper.wasm', shared), platform.module(kernelName)]);
     const e = new Engine();
-    e.memory = makeMemory(pages, shared, options.maxMemory);
+    e.memory = makeMemory(initialPages, shared, options.maxMemory);
     e.threads = threads;
     e.log = [];
     const kernels = await WebAssembly.instantiate(kernelModule, { env: { memory: e.memory } });

@@ -48,7 +48,7 @@ export class Engine {
   static async create(options = {}) {
     const e = new Engine();
     try {
-      const info = await e._send('create', { threads: options.threads, relaxed: options.relaxed, maxMemory: options.maxMemory });
+      const info = await e._send('create', { threads: options.threads, relaxed: options.relaxed, maxMemory: options.maxMemory, early: options._early });
       /** The SIMD level and the number of threads in use. */
       e.level = info.level;
       e.threads = info.threads;
@@ -79,8 +79,7 @@ export class Engine {
 
   /** Loads a model into this engine; see load. */
   async load(source, options = {}) {
-    if (source instanceof URL) source = source.href;
-    if (typeof source === 'string' && typeof document !== 'undefined') source = new URL(source, document.baseURI).href;
+    source = address(source);
     if (source && typeof source !== 'string') source = Array.from(source);
     const info = await this._send('open', { source, name: options.name, head: options.head, maxTokens: options.maxTokens, cache: options.cache },
       { signal: options.signal, onProgress: options.onProgress });
@@ -234,6 +233,11 @@ export class Model {
   }
 }
 
+const address = (source) => {
+  if (source instanceof URL) source = source.href;
+  return typeof source === 'string' && typeof document !== 'undefined' ? new URL(source, document.baseURI).href : source;
+};
+
 const list = (texts) => (Array.isArray(texts) ? texts : [texts]);
 
 /**
@@ -243,7 +247,10 @@ const list = (texts) => (Array.isArray(texts) ? texts : [texts]);
  */
 export async function load(source, options = {}) {
   if (options.engine) return options.engine.load(source, options);
-  const engine = await Engine.create(options);
+  // The model's download begins beside the engine's.
+  const url = address(source);
+  const early = typeof url === 'string' && /^https?:/.test(url) && !options.signal?.aborted ? { url, cache: options.cache } : undefined;
+  const engine = await Engine.create({ ...options, _early: early });
   try {
     return (await engine.load(source, options))._own();
   } catch (e) {

@@ -15,24 +15,20 @@ export function hasSIMD() {
   ]));
 }
 
+const memoryImport = [3, 0x65, 0x6e, 0x76, 6, 0x6d, 0x65, 0x6d, 0x6f, 0x72, 0x79, 2]; // "env" "memory", a memory
+
+/** How many bytes of a module hold the import of its memory, which the build writes first. */
+export const importBytes = 4096;
+
 /**
- * Finds the import of env.memory, which the build writes as the first import, and makes it a shared one when asked.
- * @param {Uint8Array} module changed in place
- * @param {boolean} shared
- * @returns {number} the pages that the module needs at start
+ * Makes the memory that the engine imports a shared one.
+ * @param {Uint8Array} start the module's first bytes, changed in place
  */
-export function memoryImport(module, shared) {
-  const name = [3, 0x65, 0x6e, 0x76, 6, 0x6d, 0x65, 0x6d, 0x6f, 0x72, 0x79, 2]; // "env" "memory", a memory
-  for (let at = 8; at < Math.min(module.length - 24, 65536); at++) {
-    if (!name.every((b, i) => module[at + i] === b)) continue;
-    const flags = at + name.length;
-    if (shared) module[flags] |= 2;
-    let pages = 0;
-    for (let i = flags + 1, shift = 0; ; i++, shift += 7) {
-      pages |= (module[i] & 127) << shift;
-      if (module[i] < 128) break;
-    }
-    return pages;
+export function shareMemory(start) {
+  for (let at = 8; at < Math.min(start.length, importBytes) - memoryImport.length; at++) {
+    if (!memoryImport.every((b, i) => start[at + i] === b)) continue;
+    start[at + memoryImport.length] |= 2;
+    return;
   }
   throw new Error('the engine does not import its memory');
 }

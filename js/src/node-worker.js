@@ -7,11 +7,16 @@ import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { serve } from './kernel-worker.js';
 import { serveEngine } from './engine-worker.js';
+import { shareMemory } from './link.js';
 
 const platform = {
   isolated: true,
   cores: availableParallelism(),
-  asset: async (name) => new Uint8Array(await readFile(new URL(`../dist/${name}`, import.meta.url))),
+  async module(name, shared) {
+    const bytes = new Uint8Array(await readFile(new URL(`../dist/${name}`, import.meta.url)));
+    if (shared) shareMemory(bytes);
+    return WebAssembly.compile(bytes);
+  },
   kernelWorker() {
     const w = new Worker(new URL(import.meta.url), { workerData: { kernel: true }, stdout: false });
     w.unref();

@@ -41,6 +41,7 @@ class Pieces {
   }
 
   async drop(url) {
+    await writing.get(url);
     await this.cache?.delete(Pieces.key(`meta/${encodeURIComponent(url)}`));
   }
 
@@ -65,14 +66,89 @@ class Pieces {
   }
 }
 
+// Bytes that may wait for the engine, and for the cache.
+const waitingBytes = 8 << 20, waitingPieces = 8;
+
+// Writes to the cache that still go on, by address: a download of the same file waits for them.
+const writing = new Map();
+
+/** A download that begins before the engine is there: what comes first waits here. Only for one file that the cache knows nothing of. */
+export class Early {
+  constructor(url, cache) {
+    this.url = new URL(url).href;
+    this.abort = new AbortController();
+    this.chunks = [];
+    this.size = 0;
+    const path = new URL(url).pathname;
+    const file = !path.endsWith('/') && /\.[a-z0-9]+$/i.test(path);
+    this.begun = file ? this.begin(cache).catch(() => null) : Promise.resolve(null);
+  }
+
+  async begin(cache) {
+    if (cache !== 'reload' && (await (await Pieces.open(cache !== 'none')).meta(this.url))) return null;
+    const response = await fetch(this.url, { signal: this.abort.signal });
+    if (!response.ok || !response.body) {
+      this.drop();
+      return null;
+    }
+    const reader = response.body.getReader();
+    this.fill(reader);
+    return { response, reader: { read: () => this.read(reader), cancel: () => reader.cancel() } };
+  }
+
+  fill(reader) {
+    this.next = this.taken || this.size >= waitingBytes ? null : reader.read().then((r) => {
+      if (r.done || this.taken) {
+        this.last = r;
+        return;
+      }
+      this.chunks.push(r.value);
+      this.size += r.value.length;
+      this.fill(reader);
+    });
+    this.next?.catch(() => {}); // read tells of it
+  }
+
+  async read(reader) {
+    this.taken = true;
+    if (this.chunks.length) return { done: false, value: this.chunks.shift() };
+    if (this.next) {
+      const n = this.next;
+      this.next = null;
+      await n;
+      if (this.chunks.length) return { done: false, value: this.chunks.shift() };
+    }
+    if (this.last) {
+      const r = this.last;
+      if (!r.done) this.last = null;
+      return r;
+    }
+    return reader.read();
+  }
+
+  /** The response and a reader of it, for this address; null when the download has to begin anew. */
+  async take(url, signal) {
+    if (url !== this.url) return null;
+    const got = await this.begun;
+    if (got) signal?.addEventListener('abort', () => this.drop());
+    if (signal?.aborted) this.drop();
+    return got;
+  }
+
+  drop() {
+    this.abort.abort();
+  }
+}
+
 /**
  * Streams a file to sink, from the cache as far as it reaches, then from the network.
  * @param {string} url
  * @param {{begin?: (total: number) => void, write: (b: Uint8Array) => void|Promise<void>}} sink
- * @param {{signal?: AbortSignal, pieces: Pieces, optional?: boolean, onBytes?: (n: number, total: number, cached: boolean) => void}} o
+ * @param {{signal?: AbortSignal, pieces: Pieces, early?: Early, optional?: boolean, onBytes?: (n: number, total: number, cached: boolean) => void}} o
  * @returns {Promise<boolean>} false when an optional file does not exist
  */
 async function download(url, sink, o) {
+  await writing.get(url);
   let meta = await o.pieces.meta(url);
   let at = 0, good = 0;
   const sums = [];
@@ -99,9 +175,11 @@ async function download(url, sink, o) {
     headers.Range = `bytes=${at}-`;
     if (meta.etag) headers['If-Range'] = meta.etag;
   }
-  let response;
+  let response, reader;
   try {
-    response = await fetch(url, { signal: o.signal, headers });
+    const early = at === 0 && o.early ? await o.early.take(url, o.signal) : null;
+    if (early) ({ response, reader } = early);
+    else response = await fetch(url, { signal: o.signal, headers });
   } catch (e) {
     if (o.signal?.aborted) throw new AbortedError(`the download of ${url} was cancelled`);
     throw new AbortedError(`${url} could not be fetched: ${e?.message ?? e}`, { cause: e });
@@ -129,17 +207,29 @@ async function download(url, sink, o) {
   } else sink.begin?.(total);
   if (response.headers.get('content-encoding')) total = 0; // the length is that of the compressed bytes
   const etag = response.headers.get('etag') ?? '';
-  let part = o.pieces.cache ? new Uint8Array(pieceBytes) : null, filled = 0;
+  // Pieces go to the cache beside the download; a few of them may wait.
+  let part = null, filled = 0, chain = Promise.resolve();
+  const waiting = [];
+  const after = (f) => {
+    chain = chain.then(f, f);
+    writing.set(url, chain);
+    chain.finally(() => { if (writing.get(url) === chain) writing.delete(url); }).catch(() => {});
+    return chain;
+  };
   const flush = async () => {
     if (!part || filled === 0) return;
-    const b = part.slice(0, filled);
+    const b = part.subarray(0, filled);
+    part = null;
     filled = 0;
-    const sum = await sha256(b);
-    await o.pieces.put(`piece/${sum}`, b);
-    sums.push(sum);
-    await o.pieces.setMeta(url, { size: total, etag, sums, complete: false });
+    waiting.push(after(async () => {
+      const sum = await sha256(b);
+      await o.pieces.put(`piece/${sum}`, b);
+      sums.push(sum);
+      await o.pieces.setMeta(url, { size: total, etag, sums, complete: false });
+    }));
+    if (waiting.length > waitingPieces) await waiting.shift();
   };
-  const reader = response.body.getReader();
+  reader ??= response.body.getReader();
   try {
     for (;;) {
       stopIf(o.signal);
@@ -155,12 +245,13 @@ async function download(url, sink, o) {
       await sink.write(b);
       at += b.length;
       o.onBytes?.(b.length, total, false);
-      for (let from = 0; part && from < b.length;) {
-        const n = Math.min(b.length - from, pieceBytes - filled);
+      for (let from = 0; o.pieces.cache && from < b.length;) {
+        part ??= new Uint8Array(total ? Math.min(pieceBytes, Math.max(total - at + b.length - from, 1)) : pieceBytes);
+        const n = Math.min(b.length - from, part.length - filled);
         part.set(b.subarray(from, from + n), filled);
         filled += n;
         from += n;
-        if (filled === pieceBytes) await flush();
+        if (filled === part.length) await flush();
       }
     }
   } catch (e) {
@@ -170,7 +261,7 @@ async function download(url, sink, o) {
   }
   if (total && at !== total) throw new AbortedError(`the download of ${url} ended after ${at} of ${total} bytes`);
   await flush();
-  if (part) await o.pieces.setMeta(url, { size: at, etag, sums, complete: true });
+  if (o.pieces.cache) after(() => o.pieces.setMeta(url, { size: at, etag, sums, complete: true })).catch(() => {});
   return true;
 }
 
@@ -222,6 +313,7 @@ class BundleSink {
     this.header = null;
     this.at = 0;
     this.checked = 0;
+    this.checks = [];
   }
 
   async write(b) {
@@ -251,22 +343,28 @@ class BundleSink {
     if (this.at + b.length > this.header.size) throw new CorruptError(`${this.what} is longer than its header says`);
     this.engine.write(this.ptr + this.at, b);
     this.at += b.length;
-    await this.check();
+    this.check();
   }
 
-  async check() {
+  check() {
     const { chunk, size, chunks } = this.header;
     for (;;) {
-      const from = this.checked * chunk, to = Math.min(from + chunk, size);
-      if (this.checked === chunks.length || this.at < to) return;
-      const sum = await sha256(this.engine.read(this.ptr + from, to - from));
-      if (sum && sum !== chunks[this.checked]) throw new CorruptError(`${this.what}: bytes ${from} to ${to} of its data do not have the sum that the header names`);
+      const i = this.checked, from = i * chunk, to = Math.min(from + chunk, size);
+      if (i === chunks.length || this.at < to) return;
+      const { buffer } = this.engine.memory;
+      // Sums go on beside the download; shared memory has to be copied for them.
+      const bytes = new Uint8Array(buffer, this.ptr + from, to - from);
+      this.checks.push(sha256(buffer instanceof ArrayBuffer ? bytes : bytes.slice()).then((sum) => {
+        if (sum && sum !== chunks[i]) throw new CorruptError(`${this.what}: bytes ${from} to ${to} of its data do not have the sum that the header names`);
+      }));
+      this.checks.at(-1).catch(() => {}); // files tells of it
       this.checked++;
     }
   }
 
-  files() {
+  async files() {
     if (!this.header || this.at !== this.header.size) throw new CorruptError(`${this.what} ends after ${this.at} of ${this.header?.size ?? 'unknown'} bytes`);
+    await Promise.all(this.checks);
     return this.header.files.map((f) => {
       if (!(f.offset >= 0 && f.size >= 0 && f.offset + f.size <= this.header.size)) throw new CorruptError(`${this.what}: file ${f.name} lies outside`);
       return { name: f.name, ptr: this.ptr, at: f.offset, len: f.size };
@@ -280,7 +378,7 @@ const folderFiles = ['tokenizer.json', 'tokenizer_config.json', 'special_tokens_
  * Brings a model's files into the engine.
  * @param {any} engine
  * @param {any} source an address (of a bundle, a GGUF file or a folder), or a list of {name, data}
- * @param {{signal?: AbortSignal, cache?: 'default'|'reload'|'none', onProgress?: (p: any) => void, read?: (path: string) => any}} o
+ * @param {{signal?: AbortSignal, early?: Early|null, cache?: 'default'|'reload'|'none', onProgress?: (p: any) => void, read?: (path: string) => any}} o
  * @returns {Promise<{name: string, files: {name: string, ptr: number, at: number, len: number}[], bytes: number}>}
  */
 export async function bring(engine, source, o) {
@@ -297,7 +395,7 @@ export async function bring(engine, source, o) {
     if (o.cache === 'reload') await pieces.drop(url);
     let known = 0;
     const ok = await download(url, sink, {
-      signal: o.signal, pieces, optional,
+      signal: o.signal, pieces, early: o.early, optional,
       onBytes: (n, total, cached) => {
         if (total && !known) grand += known = total;
         loaded += n;
@@ -352,11 +450,11 @@ export async function bring(engine, source, o) {
         const sink = new BundleSink(engine, url);
         try {
           await get(url, sink, false);
+          return { name, files: await sink.files(), bytes: loaded };
         } catch (e) {
           if (e instanceof CorruptError) await pieces.drop(url);
           throw e;
         }
-        return { name, files: sink.files(), bytes: loaded };
       }
       const base = url.endsWith('/') ? url : `${url}/`;
       const files = [await whole(`${base}config.json`, 'config.json', false)];
@@ -378,7 +476,7 @@ export async function bring(engine, source, o) {
     if (list.length === 1 && !/\.(gguf|json|safetensors)$/i.test(list[0].name)) {
       const sink = new BundleSink(engine, list[0].name);
       await streamInto(sink, list[0].data);
-      return { name: list[0].name, files: sink.files(), bytes: loaded };
+      return { name: list[0].name, files: await sink.files(), bytes: loaded };
     }
     const files = [];
     for (const f of list) {
