@@ -94,6 +94,20 @@ func (v *bagVictim) SpanImportance(_ context.Context, text string, _ int, spans 
 	return out, nil
 }
 
+func (v *bagVictim) Gains(_ context.Context, text string, label int, edits []attack.Edit) ([]float32, error) {
+	sign := 1.0
+	if label == 0 {
+		sign = -1
+	}
+	out := make([]float32, len(edits))
+	for i, e := range edits {
+		out[i] = float32(sign * (v.votes[strings.ToLower(text[e.At.Start:e.At.End])] - v.votes[strings.ToLower(e.To)]))
+	}
+	return out, nil
+}
+
+func (v *bagVictim) Passes() int { return 3 }
+
 func (v *bagVictim) Flips(_ context.Context, _ string, label int, spans []attack.Span, n int) ([][]attack.Candidate, error) {
 	word := "awful"
 	if label == 0 {
@@ -186,6 +200,24 @@ func TestSameOutcomeForAnyConcurrency(t *testing.T) {
 	}
 	other := outcome(t, run(t, "deepwordbug", newBag(), attack.Options{Seed: 8}))
 	assert.NotEqual(t, outcome(t, run(t, "deepwordbug", newBag(), attack.Options{Seed: 7})), other)
+}
+
+// Gradients replace most queries: the words that count come first, each pass is counted, and no more than Keep texts a word are asked.
+func TestGuidedAsksLess(t *testing.T) {
+	plain, guided := run(t, "deepwordbug", newBag(), attack.Options{Seed: 1}), run(t, "deepwordbug-gradient", newBag(), attack.Options{Seed: 1})
+	assert.GreaterOrEqual(t, guided.Won, plain.Won)
+	assert.Less(t, guided.AverageQueries, 0.6*plain.AverageQueries)
+	for _, r := range guided.Results {
+		if r.Status == attack.Skipped || r.Words == 0 {
+			continue
+		}
+		assert.LessOrEqual(t, r.Queries, 1+3+2*r.Words, "the text, three passes, two candidates a word")
+		if r.Status == attack.Won {
+			assert.GreaterOrEqual(t, r.Queries, 1+3+1)
+		}
+	}
+	tight := run(t, "deepwordbug-gradient", newBag(), attack.Options{Seed: 1, Budget: 4})
+	assert.Zero(t, tight.Won, "passes use up the budget")
 }
 
 func TestBatchesAcrossExamples(t *testing.T) {

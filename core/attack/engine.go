@@ -29,6 +29,7 @@ const (
 	opImportance
 	opNearest
 	opFlips
+	opGains
 )
 
 // op is one question of a search and its answer.
@@ -40,7 +41,8 @@ type op struct {
 	n      int
 	by     Perturber
 	req    Request
-	rows   [][]float32   // opScore, opEmbed; opImportance in rows[0]
+	edits  []Edit
+	rows   [][]float32   // opScore, opEmbed; opImportance and opGains in rows[0]
 	out    []string      // opPerturb, opNearest
 	filled [][]Candidate // opFill, opFlips: one list per span
 	err    error
@@ -133,13 +135,45 @@ func (t *Task) Fill(x *Text, spans []Span, n int) ([][]Candidate, error) {
 	return o.filled, err
 }
 
-// Importance returns the gradient norm of each word of x.
+// Importance returns the gradient norm of each word of x. It counts as one query; without the
+// budget for it the answer is zero.
 func (t *Task) Importance(x *Text) ([]float32, error) {
 	o := &op{kind: opImportance, texts: []string{x.S}, spans: x.Spans}
+	if !t.spend(1) {
+		return make([]float32, len(x.Spans)), nil
+	}
 	if err := t.ask(o); err != nil {
 		return nil, err
 	}
 	return o.rows[0], nil
+}
+
+// Gains estimates from gradients what each edit of x does to the score of the class under attack (see GuideVictim). Each pass through the
+// model counts as one query.
+func (t *Task) Gains(x *Text, edits []Edit) ([]float32, error) {
+	passes := 1
+	if g, ok := t.run.victim.(GuideVictim); ok {
+		passes = g.Passes()
+	}
+	if len(edits) == 0 || !t.spend(passes) {
+		return make([]float32, len(edits)), nil
+	}
+	o := &op{kind: opGains, texts: []string{x.S}, edits: edits}
+	if err := t.ask(o); err != nil {
+		return nil, err
+	}
+	return o.rows[0], nil
+}
+
+// spend counts queries that are no texts to score. It tells whether the budget has them.
+func (t *Task) spend(n int) bool {
+	if t.budget > 0 && t.queries+n > t.budget {
+		t.over = true
+		return false
+	}
+	t.queries += n
+	t.over = t.budget > 0 && t.queries >= t.budget
+	return true
 }
 
 // Nearest returns up to n words near word in embedding space or in the lexicon.
@@ -149,8 +183,11 @@ func (t *Task) Nearest(word string, n int) ([]string, error) {
 	return o.out, err
 }
 
-// Flips returns per span the words whose substitution raises the loss most to first order.
+// Flips returns per span the words whose substitution raises the loss most to first order. It counts as one query.
 func (t *Task) Flips(x *Text, spans []Span, n int) ([][]Candidate, error) {
+	if !t.spend(1) {
+		return make([][]Candidate, len(spans)), nil
+	}
 	o := &op{kind: opFlips, texts: []string{x.S}, spans: spans, n: n}
 	err := t.ask(o)
 	return o.filled, err

@@ -3,7 +3,8 @@ package attack
 
 import "context"
 
-// Victim scores texts. Optional capabilities are found by type assertion (GradientVictim, EmbeddingVictim, MaskVictim, TokenVictim).
+// Victim scores texts. Optional capabilities are found by type assertion (GradientVictim, GuideVictim, FlipVictim,
+// EmbeddingVictim, MaskVictim, TokenVictim).
 type Victim interface {
 	// Labels are the class names, in the order of scores.
 	Labels() []string
@@ -39,6 +40,22 @@ type FlipVictim interface {
 	Victim
 	// Flips returns, per span taken alone, up to n words, the most harmful first. P is any score that falls along the list.
 	Flips(ctx context.Context, text string, label int, spans []Span, n int) ([][]Candidate, error)
+}
+
+// Edit puts To in place of one span of a text.
+type Edit struct {
+	At Span
+	To string
+}
+
+// GuideVictim estimates from gradients what edits do, without scoring the edited texts.
+type GuideVictim interface {
+	Victim
+	// Gains returns per edit, taken alone, by how much it lowers the score of label to first order, in any unit that is the same for all edits of
+	// a call.
+	Gains(ctx context.Context, text string, label int, edits []Edit) ([]float32, error)
+	// Passes is how often the model runs forward and backward for one call of Gains.
+	Passes() int
 }
 
 // TokenVictim shows the tokenization.

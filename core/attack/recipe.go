@@ -16,6 +16,7 @@ const (
 	NeedWords    Need = "neighbours"
 	NeedMasker   Need = "masked language model"
 	NeedGradient Need = "gradients"
+	NeedGuide    Need = "gradients of edits"
 	NeedFlips    Need = "gradient-ranked substitutions"
 )
 
@@ -198,6 +199,14 @@ func recipes() []Recipe {
 			Transformation: Flip{1}, Search: Beam{10}, Needs: []Need{NeedFlips},
 		},
 		{
+			Name: "deepwordbug-gradient", Version: 1,
+			Paper:          "edits of Gao et al. 2018, chosen as Ebrahimi et al. 2018 choose flips; gradients averaged as in Sundararajan, Taly, Yan: Axiomatic Attribution for Deep Networks, ICML 2017",
+			Departures:     "twelve edits a word are drawn, gradients rank words and edits, and only the two most promising edits of a word are asked of the victim; each pass for gradients counts as a query",
+			Constraints:    with(MaxEdits{30}),
+			Transformation: Composite{"deepwordbug", []Transformation{deepWordBug(), deepWordBug(), deepWordBug()}}, Search: Guided{Keep: 2},
+			Needs: []Need{NeedGuide},
+		},
+		{
 			Name: "input-reduction", Version: 1,
 			Paper:          "Feng, Wallace, Grissom, Iyyer, Rodriguez, Boyd-Graber: Pathologies of Neural Models Make Interpretations Difficult, EMNLP 2018",
 			Departures:     "greedy, words ranked once; won means that at least one word could go without the prediction changing",
@@ -254,7 +263,7 @@ func NewRecipe(name string, available ...Need) (Recipe, error) {
 func Capabilities(v Victim, opts Options) []Need {
 	r := &run{victim: v, opts: opts}
 	var out []Need
-	for _, n := range []Need{NeedEncoder, NeedWords, NeedMasker, NeedGradient, NeedFlips} {
+	for _, n := range []Need{NeedEncoder, NeedWords, NeedMasker, NeedGradient, NeedGuide, NeedFlips} {
 		if r.needs(Recipe{Needs: []Need{n}}) == nil {
 			out = append(out, n)
 		}

@@ -251,6 +251,9 @@ func (r *run) needs(recipe Recipe) error {
 		case NeedGradient:
 			_, ok = r.victim.(GradientVictim)
 			how = "a victim that gives gradients"
+		case NeedGuide:
+			_, ok = r.victim.(GuideVictim)
+			how = "a victim that estimates edits by their gradient"
 		case NeedFlips:
 			_, ok = r.victim.(FlipVictim)
 			how = "a victim that ranks substitutions by their gradient"
@@ -536,6 +539,17 @@ func (r *run) single(o *op) {
 		if o.err == nil && len(o.filled) != len(o.spans) {
 			o.err = fmt.Errorf("the victim returned substitutions for %d spans, expected %d", len(o.filled), len(o.spans))
 		}
+	case opGains:
+		g, ok := r.victim.(GuideVictim)
+		if !ok {
+			o.err = errors.New("the victim gives no gradients of edits")
+			return
+		}
+		row, err := g.Gains(r.ctx, o.texts[0], o.task.Label, o.edits)
+		if err == nil && len(row) != len(o.edits) {
+			err = fmt.Errorf("the victim returned %d gains for %d edits", len(row), len(o.edits))
+		}
+		o.rows, o.err = [][]float32{row}, err
 	case opImportance:
 		g, ok := r.victim.(GradientVictim)
 		if !ok {

@@ -22,6 +22,7 @@ var (
 	_ attack.GradientVictim  = victim{}
 	_ attack.EmbeddingVictim = victim{}
 	_ attack.FlipVictim      = victim{}
+	_ attack.GuideVictim     = victim{}
 	_ attack.TokenVictim     = victim{}
 	_ attack.Masker          = (*masker)(nil)
 )
@@ -54,9 +55,131 @@ func (v victim) Scores(ctx context.Context, texts []string) ([][]float32, error)
 	return v.Pipeline.Scores(ctx, texts)
 }
 
-// gradient returns the encoding of a text, the gradient of the loss of label with respect to its word embeddings, and those embeddings,
-// [tokens, cols].
-func (p *Pipeline) gradient(text string, label int) (enc token.Encoding, g, e []float32, cols int, err error) {
+// guideSteps is the number of points between no text and the text at which Gains takes gradients: at the text alone a model that is sure of its
+// answer has gradients that tell little.
+const guideSteps = 4
+
+// Gains implements attack.GuideVictim: the mean gradient of the margin of label on the straight line from unknown words to the text (Sundararajan
+// et al. 2017), times the change of word embeddings; a replacement of several pieces counts by their mean. Edits beyond what the model reads gain
+// nothing.
+func (v victim) Gains(ctx context.Context, text string, label int, edits []attack.Edit) ([]float32, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	out := make([]float32, len(edits))
+	enc, g, e, cols, err := v.slopes(text, label)
+	if err != nil || g == nil {
+		return out, err
+	}
+	table := v.b.Model.Embeddings()[0].W.Values()
+	mean := make([]float32, cols)
+	for i, d := range edits {
+		tokens := tokensIn(&enc, d.At)
+		if len(tokens) == 0 {
+			continue
+		}
+		to, err := v.b.Tokenizer.Encode(d.To, token.Options{NoLimits: true, NoSpecial: true})
+		if err != nil {
+			return nil, fmt.Errorf("edit %d: %w", i, err)
+		}
+		clear(mean)
+		for _, id := range to.IDs {
+			for j, x := range table[int(id)*cols : (int(id)+1)*cols] {
+				mean[j] += x / float32(to.Len())
+			}
+		}
+		var gain float64
+		for _, t := range tokens {
+			for j, m := range mean {
+				gain += float64(g[t*cols+j]) * float64(m-e[t*cols+j])
+			}
+		}
+		out[i] = float32(gain)
+	}
+	return out, nil
+}
+
+// Passes implements attack.GuideVictim.
+func (v victim) Passes() int { return guideSteps }
+
+// slopes returns the encoding of a text, the mean gradient of minus the margin of label along the line from unknown words to the text, and the
+// text's word embeddings, [tokens, cols].
+func (p *Pipeline) slopes(text string, label int) (enc token.Encoding, g, e []float32, cols int, err error) {
+	if enc, err = p.truncated(text, label); err != nil || enc.Len() == 0 {
+		return
+	}
+	es := p.b.Model.Embeddings()
+	if len(es) == 0 {
+		err = fmt.Errorf("%s: the model has no word embeddings", p.b.Dir)
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	table := es[0].W.Values()
+	cols = es[0].W.T.Cols()
+	var from []float32 // zero where the vocabulary has no unknown word
+	if s := p.b.Tokenizer.Special(); s.UNK >= 0 && (int(s.UNK)+1)*cols <= len(table) {
+		from = table[int(s.UNK)*cols : (int(s.UNK)+1)*cols]
+	} else {
+		from = make([]float32, cols)
+	}
+	p.arena.Reset()
+	c := grad.Record(p.k, &p.arena, false, 0)
+	n := enc.Len()
+	b := &model.Batch{Offsets: []int32{0}, Want: model.WantLogits}
+	labels := make([]int32, guideSteps)
+	for s := range labels {
+		b.IDs = append(b.IDs, enc.IDs...)
+		b.Offsets = append(b.Offsets, int32(len(b.IDs)))
+		labels[s] = int32(label)
+	}
+	var in *grad.Value
+	b.Perturb = func(c *grad.Ctx, x *grad.Value) *grad.Value {
+		if x.Cols != cols {
+			return x
+		}
+		e = slices.Clone(x.Data[:n*cols])
+		d := slices.Clone(x.Data)
+		for s := range guideSteps {
+			a := (float32(s) + 0.5) / guideSteps
+			for t := range n {
+				if enc.SpecialMask[t] != 0 {
+					continue
+				}
+				at := (s*n + t) * cols
+				for j, u := range from {
+					d[at+j] = u + a*(d[at+j]-u)
+				}
+			}
+		}
+		in = c.Input(d, x.Rows, x.Cols, true)
+		return in
+	}
+	o, err := p.b.Model.Forward(c, b)
+	if err != nil {
+		return
+	}
+	if in == nil {
+		err = fmt.Errorf("%s: word embeddings of width %d do not reach the model as they are", p.b.Dir, cols)
+		return
+	}
+	z := slices.Clone(o.Logits.Data)
+	c.Backward(c.CrossEntropy(o.Logits, labels), nil)
+	g = make([]float32, n*cols)
+	for s := range guideSteps {
+		// The loss flattens where the model is sure; divided by 1 - p its slope is that of the margin, so that all points count alike.
+		row := z[s*o.Logits.Cols : (s+1)*o.Logits.Cols]
+		softmax(row)
+		scale := 1 / max(1e-6, 1-row[label])
+		for i := range g {
+			g[i] += scale * in.Grad[s*n*cols+i]
+		}
+	}
+	return
+}
+
+// truncated encodes a text as far as the model reads it.
+func (p *Pipeline) truncated(text string, label int) (enc token.Encoding, err error) {
 	limit := p.b.MaxTokens
 	if p.o.MaxTokens > 0 && (limit <= 0 || p.o.MaxTokens < limit) {
 		limit = p.o.MaxTokens
@@ -70,6 +193,14 @@ func (p *Pipeline) gradient(text string, label int) (enc token.Encoding, g, e []
 	}
 	if n := len(p.Labels()); label < 0 || label >= n {
 		err = fmt.Errorf("label %d: expected 0 to %d", label, n-1)
+	}
+	return
+}
+
+// gradient returns the encoding of a text, the gradient of the loss of label with respect to its word embeddings, and those embeddings,
+// [tokens, cols].
+func (p *Pipeline) gradient(text string, label int) (enc token.Encoding, g, e []float32, cols int, err error) {
+	if enc, err = p.truncated(text, label); err != nil {
 		return
 	}
 	if enc.Len() == 0 {

@@ -38,6 +38,13 @@ func (r *recording) SpanImportance(ctx context.Context, text string, label int, 
 	return r.Victim.(attack.GradientVictim).SpanImportance(ctx, text, label, spans)
 }
 
+// Gains and Passes hand gradients of edits on.
+func (r *recording) Gains(ctx context.Context, text string, label int, edits []attack.Edit) ([]float32, error) {
+	return r.Victim.(attack.GuideVictim).Gains(ctx, text, label, edits)
+}
+
+func (r *recording) Passes() int { return r.Victim.(attack.GuideVictim).Passes() }
+
 // runTemper attacks in this process; loading the model is not counted, as it is not for the peer.
 func (s *settings) runTemper(ctx context.Context, kind string, rows []int) (outcome, error) {
 	k, err := native.New(native.Options{Threads: s.threads})
