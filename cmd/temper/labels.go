@@ -14,6 +14,9 @@ import (
 
 	"github.com/temper-ml/temper/core/checkpoint"
 	"github.com/temper-ml/temper/core/data"
+	"github.com/temper-ml/temper/core/generate"
+	"github.com/temper-ml/temper/core/model"
+	"github.com/temper-ml/temper/core/peft"
 	"github.com/temper-ml/temper/core/pipeline"
 	"github.com/temper-ml/temper/core/train"
 )
@@ -23,11 +26,11 @@ const labelsFile = "labels.tsv"
 
 // labelFlags are those of labels from a teacher.
 type labelFlags struct {
-	from     string
-	zero     zeroFlags
-	least    float64
-	student  string
-	method   string
+	from    string
+	zero    zeroFlags
+	least   float64
+	student string
+	method  string
 }
 
 func (l *labelFlags) add(cmd *cobra.Command) {
@@ -60,13 +63,13 @@ func (l *labelFlags) run(a *app, cmd *cobra.Command, c *corpusFlags, out string)
 	}
 	start := time.Now()
 	cpu0, _ := train.Usage()
-	names, scores, tokens, err := l.label(a, cmd, texts)
+	names, scores, tokens, flops, err := l.label(a, cmd, texts)
 	if err != nil {
 		return err
 	}
 	cpu, _ := train.Usage()
 	r := &labelResult{Texts: len(texts), Labels: map[string]int{}, Teacher: filepath.Base(l.from), Seconds: time.Since(start).Seconds(),
-		Cost: a.rates().Fill(train.Cost{CPUSeconds: cpu - cpu0, Tokens: tokens})}
+		Cost: a.rates().Fill(train.Cost{CPUSeconds: cpu - cpu0, Tokens: tokens, FLOPs: flops})}
 	if err := os.MkdirAll(out, 0o755); err != nil {
 		return err
 	}
@@ -141,40 +144,41 @@ func (l *labelFlags) texts(a *app, c *corpusFlags) ([]string, error) {
 	return out, nil
 }
 
-// label asks the teacher. tokens counts those of the texts: a prompt around them is not counted, its time is.
-func (l *labelFlags) label(a *app, cmd *cobra.Command, texts []string) (names []string, scores [][]float64, tokens int64, err error) {
+// label asks the teacher. tokens and flops count the texts alone: a prompt around them is not counted, its time is.
+func (l *labelFlags) label(a *app, cmd *cobra.Command, texts []string) (names []string, scores [][]float64, tokens int64, flops float64, err error) {
 	if l.zero.wanted() {
 		c, t, end, err := l.zero.open(a, cmd, l.from)
 		if err != nil {
-			return nil, nil, 0, err
+			return nil, nil, 0, 0, err
 		}
 		defer end()
 		a.logf("%s", c.About())
 		if scores, err = a.zeroScores(cmd, c, texts); err != nil {
-			return nil, nil, 0, err
+			return nil, nil, 0, 0, err
 		}
 		tok, err := a.openTokenizer(cmd, l.from)
 		if err != nil {
-			return nil, nil, 0, err
+			return nil, nil, 0, 0, err
 		}
 		var ids []int32
 		for _, s := range texts {
 			ids = tok.AppendPlainIDs(ids[:0], s)
 			tokens += int64(len(ids))
 		}
-		return t.Names(), scores, tokens, nil
+		flops, err = a.readingFLOPs(cmd, l.from, tokens)
+		return t.Names(), scores, tokens, flops, err
 	}
 	p, err := a.openPipeline(cmd, l.from, pipeline.Options{})
 	if err != nil {
-		return nil, nil, 0, err
+		return nil, nil, 0, 0, err
 	}
 	defer p.Close()
-	if len(p.Bundle().Fresh) > 0 {
-		return nil, nil, 0, usagef("%s is no classifier: give --labels, --describe, --task or --examples", l.from)
+	if p.Config().Head != model.HeadSequence || len(p.Bundle().Fresh) > 0 {
+		return nil, nil, 0, 0, usagef("%s is no classifier: give --labels, --describe, --task or --examples", l.from)
 	}
 	preds, err := p.Classify(cmd.Context(), texts)
 	if err != nil {
-		return nil, nil, 0, err
+		return nil, nil, 0, 0, err
 	}
 	for i, pr := range preds {
 		s := make([]float64, len(pr.Scores))
@@ -184,11 +188,45 @@ func (l *labelFlags) label(a *app, cmd *cobra.Command, texts []string) (names []
 		scores = append(scores, s)
 		ids, _, err := p.Bundle().Encode(texts[i], "", 0)
 		if err != nil {
-			return nil, nil, 0, err
+			return nil, nil, 0, 0, err
 		}
 		tokens += int64(len(ids))
 	}
-	return p.Labels(), scores, tokens, nil
+	flops, err = a.readingFLOPs(cmd, l.from, tokens)
+	return p.Labels(), scores, tokens, flops, err
+}
+
+// readingFLOPs counts the products of reading tokens, attention left out.
+func (a *app) readingFLOPs(cmd *cobra.Command, ref string, tokens int64) (float64, error) {
+	path, err := a.decoderPath(cmd, ref)
+	if err != nil {
+		return 0, err
+	}
+	decoder, err := a.writes(path)
+	if err != nil {
+		return 0, err
+	}
+	var m model.Model
+	if decoder {
+		d, err := a.openDecoder(path, generate.OpenOptions{})
+		if err != nil {
+			return 0, err
+		}
+		defer d.Close()
+		m = d.Model
+	} else {
+		b, err := a.openBundle(cmd, ref, peft.OpenOptions{})
+		if err != nil {
+			return 0, err
+		}
+		defer b.Close()
+		m = b.Model
+	}
+	n := 0.0
+	for _, l := range m.Linears() {
+		n += float64(l.In) * float64(l.Out)
+	}
+	return 2 * n * float64(tokens), nil
 }
 
 // tune trains the student on what was written.
