@@ -13,6 +13,7 @@ import (
 
 	"github.com/temper-ml/temper/core/data"
 	"github.com/temper-ml/temper/core/peft"
+	"github.com/temper-ml/temper/core/tensor"
 	"github.com/temper-ml/temper/core/train"
 )
 
@@ -28,6 +29,7 @@ type tuneFlags struct {
 	alpha     float64
 	targets   []string
 	layers    string
+	baseType  string
 	cache     float64
 	resume    bool
 	smoothing float64
@@ -62,6 +64,7 @@ func (t *tuneFlags) add(cmd *cobra.Command, method string) {
 	f.IntVar(&t.rank, "r", 0, "rank of the adapter")
 	f.Float64Var(&t.alpha, "alpha", 0, "scale of the adapter (lora_alpha)")
 	f.StringSliceVar(&t.targets, "target-modules", nil, "linear layers that get the adapter, by name")
+	f.StringVar(&t.baseType, "base-type", "", "with qlora: how the frozen base is stored, q8_0, q4_0, q4_k and so on (default q8_0)")
 	f.StringVar(&t.layers, "layers", "", "blocks that get the adapter: last:2, first:2, or numbers from 0 such as 3,5 (default: all)")
 	f.IntVar(&t.o.EvalSteps, "eval-steps", 0, "steps between evaluations on --dev (default: each epoch)")
 	f.IntVar(&t.o.Patience, "patience", 0, "stop after this many evaluations without improvement, keep the best (0: never)")
@@ -124,6 +127,9 @@ func (t *tuneFlags) prepare(a *app, cmd *cobra.Command, base string) (train.Opti
 	if o.Adapter, err = t.adapter(); err != nil {
 		return o, err
 	}
+	if o.BaseType, err = t.storage(); err != nil {
+		return o, err
+	}
 	o.Layers, o.CacheBytes = t.layers, t.cacheBytes()
 	o.Loss.Smoothing = t.smoothing
 	o.Seed, o.Out, o.Resume, o.SaveEvery, o.Rates = a.seed, t.out, t.resume, t.saveEvery, a.rates()
@@ -160,6 +166,21 @@ func (t *tuneFlags) adapter() (*peft.Config, error) {
 		cfg.Targets = peft.Names(t.targets...)
 	}
 	return &cfg, nil
+}
+
+// storage reads --base-type.
+func (t *tuneFlags) storage() (tensor.DType, error) {
+	if t.baseType == "" {
+		return tensor.Invalid, nil
+	}
+	if t.o.Method != "qlora" {
+		return tensor.Invalid, usagef("--base-type %s: the base is quantized by --method qlora, not %s", t.baseType, t.o.Method)
+	}
+	d, err := tensor.ParseDType(t.baseType)
+	if err != nil || !d.Quantized() || d == tensor.Q8Row {
+		return tensor.Invalid, usagef("--base-type %q: want a block type: q8_0, q4_0, q4_k and so on", t.baseType)
+	}
+	return d, nil
 }
 
 // cacheBytes is the bound for states of frozen layers as train.Options wants it.

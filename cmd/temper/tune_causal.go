@@ -132,6 +132,9 @@ func (t *tuneFlags) tuneCausal(a *app, cmd *cobra.Command, path string, talks, h
 	if c.Adapter, err = t.adapter(); err != nil {
 		return err
 	}
+	if c.BaseType, err = t.storage(); err != nil {
+		return err
+	}
 	progress, done := a.watch("tuning")
 	c.Progress = progress
 	r, err := train.TuneCausal(cmd.Context(), c)

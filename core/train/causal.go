@@ -30,6 +30,8 @@ type CausalOptions struct {
 	Method  string
 	Adapter *peft.Config
 	Layers  string
+	// BaseType is how "qlora" stores a base that is not quantized yet (default q8_0).
+	BaseType tensor.DType
 
 	Epochs, Batch, Accumulate     int
 	LR, WeightDecay, Clip, Warmup float64 // as in Options
@@ -199,7 +201,10 @@ func tuneCausal(ctx context.Context, c *CausalOptions) (*CausalResult, error) {
 	}
 	quantized := slices.ContainsFunc(c.Model.Linears(), func(l *model.Linear) bool { return l.W.T.DType.Quantized() })
 	if c.Method == "qlora" && !quantized {
-		if _, err := quantizeBase(c.Model, tensor.Q8_0); err != nil {
+		if c.BaseType == tensor.Invalid {
+			c.BaseType = tensor.Q8_0
+		}
+		if _, err := quantizeBase(c.Model, c.BaseType); err != nil {
 			return nil, fmt.Errorf("qlora: %w", err)
 		}
 	}
@@ -259,7 +264,7 @@ func tuneCausal(ctx context.Context, c *CausalOptions) (*CausalResult, error) {
 func (c *CausalOptions) fingerprint(o *Options, cfg peft.Config) string {
 	h := digest.New()
 	ad, _ := cfg.Encode()
-	fmt.Fprintln(h, "causal", c.Method, o.Epochs, o.Batch, o.Accumulate, o.LR, o.WeightDecay, o.Clip, o.Warmup, o.Schedule, c.NoDropout, c.Seed, string(ad), c.Kernels.Level())
+	fmt.Fprintln(h, "causal", c.Method, c.BaseType, o.Epochs, o.Batch, o.Accumulate, o.LR, o.WeightDecay, o.Clip, o.Warmup, o.Schedule, c.NoDropout, c.Seed, string(ad), c.Kernels.Level())
 	for _, e := range c.Train {
 		fmt.Fprintln(h, e.IDs, e.Targets)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/temper-ml/temper/backend"
 	"github.com/temper-ml/temper/core/peft"
+	"github.com/temper-ml/temper/core/tensor"
 	"github.com/temper-ml/temper/core/train"
 )
 
@@ -18,10 +19,11 @@ func TestPrefixKeepsBits(t *testing.T) {
 	require.NoError(t, err)
 	last.Layers = []int{1}
 	for name, set := range map[string]func(*train.Options){
-		"lora of the last block": func(o *train.Options) { o.Method, o.Adapter = "lora", &last },
-		"full above a block":     func(o *train.Options) { o.Method, o.Freeze = "full", 2 },
-		"recomputed":             func(o *train.Options) { o.Method, o.Adapter, o.Recompute = "lora", &last, true },
-		"accumulated":            func(o *train.Options) { o.Method, o.Freeze, o.Accumulate = "full", 2, 2 },
+		"lora of the last block":      func(o *train.Options) { o.Method, o.Adapter = "lora", &last },
+		"4-bit base, chosen by words": func(o *train.Options) { o.Method, o.BaseType, o.Layers = "qlora", tensor.Q4_0, "last:1" },
+		"full above a block":          func(o *train.Options) { o.Method, o.Freeze = "full", 2 },
+		"recomputed":                  func(o *train.Options) { o.Method, o.Adapter, o.Recompute = "lora", &last, true },
+		"accumulated":                 func(o *train.Options) { o.Method, o.Freeze, o.Accumulate = "full", 2, 2 },
 	} {
 		t.Run(name, func(t *testing.T) {
 			var want map[string][]byte
@@ -43,6 +45,42 @@ func TestPrefixKeepsBits(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Blocks computed twice change no bit either, dropout included, over bases of any storage.
+func TestCheckpointingKeepsBits(t *testing.T) {
+	base := tinyFolder(t)
+	for name, set := range map[string]func(*train.Options){
+		"full":         func(o *train.Options) { o.Method = "full" },
+		"lora":         func(o *train.Options) { o.Method = "lora" },
+		"8-bit base":   func(o *train.Options) { o.Method = "qlora" },
+		"4-bit base":   func(o *train.Options) { o.Method, o.BaseType = "qlora", tensor.Q4_0 },
+		"frozen below": func(o *train.Options) { o.Method, o.Layers = "lora", "last:1" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var want map[string][]byte
+			for _, twice := range []bool{false, true} {
+				o := options(base, "", "")
+				o.Epochs, o.Recompute = 1, twice
+				set(&o)
+				r, err := train.Run(context.Background(), o)
+				require.NoError(t, err)
+				got := map[string][]byte{}
+				for _, p := range r.Bundle.Model.Params() {
+					got[p.Name] = append([]byte(nil), p.T.Data...)
+				}
+				require.NoError(t, r.Bundle.Close())
+				if want == nil {
+					want = got
+				}
+				require.Equal(t, want, got)
+			}
+		})
+	}
+	o := options(base, "", "lora")
+	o.Layers = "last:9"
+	_, err := train.Run(context.Background(), o)
+	require.ErrorContains(t, err, "numbers below 2")
 }
 
 // The same for dialogues over a quantized decoder.

@@ -458,7 +458,7 @@ func (o *Options) fingerprint(b *peft.Bundle, sets ...[]Example) string {
 	cfg, _ := json.Marshal(b.Model.Config()) // strings and numbers: cannot fail
 	ad, _ := adapter.Encode()
 	fmt.Fprintln(h, o.Method, o.Epochs, o.Batch, o.Accumulate, o.LR, o.WeightDecay, o.Clip, o.Warmup, o.Schedule, o.Optimizer, o.Momentum,
-		o.MaxTokens, o.NoDropout, o.Seed, o.Loss, o.Freeze, o.EvalSteps, o.Patience, o.Extra, string(cfg), string(ad))
+		o.MaxTokens, o.NoDropout, o.Seed, o.Loss, o.Freeze, o.BaseType, o.EvalSteps, o.Patience, o.Extra, string(cfg), string(ad))
 	fmt.Fprintf(h, "%T %s\n", o.Objective, o.Kernels.Level())
 	for _, set := range sets {
 		for _, e := range set {
