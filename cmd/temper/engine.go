@@ -28,6 +28,7 @@ import (
 type engine struct {
 	turn    sync.Mutex
 	entries []*served
+	small   []*generate.Decoder // guess ahead for others
 }
 
 // served is a model under its name: a decoder, perhaps with an adapter, or an encoder.
@@ -43,7 +44,7 @@ type served struct {
 // encodeBatch is the number of texts that an encoder runs before others get their turn.
 const encodeBatch = 64
 
-func (a *app) newEngine(cmd *cobra.Command, refs, adapters []string, o generate.Options) (_ *engine, err error) {
+func (a *app) newEngine(cmd *cobra.Command, refs, adapters, drafters []string, o generate.Options) (_ *engine, err error) {
 	k, err := a.backend()
 	if err != nil {
 		return nil, err
@@ -65,10 +66,15 @@ func (a *app) newEngine(cmd *cobra.Command, refs, adapters []string, o generate.
 			return nil, err
 		}
 	}
+	guess, err := e.drafters(a, cmd, drafters)
+	if err != nil {
+		return nil, err
+	}
 	for _, s := range slices.Clone(e.entries) {
 		if s.dec == nil {
 			continue
 		}
+		o.DraftModel = guess[s]
 		if s.gen, err = s.dec.Start(k, o); err != nil {
 			return nil, fmt.Errorf("%s: %w", s.ID, err)
 		}
@@ -208,6 +214,44 @@ func (e *engine) adapt(spec string) error {
 	return on.dec.AddAdapter(name + "=" + place)
 }
 
+// drafters opens the models that guess ahead: MODEL for the only decoder, or NAME=MODEL.
+func (e *engine) drafters(a *app, cmd *cobra.Command, specs []string) (map[*served]model.Model, error) {
+	guess := map[*served]model.Model{}
+	for _, spec := range specs {
+		var on []*served
+		place := spec
+		for _, s := range e.entries {
+			if s.dec == nil {
+				continue
+			}
+			if rest, ok := strings.CutPrefix(spec, s.ID+"="); ok {
+				on, place = []*served{s}, rest
+				break
+			}
+			on = append(on, s)
+		}
+		switch {
+		case len(on) == 0:
+			return nil, usagef("--draft-model %s: no decoder is served", spec)
+		case len(on) > 1:
+			return nil, usagef("--draft-model %s: several decoders are served: want NAME=MODEL", spec)
+		case guess[on[0]] != nil:
+			return nil, usagef("--draft-model %s: %s has one already", spec, on[0].ID)
+		}
+		path, err := a.modelPath(cmd, place)
+		if err != nil {
+			return nil, err
+		}
+		d, err := generate.Open(path, generate.OpenOptions{})
+		if err != nil {
+			return nil, fmt.Errorf("--draft-model: %w", err)
+		}
+		e.small = append(e.small, d)
+		guess[on[0]] = d.Model
+	}
+	return guess, nil
+}
+
 // Close stops the generators and gives back the files.
 func (e *engine) Close() {
 	for _, s := range e.entries {
@@ -222,6 +266,9 @@ func (e *engine) Close() {
 		case s.adapter == "":
 			_ = s.dec.Close()
 		}
+	}
+	for _, d := range e.small {
+		_ = d.Close()
 	}
 }
 

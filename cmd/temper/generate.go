@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,6 +28,7 @@ type genFlags struct {
 	context   int
 	draft     int
 	drafter   string
+	cache     string
 	small     *generate.Decoder
 	stop      []string
 	schema    string
@@ -42,6 +44,7 @@ func (g *genFlags) add(cmd *cobra.Command) {
 	f.StringVar(&g.base, "base", "", "base model of a PEFT folder, where it names none or another")
 	f.IntVar(&g.draft, "draft", 0, "tokens to guess ahead by look-up in the text; the output stays the same")
 	f.StringVar(&g.drafter, "draft-model", "", "smaller decoder with the same vocabulary that guesses ahead; the output stays the same")
+	f.StringVar(&g.cache, "cache-type", "", "store keys and values as f32, f16 or q8_0 (default f16)")
 	f.StringArrayVar(&g.stop, "stop", nil, "end where this text would come (repeatable)")
 	f.StringVar(&g.schema, "json-schema", "", "file with a JSON schema that the output must meet")
 	f.StringVar(&g.grammar, "grammar", "", "file with a GBNF grammar that the output must follow")
@@ -80,6 +83,9 @@ func (g *genFlags) open(a *app, cmd *cobra.Command, ref string) (*generate.Decod
 			return nil, usagef("--stop \"\": want a text")
 		}
 	}
+	if err := checkCacheType(g.cache); err != nil {
+		return nil, err
+	}
 	if err := g.sample.Validate(); err != nil {
 		return nil, usagef("--%w", err)
 	}
@@ -97,13 +103,23 @@ func (g *genFlags) open(a *app, cmd *cobra.Command, ref string) (*generate.Decod
 	return d, nil
 }
 
+// cacheTypes are those of keys and values.
+var cacheTypes = []string{"f32", "f16", "q8_0"}
+
+func checkCacheType(t string) error {
+	if t != "" && !slices.Contains(cacheTypes, t) {
+		return usagef("--cache-type %q: want one of %s", t, strings.Join(cacheTypes, ", "))
+	}
+	return nil
+}
+
 // start makes the generator, with its draft model if one is named; close gives that back.
 func (g *genFlags) start(a *app, cmd *cobra.Command, d *generate.Decoder) (*generate.Generator, error) {
 	k, err := a.backend()
 	if err != nil {
 		return nil, err
 	}
-	o := generate.Options{Parallel: 1, Context: g.context, Draft: g.draft}
+	o := generate.Options{Parallel: 1, Context: g.context, Draft: g.draft, Cache: g.cache}
 	if g.drafter != "" {
 		path, err := a.modelPath(cmd, g.drafter)
 		if err != nil {

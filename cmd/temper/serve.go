@@ -16,7 +16,8 @@ import (
 
 func (a *app) serveCmd() *cobra.Command {
 	var addr string
-	var keys, adapters, origins []string
+	var cache string
+	var keys, adapters, drafters, origins []string
 	var parallel, context, draft, queue, chunk int
 	var deadline, grace time.Duration
 	cmd := &cobra.Command{
@@ -38,6 +39,9 @@ func (a *app) serveCmd() *cobra.Command {
 			if deadline < 0 || grace < 0 {
 				return usagef("--deadline %s --grace %s: want 0 or more", deadline, grace)
 			}
+			if err := checkCacheType(cache); err != nil {
+				return err
+			}
 			for _, k := range strings.Split(os.Getenv("TEMPER_API_KEYS"), ",") {
 				if k = strings.TrimSpace(k); k != "" {
 					keys = append(keys, k)
@@ -48,7 +52,8 @@ func (a *app) serveCmd() *cobra.Command {
 					return usagef("--api-key \"\": want a key")
 				}
 			}
-			e, err := a.newEngine(cmd, args, adapters, generate.Options{Parallel: parallel, Context: context, Draft: draft, Chunk: chunk, Waiting: queue})
+			e, err := a.newEngine(cmd, args, adapters, drafters,
+				generate.Options{Parallel: parallel, Context: context, Draft: draft, Chunk: chunk, Waiting: queue, Cache: cache})
 			if err != nil {
 				return err
 			}
@@ -80,6 +85,9 @@ func (a *app) serveCmd() *cobra.Command {
 	f.IntVar(&parallel, "parallel", 0, "texts that one decoder writes at once (0: 4)")
 	f.IntVar(&context, "context", 0, "tokens of prompt and answer together (0: what the model takes)")
 	f.IntVar(&draft, "draft", 0, "tokens to guess ahead by look-up in the text; the output stays the same")
+	f.StringArrayVar(&drafters, "draft-model", nil,
+		"smaller decoder with the same vocabulary that guesses ahead, MODEL or, where several decoders are served, NAME=MODEL (repeatable); the output stays the same")
+	f.StringVar(&cache, "cache-type", "", "store keys and values as f32, f16 or q8_0 (default f16)")
 	f.IntVar(&chunk, "prompt-chunk", 0, "prompt tokens read in one step, between tokens of running answers (0: 512)")
 	f.IntVar(&queue, "queue", 0, "requests under way or waiting (0: 256)")
 	f.DurationVar(&deadline, "deadline", 0, "longest time for a request (0: 10m)")

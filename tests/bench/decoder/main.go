@@ -144,12 +144,9 @@ func temper(g *generate.Generator, prompts [][]int32, w work) (float64, error) {
 	var wg sync.WaitGroup
 	for i, p := range prompts {
 		wg.Go(func() {
-			_, errs[i] = g.Generate(context.Background(), generate.Request{Prompt: p, MaxTokens: w.tokens, IgnoreEnd: true, LogProbs: 0}, func(generate.Piece) error {
-				if first[i] == 0 {
-					first[i] = time.Since(begun).Seconds()
-				}
-				return nil
-			})
+			var r generate.Result
+			r, errs[i] = g.Generate(context.Background(), generate.Request{Prompt: p, MaxTokens: w.tokens, IgnoreEnd: true, LogProbs: -1}, func(generate.Piece) error { return nil })
+			first[i] = r.PromptSeconds
 		})
 	}
 	wg.Wait()
