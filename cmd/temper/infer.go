@@ -184,7 +184,7 @@ func (a *app) embedCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			p, err := a.openPipeline(cmd, args[0], pipeline.Options{Head: model.HeadNone, MaxTokens: maxTokens})
+			p, err := a.openPipeline(cmd, args[0], pipeline.Options{Head: model.HeadNone, MaxTokens: maxTokens, Eager: true})
 			if err != nil {
 				return err
 			}
@@ -262,7 +262,7 @@ func (a *app) fillCmd() *cobra.Command {
 			if n < 1 {
 				return usagef("--top %d: want 1 or more", n)
 			}
-			p, err := a.openPipeline(cmd, args[0], pipeline.Options{Head: model.HeadMasked})
+			p, err := a.openPipeline(cmd, args[0], pipeline.Options{Head: model.HeadMasked, Eager: true})
 			if err != nil {
 				return err
 			}
@@ -307,7 +307,7 @@ func (a *app) classifyCmd() *cobra.Command {
 			if zero.wanted() {
 				return a.classifyZero(cmd, args[0], texts, &zero)
 			}
-			p, err := a.openPipeline(cmd, args[0], pipeline.Options{MaxTokens: maxTokens})
+			p, err := a.openPipeline(cmd, args[0], pipeline.Options{MaxTokens: maxTokens, Eager: true})
 			if err != nil {
 				return err
 			}

@@ -88,6 +88,12 @@ func (s *Stack) forKernels(k backend.Kernels) (backend.Packed, []float32, bool) 
 	return s.packed, s.bias, !s.apart
 }
 
+// Pack packs the joined weight for k ahead of its first use, where the layers run as one; it reports whether they do.
+func (s *Stack) Pack(k backend.Kernels) bool {
+	_, _, ok := s.forKernels(k)
+	return ok
+}
+
 // Stacked computes x·Wᵀ + b of all layers of s side by side. It returns nil where they cannot run as one: some are trainable, say.
 func (c *Ctx) Stacked(x *Value, s *Stack) *Value {
 	packed, bias, ok := s.forKernels(c.K)

@@ -45,6 +45,8 @@ type OpenOptions struct {
 	Base string
 	// Seed draws the weights that the folder lacks.
 	Seed uint64
+	// While, when not nil, is called with a plain folder's model while its tokenizer is still being read on another thread.
+	While func(m model.Model)
 }
 
 // Open opens a Hugging Face folder or a PEFT folder. Close it when it is no longer used: weights may be views of mapped files.
@@ -84,6 +86,7 @@ func OpenFolder(f *checkpoint.Folder, o OpenOptions) (*Bundle, error) {
 	if err := adapterHead(f, cfg, &o); err != nil {
 		return nil, err
 	}
+	o.While = nil // the adapter is still to come
 	bf, err := checkpoint.OpenFolder(dir)
 	if err != nil {
 		return nil, fmt.Errorf("%s: base model: %w", f.Path(), err)
@@ -186,6 +189,11 @@ func openBase(f *checkpoint.Folder, o OpenOptions) (*Bundle, error) {
 			cfg.Pooling = model.PoolMean
 		}
 	}
+	tokenizer := func() (*token.Tokenizer, error) { return nil, nil }
+	if f.Has(checkpoint.TokenizerFile) {
+		tokenizer = later(func() (*token.Tokenizer, error) { return loadTokenizer(f) })
+		defer tokenizer() // it reads from f, which closes when this fails
+	}
 	src, err := f.Source()
 	if err != nil {
 		return nil, err
@@ -194,10 +202,13 @@ func openBase(f *checkpoint.Folder, o OpenOptions) (*Bundle, error) {
 		return nil, fmt.Errorf("%s: %w", f.Path(), err)
 	}
 	b.MaxTokens = cfg.MaxPositions - cfg.PositionOffset
-	if f.Has(checkpoint.TokenizerFile) {
-		if b.Tokenizer, err = loadTokenizer(f); err != nil {
-			return nil, fmt.Errorf("%s: %w", f.Path(), err)
-		}
+	if o.While != nil {
+		o.While(b.Model)
+	}
+	if b.Tokenizer, err = tokenizer(); err != nil {
+		return nil, fmt.Errorf("%s: %w", f.Path(), err)
+	}
+	if b.Tokenizer != nil {
 		if n := b.Tokenizer.MaxLength(); n > 0 && (b.MaxTokens <= 0 || n < b.MaxTokens) {
 			b.MaxTokens = n
 		}
@@ -214,6 +225,21 @@ func openBase(f *checkpoint.Folder, o OpenOptions) (*Bundle, error) {
 		}
 	}
 	return b, nil
+}
+
+// later runs f on another thread; the function that it returns waits for the result.
+func later[T any](f func() (T, error)) func() (T, error) {
+	var v T
+	var err error
+	done := make(chan struct{})
+	go func() {
+		v, err = f()
+		close(done)
+	}()
+	return func() (T, error) {
+		<-done
+		return v, err
+	}
 }
 
 func loadTokenizer(f *checkpoint.Folder) (*token.Tokenizer, error) {

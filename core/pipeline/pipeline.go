@@ -30,6 +30,8 @@ type Options struct {
 	BatchTokens int
 	// KeepAdapter runs an adapter beside its base instead of merging it.
 	KeepAdapter bool
+	// Eager packs the weights while the tokenizer is read, for who is about to answer: the kernels are busy until the pipeline is open.
+	Eager bool
 	// Normalizer, when set, rewrites each text before it is tokenized (canonicalisation of disguises).
 	Normalizer func(string) string
 }
@@ -46,7 +48,7 @@ type Pipeline struct {
 
 // Open opens a Hugging Face folder, or a PEFT folder over its base.
 func Open(path string, k backend.Kernels, o Options) (*Pipeline, error) {
-	b, err := peft.Open(path, peft.OpenOptions{Head: o.Head, Base: o.Base})
+	b, err := peft.Open(path, o.opening(k))
 	if err != nil {
 		return nil, err
 	}
@@ -60,11 +62,19 @@ func Open(path string, k backend.Kernels, o Options) (*Pipeline, error) {
 
 // OpenFolder is Open for a folder that is open already, on disk or in memory.
 func OpenFolder(f *checkpoint.Folder, k backend.Kernels, o Options) (*Pipeline, error) {
-	b, err := peft.OpenFolder(f, peft.OpenOptions{Head: o.Head, Base: o.Base})
+	b, err := peft.OpenFolder(f, o.opening(k))
 	if err != nil {
 		return nil, err
 	}
 	return New(b, k, o)
+}
+
+func (o *Options) opening(k backend.Kernels) peft.OpenOptions {
+	open := peft.OpenOptions{Head: o.Head, Base: o.Base}
+	if o.Eager {
+		open.While = func(m model.Model) { model.Pack(m, k) }
+	}
+	return open
 }
 
 // New wraps an opened model, such as the result of training.
@@ -82,7 +92,9 @@ func New(b *peft.Bundle, k backend.Kernels, o Options) (*Pipeline, error) {
 		}
 	}
 	for _, q := range b.Model.Params() {
-		q.Freeze()
+		if q.Trainable() { // what is packed already stays
+			q.Freeze()
+		}
 	}
 	return p, nil
 }
