@@ -129,6 +129,7 @@ func (p *pretrainFlags) add(cmd *cobra.Command) {
 	f.IntVar(&o.Accumulate, "accumulate", 1, "micro-batches of a step")
 	f.Float64Var(&o.Epochs, "epochs", 1, "passes over the text")
 	f.IntVar(&o.Steps, "steps", 0, "optimiser steps, in place of --epochs")
+	f.IntVar(&o.StopAfter, "stop-after", 0, "write the model after this many of the steps, in the middle of the schedule: to go on with --init")
 	f.Float64Var(&o.LR, "lr", 1e-3, "peak learning rate")
 	f.Float64Var(&o.MinLR, "min-lr", 0.1, "share of the rate that is left at the end")
 	f.Float64Var(&o.Warmup, "warmup", 0.02, "warm-up: steps, or a share of them below 1")

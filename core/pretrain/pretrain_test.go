@@ -355,3 +355,16 @@ func TestCurve(t *testing.T) {
 	require.NoError(t, err)
 	assert.Contains(t, string(svg), "1.250 bits a byte")
 }
+
+// A run that is written in the middle of its schedule is the beginning of the whole one.
+func TestStopAfter(t *testing.T) {
+	o := options(t, "llama", "bpe")
+	o.Held.Files = nil
+	whole, err := Run(context.Background(), o)
+	require.NoError(t, err)
+	o.StopAfter = 10
+	part, err := Run(context.Background(), o)
+	require.NoError(t, err)
+	assert.Equal(t, 10, part.Steps)
+	assert.Equal(t, whole.Log.Curve[:10], part.Log.Curve)
+}

@@ -41,6 +41,7 @@ type Options struct {
 	Length            int     // tokens of a row [256, or what the model takes]
 	Batch, Accumulate int     // rows of a micro-batch [16], micro-batches of a step [1]
 	Steps             int     // 0: by Epochs
+	StopAfter         int     // write the model after this many of the steps; 0: all
 	Epochs            float64 // [1]
 	LR                float64 // [1e-3]
 	MinLR             float64 // share of LR at the end [0.1]; negative: 0
@@ -181,7 +182,7 @@ func prepare(ctx context.Context, o *Options) (_ *run, err error) {
 	if o.Kernels == nil {
 		return nil, errors.New("no kernels given")
 	}
-	if o.Batch < 0 || o.Accumulate < 0 || o.Steps < 0 || o.EvalSteps < 0 || o.EvalTokens < 0 || o.SaveSteps < 0 || o.Length < 0 {
+	if o.Batch < 0 || o.Accumulate < 0 || o.Steps < 0 || o.StopAfter < 0 || o.EvalSteps < 0 || o.EvalTokens < 0 || o.SaveSteps < 0 || o.Length < 0 {
 		return nil, errors.New("batch, accumulate, steps, length: expected nothing negative")
 	}
 	if o.Masking.Share > 0.9 || o.Beta2 >= 1 || o.MinLR > 1 || o.Dropout >= 1 {
@@ -322,7 +323,11 @@ func (r *run) fit(ctx context.Context) (*Result, error) {
 		return st.save(r.Out, r.params, r.opt)
 	}
 	every := max(1, r.steps/400)
-	for st.Step < r.steps {
+	last := r.steps
+	if r.StopAfter > 0 {
+		last = min(last, r.StopAfter)
+	}
+	for st.Step < last {
 		if err := ctx.Err(); err != nil {
 			return nil, errors.Join(err, save())
 		}
@@ -334,28 +339,28 @@ func (r *run) fit(ctx context.Context) (*Result, error) {
 		st.Step++
 		st.Tokens += int64(tokens)
 		st.Sum, st.Count = st.Sum+loss, st.Count+1
-		if st.Step%every == 0 || st.Step == r.steps {
+		if st.Step%every == 0 || st.Step == last {
 			st.Log.Curve = append(st.Log.Curve, Point{st.Step, st.Tokens, st.Sum / float64(st.Count), lr})
 			st.Sum, st.Count = 0, 0
 		}
 		if r.Progress != nil {
 			el := time.Since(began)
-			p := train.Progress{Step: st.Step, Steps: r.steps, Epoch: float64(st.Step*r.Batch*r.Accumulate) / float64(r.rows.Rows()), Loss: loss, LR: lr,
+			p := train.Progress{Step: st.Step, Steps: last, Epoch: float64(st.Step*r.Batch*r.Accumulate) / float64(r.rows.Rows()), Loss: loss, LR: lr,
 				Elapsed: el + time.Duration(before*float64(time.Second))}
 			if sec := el.Seconds(); sec > 0 {
 				p.TokensPerSecond = float64(st.Tokens-tokens0) / sec
-				p.ETA = time.Duration(float64(r.steps-st.Step) * float64(st.Tokens) / float64(st.Step) / p.TokensPerSecond * float64(time.Second))
+				p.ETA = time.Duration(float64(last-st.Step) * float64(st.Tokens) / float64(st.Step) / p.TokensPerSecond * float64(time.Second))
 			}
 			r.Progress(p)
 		}
-		if r.held != nil && st.Step%r.EvalSteps == 0 && st.Step < r.steps {
+		if r.held != nil && st.Step%r.EvalSteps == 0 && st.Step < last {
 			e, err := r.evaluate(ctx, false)
 			if err != nil {
 				return nil, err // the last checkpoint stays: a state without this measurement would not be that of an unbroken run
 			}
 			r.measured(e)
 		}
-		if st.Step < r.steps && (r.SaveSteps > 0 && st.Step%r.SaveSteps == 0 || r.SaveEvery > 0 && time.Since(saved) >= r.SaveEvery) {
+		if st.Step < last && (r.SaveSteps > 0 && st.Step%r.SaveSteps == 0 || r.SaveEvery > 0 && time.Since(saved) >= r.SaveEvery) {
 			if err := save(); err != nil {
 				return nil, err
 			}
