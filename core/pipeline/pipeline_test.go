@@ -145,3 +145,26 @@ func TestCancel(t *testing.T) {
 	_, err := p.Classify(ctx, []string{"x"})
 	assert.ErrorIs(t, err, context.Canceled)
 }
+
+// Eager opening changes when weights are packed, and nothing else; what cannot be opened says so.
+func TestEager(t *testing.T) {
+	ctx, texts := context.Background(), []string{"a fine film", "dull"}
+	dir := filepath.Join(fixture.Parity(t), "models", "bert-seqcls")
+	want, err := tiny(t, "bert-seqcls").Scores(ctx, texts)
+	require.NoError(t, err)
+	p, err := pipeline.Open(dir, kernels(t), pipeline.Options{Eager: true})
+	require.NoError(t, err)
+	defer p.Close()
+	got, err := p.Scores(ctx, texts)
+	require.NoError(t, err)
+	assert.Equal(t, want, got)
+
+	broken := t.TempDir()
+	require.NoError(t, os.CopyFS(broken, os.DirFS(dir)))
+	require.NoError(t, os.WriteFile(filepath.Join(broken, "tokenizer.json"), []byte(`{"model":{"type":"WordPiece","vocab":{"a":}}}`), 0o600))
+	_, err = pipeline.Open(broken, kernels(t), pipeline.Options{Eager: true})
+	assert.ErrorContains(t, err, "vocab")
+	require.NoError(t, os.WriteFile(filepath.Join(broken, "model.safetensors"), []byte("{}"), 0o600))
+	_, err = pipeline.Open(broken, kernels(t), pipeline.Options{Eager: true})
+	assert.Error(t, err)
+}
