@@ -20,7 +20,7 @@ import (
 
 // The built-in models, trained by temper itself: see the RECIPE.md of each.
 //
-//go:embed base
+//go:embed base stories
 var builtinFiles embed.FS
 
 // Names of the built-in models where a MODEL or BASE is asked for.
@@ -30,7 +30,7 @@ const (
 )
 
 // builtins maps names to folders.
-var builtins = map[string]string{builtinBase: "base"}
+var builtins = map[string]string{builtinBase: "base", builtinStories: "stories"}
 
 // named reports whether ref is a built-in model's name.
 func (a *app) named(ref string) bool { return builtins[ref] != "" }
