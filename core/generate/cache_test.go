@@ -207,3 +207,40 @@ func TestCacheTypesAgree(t *testing.T) {
 	require.InDeltaSlice(t, probs["f32"], probs["f16"], 0.2)
 	require.InDeltaSlice(t, probs["f32"], probs["q8_0"], 0.4)
 }
+
+// The prompt's own log-probabilities are those that a scorer gives, in chunks too, and asking for them changes nothing that follows.
+func TestPromptLogProbs(t *testing.T) {
+	for _, chunk := range []int{0, 3} {
+		g, b := open(t, "llama-causal", generate.Options{Parallel: 2, Chunk: chunk})
+		prompt := []int32{5, 9, 14, 20, 21, 9, 14}
+		plain := run(t, g, req(prompt, 6))
+		k := backend.Generic(1)
+		s, err := generate.NewScorer(b.Model, k)
+		require.NoError(t, err)
+		want, err := s.Sequence(t.Context(), prompt, 1)
+		require.NoError(t, err)
+		k.Close()
+		r := req(prompt, 6)
+		r.PromptLogProbs, r.LogProbs = true, 2
+		var ids []int32
+		var have []float64
+		var text outcome
+		_, err = g.Generate(t.Context(), r, func(p generate.Piece) error {
+			text.text += p.Text
+			for _, one := range p.Tokens {
+				require.Len(t, one.Top, 2)
+				if p.Prompt {
+					ids, have = append(ids, one.ID), append(have, one.Own.LP)
+				} else {
+					text.ids = append(text.ids, one.ID)
+				}
+			}
+			return nil
+		})
+		require.NoError(t, err)
+		require.Equal(t, prompt[1:], ids)
+		require.InDeltaSlice(t, want, have, 1e-5)
+		require.Equal(t, plain.ids, text.ids)
+		require.Equal(t, plain.text, text.text)
+	}
+}

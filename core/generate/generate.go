@@ -152,6 +152,8 @@ type Request struct {
 	IgnoreEnd bool
 	// LogProbs is −1 for none, otherwise the number of alternatives beside each token's own.
 	LogProbs int
+	// PromptLogProbs asks for those of the prompt's tokens too, from the second on, in pieces before the text. Nothing that is cached is used for it.
+	PromptLogProbs bool
 	// Adapter names the one to use; "" is the model as it is.
 	Adapter string
 	// Constraint restricts the output; nil is free.
@@ -162,6 +164,8 @@ type Request struct {
 type Piece struct {
 	Text   string
 	Tokens []Token
+	// Prompt is true where Tokens are the prompt's.
+	Prompt bool
 }
 
 // Token is a chosen token with its log-probability and the likeliest alternatives, when asked for.
@@ -235,7 +239,7 @@ func (g *Generator) Generate(ctx context.Context, req Request, emit func(Piece) 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	j := &job{ctx: ctx, req: req, sampler: s, stream: g.tok.Stream(true), stop: stopper{stops: req.Stop}, adapter: adapter, slot: -1,
-		text: slices.Clone(req.Prompt), out: make(chan Piece, g.most(req)+4), ended: make(chan struct{})}
+		text: slices.Clone(req.Prompt), out: make(chan Piece, g.most(req)+4+g.echoPieces(req)), ended: make(chan struct{})}
 	j.res.Prompt = len(req.Prompt)
 	g.mu.Lock()
 	switch {
@@ -290,7 +294,11 @@ func (g *Generator) loop() {
 		for !closing && len(g.queue) > 0 && len(g.active) < g.opt.Parallel {
 			j := g.queue[0]
 			g.queue = g.queue[1:]
-			slot, keep := g.cache.take(j.text, j.adapter)
+			known := j.text
+			if j.req.PromptLogProbs {
+				known = known[:1] // all of it runs
+			}
+			slot, keep := g.cache.take(known, j.adapter)
 			j.slot, j.pending, j.res.Cached, j.begun = slot, len(j.text)-keep, keep, time.Now()
 			g.active = append(g.active, j)
 		}
@@ -354,6 +362,17 @@ func (g *Generator) most(r Request) int {
 	return n
 }
 
+// echoRows is how many tokens of a prompt are read at once when their logits are wanted.
+func (g *Generator) echoRows() int { return min(max(logitBytes/4/g.m.Config().Vocab, 16), g.opt.Chunk) }
+
+// echoPieces bounds the pieces that hold a prompt's log-probabilities.
+func (g *Generator) echoPieces(r Request) int {
+	if !r.PromptLogProbs {
+		return 0
+	}
+	return len(r.Prompt) // a chunk may be shared with others, down to a token
+}
+
 // step runs one batch: a chunk of the prompt of each new sequence, the latest token (and a guess) of each running one.
 func (g *Generator) step() {
 	live := g.active[:0]
@@ -403,13 +422,19 @@ func (g *Generator) run(live []*job) []*job {
 	b := &model.Batch{Offsets: make([]int32, 1, len(live)+1), Want: model.WantLogits, Rows: []int32{}}
 	v := &view{s: g.cache}
 	room := g.opt.Chunk
-	type part struct{ ids, row int }
+	type part struct {
+		ids, row int
+		echo     int // first row of the prompt's logits, −1 for none
+	}
 	parts := make([]part, len(live))
 	for i, j := range live {
 		ids := j.text[len(j.text)-j.pending:]
 		j.guess = j.guess[:0]
 		if len(ids) > 1 {
 			ids = ids[:min(len(ids), max(room, 1))]
+			if j.req.PromptLogProbs {
+				ids = ids[:min(len(ids), max(room*g.echoRows()/g.opt.Chunk, 1))]
+			}
 			room -= len(ids)
 		} else if n := g.guesses(j); n > 0 && g.draft == nil {
 			j.guess = draft(j.guess, j.text, n)
@@ -421,7 +446,13 @@ func (g *Generator) run(live []*job) []*job {
 		}
 		b.IDs = append(b.IDs, ids...)
 		b.IDs = append(b.IDs, j.guess...)
-		parts[i] = part{len(ids), -1}
+		parts[i] = part{len(ids), -1, -1}
+		if from := len(j.text) - j.pending; j.req.PromptLogProbs && from < j.res.Prompt-1 {
+			parts[i].echo = len(b.Rows)
+			for r := range min(len(ids), j.res.Prompt-1-from) {
+				b.Rows = append(b.Rows, int32(len(b.IDs)-len(ids)-len(j.guess)+r))
+			}
+		}
 		if len(ids) == j.pending { // the text is complete: logits of its last token, and of the guesses
 			parts[i].row = len(b.Rows)
 			for r := len(b.IDs) - len(j.guess) - 1; r < len(b.IDs); r++ {
@@ -441,6 +472,9 @@ func (g *Generator) run(live []*job) []*job {
 	for i, j := range live {
 		ids := b.IDs[b.Offsets[i]:b.Offsets[i+1]]
 		at := &g.cache.all[j.slot]
+		if parts[i].echo >= 0 {
+			j.echo(out.Logits, parts[i].echo, len(at.held), parts[i].ids)
+		}
 		at.held = append(at.held, ids[:parts[i].ids]...)
 		j.pending -= parts[i].ids
 		over := false
@@ -455,6 +489,17 @@ func (g *Generator) run(live []*job) []*job {
 		kept = append(kept, j)
 	}
 	return kept
+}
+
+// echo sends the log-probabilities of the prompt's tokens that follow n tokens from position at; their logits begin at a row.
+func (j *job) echo(logits *grad.Value, row, at, n int) {
+	p := Piece{Prompt: true}
+	for i := 0; i < n && at+i+1 < j.res.Prompt; i++ {
+		t := Token{ID: j.text[at+i+1]}
+		t.Own, t.Top = sample.LogProbs(logits.Data[(row+i)*logits.Cols:(row+i+1)*logits.Cols], t.ID, max(j.req.LogProbs, 0))
+		p.Tokens = append(p.Tokens, t)
+	}
+	j.send(p)
 }
 
 func (g *Generator) forward(b *model.Batch, adapter int) (out model.Output, err error) {
