@@ -27,6 +27,8 @@ type certifyResult struct {
 	// Accuracy counts votes for the right label, abstentions as wrong.
 	Accuracy  float64 `json:"accuracy"`
 	Abstained float64 `json:"abstained"`
+	// Exact is the share of texts all of whose versions voted.
+	Exact float64 `json:"exact"`
 	// Certified[r] is the share of predictions that no change of r words or fewer can turn; CertifiedAccuracy[r] of those that are right as well.
 	Certified         []float64 `json:"certified"`
 	CertifiedAccuracy []float64 `json:"certified_accuracy"`
@@ -56,10 +58,11 @@ func (a *app) certifyCmd() *cobra.Command {
 		Use:   "certify MODEL --data FILE",
 		Short: "Prove how many words of a text must change before the prediction can",
 		Long: "certify lets a classifier vote over many random versions of each text and computes, from the margin of the vote, the number of words\n" +
-			"that may be replaced without turning it: by anything (--kind mask, delete) or by synonyms (--kind synonyms). A certificate holds with\n" +
-			"probability --confidence over the drawing of versions, for the vote, not for a single pass. --verify attacks that many certificates.\n\n" +
+			"that may be replaced without turning it: by anything (--kind mask, delete) or by synonyms (--kind synonyms). A certificate is of the vote,\n" +
+			"not of a single pass, and holds with probability --confidence over the drawing of versions, or for certain where a text has no more than\n" +
+			"--samples versions. --verify attacks that many certificates.\n\n" +
 			"A model trained for it is certified further: temper harden --word-noise 0.8 --method augment.",
-		Example: "  temper certify hard/ --data test.tsv --kind delete --keep 0.3 --examples 200 --verify 100",
+		Example: "  temper certify hard/ --data test.tsv --kind delete --examples 200 --verify 100",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
@@ -128,6 +131,9 @@ func (a *app) certifyCmd() *cobra.Command {
 				one := certifiedText{Row: set.Rows[i], Label: p.Labels()[set.Labels[i]], Predicted: p.Labels()[c.Class], Vote: c}
 				share := 1 / float64(len(list))
 				right := c.Class == set.Labels[i]
+				if c.Exact {
+					r.Exact += share
+				}
 				if c.Abstained {
 					r.Abstained += share
 				} else if right {
@@ -179,7 +185,7 @@ func (a *app) certifyCmd() *cobra.Command {
 	f.StringVar(&lexicon, "lexicon", "", "file of synonyms, word<TAB>synonym synonym … (default: words near in the model's embeddings)")
 	f.IntVar(&examples, "examples", 0, "certify this many examples, drawn by --seed (default: all)")
 	f.IntVar(&verify, "verify", 0, "attack this many certificates within their radius: every word by its synonyms and two others")
-	f.IntVar(&votes, "verify-votes", 100, "versions that each attacked text is voted on")
+	f.IntVar(&votes, "verify-votes", 300, "versions that each attacked text is voted on, all where there are no more")
 	f.IntVar(&maxTokens, "max-tokens", 0, "cut texts at this many tokens (default: what the model takes)")
 	f.BoolVar(&all, "results", false, "with --json: list every example")
 	return cmd
@@ -191,7 +197,7 @@ func printCertificates(w io.Writer, r *certifyResult) error {
 		t.AppendRow([]any{strconv.Itoa(k), percent(r.Certified[k]), percent(r.CertifiedAccuracy[k])})
 	}
 	t.Render()
-	_, err := fmt.Fprintf(w, "\n%d examples, accuracy of the vote %s, %s abstained; %s, %d versions, confidence %g\n", r.Examples, percent(r.Accuracy), percent(r.Abstained), r.Kind, r.Samples, r.Confidence)
+	_, err := fmt.Fprintf(w, "\n%d examples, accuracy of the vote %s, %s abstained; %s, %d versions, confidence %g, %s exact\n", r.Examples, percent(r.Accuracy), percent(r.Abstained), r.Kind, r.Samples, r.Confidence, percent(r.Exact))
 	if err == nil && r.Attacked > 0 {
 		_, err = fmt.Fprintf(w, "%d certificates attacked with %d texts within their radius: %d broken\n", r.Attacked, r.Tried, r.Broken)
 	}

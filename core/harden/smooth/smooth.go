@@ -28,7 +28,8 @@ type Smoother struct {
 	Kind string
 	// Keep is the share of the words that a version keeps (mask, delete), at least one word.
 	Keep float64
-	// Select is the number of versions that choose the label, Samples the number that estimate its share.
+	// Select is the number of versions that choose the label, Samples the number that estimate its share. Where a text has no more than Samples
+	// versions, all of them vote and nothing is estimated.
 	Select, Samples int
 	// Confidence is the probability, over the drawing of versions, with which a certificate holds.
 	Confidence float64
@@ -42,7 +43,7 @@ type Smoother struct {
 
 // New returns a smoother with its default settings.
 func New(kind string) (*Smoother, error) {
-	s := &Smoother{Kind: kind, Keep: 0.3, Select: 20, Samples: 200, Confidence: 0.95, Mask: "[MASK]", Synonyms: 8}
+	s := &Smoother{Kind: kind, Keep: 0.1, Select: 20, Samples: 300, Confidence: 0.95, Mask: "[MASK]", Synonyms: 8}
 	if !slices.Contains(Kinds(), kind) {
 		return nil, fmt.Errorf("smoothing %q: expected one of %s", kind, strings.Join(Kinds(), ", "))
 	}
@@ -78,6 +79,8 @@ type Certificate struct {
 	Samples int     `json:"samples"`
 	Lower   float64 `json:"lower"`
 	Words   int     `json:"words"`
+	// Exact tells that the versions are all there are, so that nothing was estimated and the certificate holds for certain.
+	Exact bool `json:"exact,omitempty"`
 }
 
 // Certify votes on every text. v sees the versions, many texts to a call; progress, when not nil, is told the texts done.
@@ -89,39 +92,56 @@ func (s *Smoother) Certify(ctx context.Context, v attack.Victim, texts []string,
 	for group := range slices.Chunk(texts, max(1, 4096/(s.Select+s.Samples))) {
 		var all []string
 		makers := make([]*maker, len(group))
+		ends := make([]int, len(group))
 		for i, text := range group {
 			m, err := s.maker(ctx, text)
 			if err != nil {
 				return nil, err
 			}
 			makers[i] = m
-			for range s.Select + s.Samples {
-				all = append(all, m.draw())
+			if m.count() <= s.Samples {
+				all = append(all, m.every()...)
+			} else {
+				for range s.Select + s.Samples {
+					all = append(all, m.draw())
+				}
 			}
+			ends[i] = len(all)
 		}
 		votes, err := vote(ctx, v, all)
 		if err != nil {
 			return nil, err
 		}
 		classes := len(v.Labels())
+		from := 0
 		for i := range group {
-			mine := votes[i*(s.Select+s.Samples) : (i+1)*(s.Select+s.Samples)]
-			counts := make([]int, classes)
-			for _, c := range mine[:s.Select] {
-				counts[c]++
+			mine := votes[from:ends[i]]
+			from = ends[i]
+			c := Certificate{Words: makers[i].words, Exact: makers[i].count() <= s.Samples}
+			choose, judge := mine, mine
+			if !c.Exact { // versions that chose the label must not estimate its share as well
+				choose, judge = mine[:s.Select], mine[s.Select:]
 			}
-			c := Certificate{Samples: s.Samples, Words: makers[i].words}
+			counts := make([]int, classes)
+			for _, x := range choose {
+				counts[x]++
+			}
 			for j, n := range counts {
 				if n > counts[c.Class] {
 					c.Class = j
 				}
 			}
-			for _, x := range mine[s.Select:] {
+			for _, x := range judge {
 				if x == c.Class {
 					c.Votes++
 				}
 			}
-			c.Lower = LowerBound(c.Votes, s.Samples, s.Confidence)
+			c.Samples = len(judge)
+			if c.Exact {
+				c.Lower = float64(c.Votes) / float64(c.Samples)
+			} else {
+				c.Lower = LowerBound(c.Votes, c.Samples, s.Confidence)
+			}
 			c.Radius = makers[i].radius(c.Lower)
 			c.Abstained = c.Radius < 0
 			out = append(out, c)
@@ -133,7 +153,7 @@ func (s *Smoother) Certify(ctx context.Context, v attack.Victim, texts []string,
 	return out, nil
 }
 
-// Vote is the share of versions of a text that each class wins: an estimate from n of them.
+// Vote is the share of versions of a text that each class wins: of all of them where they are at most n, else an estimate from n.
 func (s *Smoother) Vote(ctx context.Context, v attack.Victim, text string, n int) ([]float64, error) {
 	if err := s.validate(); err != nil {
 		return nil, err
@@ -142,17 +162,14 @@ func (s *Smoother) Vote(ctx context.Context, v attack.Victim, text string, n int
 	if err != nil {
 		return nil, err
 	}
-	all := make([]string, n)
-	for i := range all {
-		all[i] = m.draw()
-	}
+	all := m.versions(n)
 	votes, err := vote(ctx, v, all)
 	if err != nil {
 		return nil, err
 	}
 	out := make([]float64, len(v.Labels()))
 	for _, c := range votes {
-		out[c] += 1 / float64(n)
+		out[c] += 1 / float64(len(votes))
 	}
 	return out, nil
 }
@@ -282,6 +299,79 @@ func (m *maker) draw() string {
 		return strings.Join(out, " ")
 	}
 	return m.version(m.r.Perm(m.words)[:m.keep])
+}
+
+// versions are all where they are at most n, else n draws.
+func (m *maker) versions(n int) []string {
+	if m.count() <= n {
+		return m.every()
+	}
+	out := make([]string, n)
+	for i := range out {
+		out[i] = m.draw()
+	}
+	return out
+}
+
+// manyVersions stands for more versions than anybody counts.
+const manyVersions = math.MaxInt32
+
+// count is the number of versions that there are, C(words, keep) or the product of the sets' sizes, up to manyVersions.
+func (m *maker) count() int {
+	n := 1
+	if m.s.Kind == "synonyms" {
+		for _, set := range m.sets {
+			if n *= len(set); n >= manyVersions {
+				return manyVersions
+			}
+		}
+		return n
+	}
+	k := min(m.keep, m.words-m.keep)
+	for i := range k {
+		if n = n * (m.words - i) / (i + 1); n >= manyVersions {
+			return manyVersions
+		}
+	}
+	return n
+}
+
+// every is the list of all versions.
+func (m *maker) every() []string {
+	var out []string
+	if m.words == 0 {
+		return []string{""}
+	}
+	if m.s.Kind == "synonyms" {
+		chosen := make([]string, m.words)
+		var fill func(i int)
+		fill = func(i int) {
+			if i == m.words {
+				out = append(out, strings.Join(chosen, " "))
+				return
+			}
+			for _, w := range m.sets[i] {
+				chosen[i] = w
+				fill(i + 1)
+			}
+		}
+		fill(0)
+		return out
+	}
+	at := make([]int, m.keep)
+	var fill func(i, from int)
+	fill = func(i, from int) {
+		if i == m.keep {
+			out = append(out, m.version(at))
+			return
+		}
+		for j := from; j <= m.words-(m.keep-i); j++ {
+			at[i] = j
+			fill(i+1, j+1)
+		}
+	}
+	fill(0, 0)
+	return out
 }
 
 // version keeps the words at some places.

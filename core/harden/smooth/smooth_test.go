@@ -41,35 +41,19 @@ func TestLowerBound(t *testing.T) {
 	}
 }
 
-// every calls f with each choice of k of n places.
-func every(n, k int, f func([]int)) {
-	at := make([]int, k)
-	var go1 func(i, from int)
-	go1 = func(i, from int) {
-		if i == k {
-			f(at)
-			return
-		}
-		for j := from; j <= n-(k-i); j++ {
-			at[i] = j
-			go1(i+1, j+1)
-		}
-	}
-	go1(0, 0)
-}
-
 // exact is the share of all versions of a text that are of the class.
 func exact(t *testing.T, s *Smoother, j judge, text string, class int) float64 {
 	m, err := s.maker(context.Background(), text)
 	require.NoError(t, err)
-	total, mine := 0, 0
-	every(m.words, m.keep, func(at []int) {
-		total++
-		if j(m.version(at)) == class {
+	mine := 0
+	all := m.every()
+	require.Len(t, all, m.count())
+	for _, v := range all {
+		if j(v) == class {
 			mine++
 		}
-	})
-	return float64(mine) / float64(total)
+	}
+	return float64(mine) / float64(len(all))
 }
 
 // The bound holds against an attacker who may write anything: every version that shows one of his words goes to him. No word less reaches
@@ -119,18 +103,23 @@ func TestExhaustive(t *testing.T) {
 	})
 	texts := []string{"the film was good and fine", "good fine good the plot was fine", "the plot was bad and dull", "good film bad plot", "fine", "good fine good fine good fine good fine"}
 	certified := 0
-	for _, kind := range []string{"mask", "delete"} {
+	for i, samples := range []int{400, 27, 400, 27} { // all versions, and some of 28
+		kind := []string{"mask", "delete"}[i/2]
 		s, err := New(kind)
 		require.NoError(t, err)
-		s.Samples, s.Confidence, s.Keep = 400, 0.999, 0.3
+		s.Samples, s.Confidence, s.Keep = samples, 0.999, 0.3
 		list, err := s.Certify(context.Background(), j, texts, nil)
 		require.NoError(t, err)
 		again, err := s.Certify(context.Background(), j, texts[3:], nil)
 		require.NoError(t, err)
 		assert.Equal(t, list[3:], again, "a certificate depends on the text alone")
 		for i, c := range list {
+			assert.Equal(t, samples == 400 || i != 5, c.Exact)
 			share := exact(t, s, j, texts[i], c.Class)
 			assert.GreaterOrEqual(t, share, c.Lower, texts[i])
+			if c.Exact {
+				assert.Equal(t, share, c.Lower)
+			}
 			if c.Radius < 1 {
 				continue
 			}
@@ -167,7 +156,16 @@ func TestSynonyms(t *testing.T) {
 	m, err = s.maker(context.Background(), "good film")
 	require.NoError(t, err)
 	assert.Equal(t, 2, m.radius(0.6), "all words may change")
+	assert.Equal(t, 2, m.count())
+	assert.Equal(t, []string{"good film", "fine film"}, m.every())
 	assert.InDelta(t, 2./3, variation([]string{"a", "b"}, []string{"b", "c", "d"}), 1e-12)
+}
+
+func TestCount(t *testing.T) {
+	for _, c := range []struct{ words, keep, want int }{{19, 2, 171}, {10, 3, 120}, {10, 7, 120}, {5, 5, 1}, {0, 0, 1}, {1, 1, 1}, {400, 200, manyVersions}} {
+		m := &maker{s: &Smoother{Kind: "mask"}, words: c.words, keep: c.keep}
+		assert.Equal(t, c.want, m.count())
+	}
 }
 
 func TestNoWordsAndBadSettings(t *testing.T) {

@@ -19,7 +19,7 @@ type Attacked struct {
 }
 
 // Attack tries every replacement of every word of a text by every candidate, and when the radius is larger goes on from the worst one, word by
-// word. The vote of each changed text is taken over n versions. candidates gives the words to try for a word.
+// word. The vote of each changed text is taken over all versions where they are at most n, else over n. candidates gives the words to try for a word.
 func (s *Smoother) Attack(ctx context.Context, v attack.Victim, text string, c Certificate, n int, candidates func(word string) ([]string, error)) (Attacked, error) {
 	if err := s.validate(); err != nil {
 		return Attacked{}, err
@@ -50,14 +50,14 @@ func (s *Smoother) Attack(ctx context.Context, v attack.Victim, text string, c C
 			break
 		}
 		var all []string
+		var ends []int
 		for _, t := range texts {
 			m, err := s.maker(ctx, t)
 			if err != nil {
 				return out, err
 			}
-			for range n {
-				all = append(all, m.draw())
-			}
+			all = append(all, m.versions(n)...)
+			ends = append(ends, len(all))
 		}
 		votes, err := vote(ctx, v, all)
 		if err != nil {
@@ -67,10 +67,14 @@ func (s *Smoother) Attack(ctx context.Context, v attack.Victim, text string, c C
 		low := 2.0
 		for i := range texts {
 			counts := make([]int, len(v.Labels()))
-			for _, c := range votes[i*n : (i+1)*n] {
-				counts[c]++
+			mine := votes[:ends[i]]
+			if i > 0 {
+				mine = mine[ends[i-1]:]
 			}
-			share := float64(counts[c.Class]) / float64(n)
+			for _, x := range mine {
+				counts[x]++
+			}
+			share := float64(counts[c.Class]) / float64(len(mine))
 			if share < low {
 				low, worst = share, i
 			}

@@ -59,12 +59,12 @@ var variants = []variant{
 	{Name: "plain", Plain: true},
 	{Name: "hardened", Options: func(o *harden.Options) {}},
 	{Name: "held-out", Options: func(o *harden.Options) { o.HeldOut = heldOut }},
-	{Name: "plain, canonical", Of: "plain", Options: func(o *harden.Options) { o.Guard = 0 }},
-	{Name: "plain, canonical and guard", Of: "plain", Options: func(o *harden.Options) {}},
-	{Name: "held-out, weights alone", Of: "held-out", Options: func(o *harden.Options) { o.Guard = 0; o.Canon = canon.Options{} }},
-	{Name: "held-out, stand-ins", Of: "held-out", Options: func(o *harden.Options) { o.StandIns = true }},
-	{Name: "held-out, stand-ins and rare", Of: "held-out", Options: func(o *harden.Options) { o.StandIns, o.Rare = true, 1000 }},
-	{Name: "held-out, canonical", Of: "held-out", Options: func(o *harden.Options) { o.Guard = 0 }},
+	{Name: "plain+canonical", Of: "plain", Options: func(o *harden.Options) { o.Guard = 0 }},
+	{Name: "plain+guard", Of: "plain", Options: func(o *harden.Options) {}},
+	{Name: "held-out-weights", Of: "held-out", Options: func(o *harden.Options) { o.Guard = 0; o.Canon = canon.Options{} }},
+	{Name: "held-out+stand-ins", Of: "held-out", Options: func(o *harden.Options) { o.StandIns = true }},
+	{Name: "held-out+rare", Of: "held-out", Options: func(o *harden.Options) { o.StandIns, o.Rare = true, 1000 }},
+	{Name: "held-out-guard", Of: "held-out", Options: func(o *harden.Options) { o.Guard = 0 }},
 }
 
 func variantNames() []string {
@@ -115,7 +115,7 @@ type bench struct {
 }
 
 func (b *bench) path(s set, v string) string {
-	return filepath.Join(b.out, s.Name, strings.ReplaceAll(strings.ReplaceAll(v, ",", ""), " ", "-"))
+	return filepath.Join(b.out, s.Name, v)
 }
 
 func (b *bench) logf(format string, args ...any) {
@@ -141,6 +141,16 @@ func (b *bench) measure(ctx context.Context, s set, v variant) (*measured, error
 			return nil, err
 		}
 		if err := writeJSON(record, m); err != nil {
+			return nil, err
+		}
+	}
+	if m.Accuracy == 0 { // a model that was trained with -dev
+		p, err := pipeline.Open(dir, b.k, pipeline.Options{MaxTokens: b.maxTokens})
+		if err != nil {
+			return nil, err
+		}
+		err = b.clean(ctx, s, p, m)
+		if err := errors.Join(err, p.Close()); err != nil {
 			return nil, err
 		}
 	}
@@ -265,6 +275,9 @@ func (b *bench) train(ctx context.Context, s set, v variant, dir string, m *meas
 	var p *pipeline.Pipeline
 	if v.Of != "" {
 		v.Options(&o)
+		if b.tweak != nil {
+			b.tweak(&o)
+		}
 		if p, err = pipeline.Open(b.path(s, v.Of), b.k, pipeline.Options{MaxTokens: b.maxTokens}); err != nil {
 			return err
 		}
