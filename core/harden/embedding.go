@@ -269,7 +269,7 @@ func (p *passes) span(i int) (from, to int) {
 
 func (p *passes) zeros() []float32 { return make([]float32, p.tokens*p.cols) }
 
-// run does a forward and a backward with E + delta (delta is constant) and returns the loss and its gradient with respect to E. keep
+// run does a forward and a backward with E + delta (delta is constant) and returns the loss and its gradient with respect to E, in the arena. keep
 // says whether the gradients of the parameters count; otherwise they are left as they were.
 func (p *passes) run(_ string, delta []float32, keep bool) (float64, []float32, error) {
 	s := p.step
@@ -282,6 +282,7 @@ func (p *passes) run(_ string, delta []float32, keep bool) (float64, []float32, 
 		held = p.hold()
 		defer p.release(held)
 	}
+	g := s.Arena.Alloc(p.tokens * p.cols) // for as long as the step
 	mark := s.Arena.Mark()
 	defer s.Arena.Release(mark)
 	c := s.Record(s.Seed)
@@ -310,7 +311,9 @@ func (p *passes) run(_ string, delta []float32, keep bool) (float64, []float32, 
 		loss += s.Extra(c, out, dz)
 	}
 	c.Backward(z, dz)
-	g := make([]float32, p.tokens*p.cols)
+	if e.Grad == nil { // nothing flows down to the embeddings
+		clear(g)
+	}
 	copy(g, e.Grad)
 	return loss, g, nil
 }
