@@ -330,7 +330,8 @@ func (e *engine) Generate(ctx context.Context, q serve.Generation, emit func(ser
 	if err != nil {
 		return serve.Summary{}, err
 	}
-	req := generate.Request{Prompt: s.dec.Encode(q.Prompt, q.Raw), MaxTokens: q.MaxTokens, Sample: q.Sample, Stop: q.Stop, LogProbs: q.LogProbs, Adapter: s.adapter}
+	req := generate.Request{Prompt: s.dec.Encode(q.Prompt, q.Raw), MaxTokens: q.MaxTokens, Sample: q.Sample, Stop: q.Stop, LogProbs: q.LogProbs,
+		PromptLogProbs: q.PromptLogProbs, Adapter: s.adapter}
 	if q.Raw && s.dec.Plain {
 		req.Stop = append(slices.Clone(q.Stop), generate.PlainStops...)
 	}
@@ -358,13 +359,24 @@ func (e *engine) Generate(ctx context.Context, q serve.Generation, emit func(ser
 		}
 	}
 	begun := false
+	asked := q.PromptLogProbs
 	res, err := s.gen.Generate(ctx, req, func(p generate.Piece) error {
+		if asked { // the first token has nothing before it; one that the model wants before a text is no part of it
+			asked = false
+			if id := req.Prompt[0]; id != s.dec.BOS() {
+				first := tokenLogProb(s.dec, id, 0)
+				first.First = true
+				if err := emit(serve.Piece{LogProbs: []serve.TokenLogProb{first}, Prompt: true}); err != nil {
+					return err
+				}
+			}
+		}
 		text := p.Text
 		if !begun && q.Raw && s.dec.Plain { // the space after "Assistant:"
 			text = strings.TrimLeft(text, " ")
 		}
 		begun = begun || text != ""
-		out := serve.Piece{Text: text}
+		out := serve.Piece{Text: text, Prompt: p.Prompt}
 		for _, t := range p.Tokens {
 			lp := tokenLogProb(s.dec, t.ID, t.Own.LP)
 			for _, o := range t.Top {

@@ -57,6 +57,8 @@ type Generation struct {
 	Sample    sample.Params
 	Stop      []string
 	LogProbs  int // -1: none; otherwise the number of alternatives
+	// PromptLogProbs asks for those of the prompt's tokens too, in pieces of their own before the text.
+	PromptLogProbs bool
 	// Schema (JSON schema) or Grammar (GBNF) restricts the output; JSON asks for any JSON value.
 	Schema  []byte
 	Grammar string
@@ -67,10 +69,13 @@ type Generation struct {
 type Piece struct {
 	Text     string
 	LogProbs []TokenLogProb
+	// Prompt is true where LogProbs are the prompt's.
+	Prompt bool
 }
 
-// TokenLogProb is a generated token with its natural log-probability and the likeliest alternatives.
+// TokenLogProb is a token with its natural log-probability and the likeliest alternatives. First marks a text's first token, which has neither.
 type TokenLogProb struct {
+	First   bool
 	Token   string
 	Bytes   []byte
 	LogProb float64

@@ -103,7 +103,8 @@ type knobs struct {
 	} `json:"response_format"`
 }
 
-func (k *knobs) generation(s *Server) (Generation, error) {
+// generation checks the fields; least is the smallest max_tokens.
+func (k *knobs) generation(s *Server, least int) (Generation, error) {
 	g := Generation{Model: k.Model, Stop: k.Stop, Grammar: k.Grammar, LogProbs: -1}
 	if k.Model == "" {
 		return g, badRequest("field model is missing")
@@ -121,8 +122,8 @@ func (k *knobs) generation(s *Server) (Generation, error) {
 	}
 	for _, n := range []*int{k.MaxTokens, k.MaxNew} {
 		if n != nil {
-			if *n < 1 {
-				return g, badRequest("max_tokens %d: want 1 or more", *n)
+			if *n < least {
+				return g, badRequest("max_tokens %d: want %d or more", *n, least)
 			}
 			g.MaxTokens = *n
 		}
@@ -251,7 +252,7 @@ func (s *Server) chat(w http.ResponseWriter, r *http.Request) error {
 	if err := decode(r, &q); err != nil {
 		return err
 	}
-	g, err := q.generation(s)
+	g, err := q.generation(s, 1)
 	if err != nil {
 		return err
 	}
@@ -311,7 +312,7 @@ func (s *Server) chat(w http.ResponseWriter, r *http.Request) error {
 			func(sum Summary) any { return chunk(choice{Delta: &delta{}, Finish: &sum.Finish}) },
 			func(sum Summary) any { a := chunk(); a.Choices = []choice{}; a.Usage = usageOf(sum); return a })
 	}
-	text, lp, sum, err := s.collect(r, g)
+	text, _, lp, sum, err := s.collect(r, g)
 	if err != nil {
 		return err
 	}
@@ -327,24 +328,30 @@ type completeRequest struct {
 	knobs
 	Prompt   texts `json:"prompt"`
 	LogProbs *int  `json:"logprobs"`
-	Echo     bool  `json:"echo"`
+	Echo     bool  `json:"echo"` // with logprobs, those of the prompt come first; max_tokens may then be 0
+	// PromptLogProbs asks for the prompt's own, with so many alternatives, beside the answer's.
+	PromptLogProbs *int `json:"prompt_logprobs"`
 }
 
 type completeLogProbs struct {
 	Tokens  []string             `json:"tokens"`
-	Values  []float64            `json:"token_logprobs"`
+	Values  []*float64           `json:"token_logprobs"`
 	Top     []map[string]float64 `json:"top_logprobs"`
 	Offsets []int                `json:"text_offset"`
 }
 
 func completeLP(ts []TokenLogProb, at *int) *completeLogProbs {
-	lp := &completeLogProbs{[]string{}, []float64{}, []map[string]float64{}, []int{}}
+	lp := &completeLogProbs{[]string{}, []*float64{}, []map[string]float64{}, []int{}}
 	for _, t := range ts {
-		top := map[string]float64{}
+		var own *float64
+		var top map[string]float64
+		if !t.First {
+			own, top = &t.LogProb, map[string]float64{}
+		}
 		for _, a := range t.Top {
 			top[a.Token] = a.LogProb
 		}
-		lp.Tokens, lp.Values, lp.Top, lp.Offsets = append(lp.Tokens, t.Token), append(lp.Values, t.LogProb), append(lp.Top, top), append(lp.Offsets, *at)
+		lp.Tokens, lp.Values, lp.Top, lp.Offsets = append(lp.Tokens, t.Token), append(lp.Values, own), append(lp.Top, top), append(lp.Offsets, *at)
 		*at += len([]rune(t.Token))
 	}
 	return lp
@@ -355,9 +362,17 @@ func (s *Server) complete(w http.ResponseWriter, r *http.Request) error {
 	if err := decode(r, &q); err != nil {
 		return err
 	}
-	g, err := q.generation(s)
+	least := 1
+	if q.Echo { // to learn how likely a text is
+		least = 0
+	}
+	g, err := q.generation(s, least)
 	if err != nil {
 		return err
+	}
+	silent := q.MaxTokens != nil && *q.MaxTokens == 0 || q.MaxNew != nil && *q.MaxNew == 0
+	if silent {
+		g.MaxTokens = 1 // which is not shown
 	}
 	if len(q.Prompt) != 1 {
 		return badRequest("prompt: one text a request, got %d", len(q.Prompt))
@@ -367,6 +382,18 @@ func (s *Server) complete(w http.ResponseWriter, r *http.Request) error {
 			return badRequest("logprobs %d: want 0 to 20", *q.LogProbs)
 		}
 		g.LogProbs = *q.LogProbs
+		g.PromptLogProbs = q.Echo
+	}
+	if q.PromptLogProbs != nil {
+		switch n := *q.PromptLogProbs; {
+		case n < 0 || n > 20:
+			return badRequest("prompt_logprobs %d: want 0 to 20", n)
+		case q.Stream:
+			return badRequest("prompt_logprobs cannot be streamed: use echo and logprobs")
+		case q.LogProbs != nil && n != *q.LogProbs:
+			return badRequest("prompt_logprobs %d and logprobs %d: want the same number of alternatives", n, *q.LogProbs)
+		}
+		g.PromptLogProbs, g.LogProbs = true, *q.PromptLogProbs
 	}
 	g.Prompt = q.Prompt[0]
 	id, now, at := s.id("cmpl"), time.Now().Unix(), 0
@@ -375,6 +402,7 @@ func (s *Server) complete(w http.ResponseWriter, r *http.Request) error {
 		Text     string            `json:"text"`
 		LogProbs *completeLogProbs `json:"logprobs"`
 		Finish   *string           `json:"finish_reason"`
+		Prompt   *completeLogProbs `json:"prompt_logprobs,omitempty"`
 	}
 	type answer struct {
 		ID      string   `json:"id"`
@@ -393,8 +421,11 @@ func (s *Server) complete(w http.ResponseWriter, r *http.Request) error {
 		return s.stream(w, r, g, q.StreamOptions.IncludeUsage,
 			func(p Piece, first bool) any {
 				c := choice{Text: p.Text}
+				if silent && !p.Prompt {
+					c.Text, p.LogProbs = "", nil
+				}
 				if first {
-					c.Text = prefix + p.Text
+					c.Text = prefix + c.Text
 				}
 				if p.LogProbs != nil {
 					c.LogProbs = completeLP(p.LogProbs, &at)
@@ -404,28 +435,42 @@ func (s *Server) complete(w http.ResponseWriter, r *http.Request) error {
 			func(sum Summary) any { return chunk(choice{Finish: &sum.Finish}) },
 			func(sum Summary) any { a := chunk(); a.Choices = []choice{}; a.Usage = usageOf(sum); return a })
 	}
-	text, lp, sum, err := s.collect(r, g)
+	text, asked, lp, sum, err := s.collect(r, g)
 	if err != nil {
 		return err
 	}
+	if silent {
+		text, lp, sum.Tokens, sum.Finish = "", nil, 0, "length"
+	}
 	c := choice{Text: prefix + text, Finish: &sum.Finish}
+	if q.PromptLogProbs != nil {
+		from := 0
+		c.Prompt = completeLP(asked, &from)
+	}
 	if q.LogProbs != nil {
-		c.LogProbs = completeLP(lp, &at)
+		if !q.Echo {
+			asked = nil
+		}
+		c.LogProbs = completeLP(append(asked, lp...), &at)
 	}
 	writeJSON(w, http.StatusOK, answer{id, "text_completion", now, q.Model, []choice{c}, usageOf(sum)})
 	return nil
 }
 
-func (s *Server) collect(r *http.Request, g Generation) (string, []TokenLogProb, Summary, error) {
+// collect gathers a whole answer: its text, the log-probabilities of the prompt's tokens and its own.
+func (s *Server) collect(r *http.Request, g Generation) (text string, asked, own []TokenLogProb, sum Summary, err error) {
 	var b strings.Builder
-	var lp []TokenLogProb
-	sum, err := s.engine.Generate(r.Context(), g, func(p Piece) error {
+	sum, err = s.engine.Generate(r.Context(), g, func(p Piece) error {
 		b.WriteString(p.Text)
-		lp = append(lp, p.LogProbs...)
+		if p.Prompt {
+			asked = append(asked, p.LogProbs...)
+		} else {
+			own = append(own, p.LogProbs...)
+		}
 		return nil
 	})
 	s.count(sum)
-	return b.String(), lp, sum, err
+	return b.String(), asked, own, sum, err
 }
 
 func (s *Server) count(sum Summary) {

@@ -62,6 +62,13 @@ func (p *parrot) Generate(ctx context.Context, g Generation, emit func(Piece) er
 		}
 	}
 	words := strings.Fields(g.Prompt)
+	for i, w := range words {
+		if g.PromptLogProbs {
+			if err := emit(Piece{Prompt: true, LogProbs: []TokenLogProb{{First: i == 0, Token: w + " ", LogProb: -0.25}}}); err != nil {
+				return Summary{}, err
+			}
+		}
+	}
 	s := Summary{PromptTokens: len(words), Finish: "stop"}
 	for i, w := range words {
 		if w == "BOOM" {
@@ -279,4 +286,50 @@ func TestDeadline(t *testing.T) {
 	s := New(&parrot{hold: make(chan struct{})}, Options{Deadline: 20 * time.Millisecond})
 	code, body := post(t, s, "/v1/completions", `{"model":"parrot","prompt":"a"}`)
 	require.Equal(t, 504, code, body)
+}
+
+// With echo and logprobs the prompt's tokens come first, the first of them with null; max_tokens 0 asks for nothing else.
+func TestPromptLogProbs(t *testing.T) {
+	s := httptest.NewServer(New(&parrot{}, Options{}))
+	t.Cleanup(s.Close)
+	ask := func(body string) (int, map[string]any) {
+		r, err := http.Post(s.URL+"/v1/completions", "application/json", strings.NewReader(body))
+		require.NoError(t, err)
+		defer r.Body.Close()
+		var v map[string]any
+		require.NoError(t, json.NewDecoder(r.Body).Decode(&v))
+		return r.StatusCode, v
+	}
+	code, v := ask(`{"model":"parrot","prompt":"one two","echo":true,"logprobs":1,"max_tokens":0}`)
+	require.Equal(t, 200, code)
+	choice := v["choices"].([]any)[0].(map[string]any)
+	require.Equal(t, "one two", choice["text"])
+	require.Equal(t, "length", choice["finish_reason"])
+	lp := choice["logprobs"].(map[string]any)
+	require.Equal(t, []any{"one ", "two "}, lp["tokens"])
+	require.Equal(t, []any{nil, -0.25}, lp["token_logprobs"])
+	require.Equal(t, []any{0.0, 4.0}, lp["text_offset"])
+	require.Equal(t, 0.0, v["usage"].(map[string]any)["completion_tokens"])
+
+	_, v = ask(`{"model":"parrot","prompt":"one two","echo":true,"logprobs":1,"max_tokens":1}`)
+	choice = v["choices"].([]any)[0].(map[string]any)
+	require.Equal(t, "one twoone ", choice["text"])
+	require.Len(t, choice["logprobs"].(map[string]any)["tokens"], 3)
+
+	_, v = ask(`{"model":"parrot","prompt":"one two","prompt_logprobs":0,"max_tokens":1}`)
+	choice = v["choices"].([]any)[0].(map[string]any)
+	require.Nil(t, choice["logprobs"])
+	require.Equal(t, []any{nil, -0.25}, choice["prompt_logprobs"].(map[string]any)["token_logprobs"])
+
+	for body, want := range map[string]string{
+		`{"model":"parrot","prompt":"a","max_tokens":0}`:                    "want 1 or more",
+		`{"model":"parrot","prompt":"a","prompt_logprobs":21}`:              "want 0 to 20",
+		`{"model":"parrot","prompt":"a","prompt_logprobs":1,"stream":true}`: "cannot be streamed",
+		`{"model":"parrot","prompt":"a","prompt_logprobs":1,"logprobs":2}`:  "the same number",
+		`{"model":"parrot","prompt":"a","echo":true,"max_tokens":-1}`:       "want 0 or more",
+	} {
+		code, v := ask(body)
+		require.Equal(t, 400, code, body)
+		require.Contains(t, v["error"].(map[string]any)["message"], want)
+	}
 }
