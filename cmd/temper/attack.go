@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 
@@ -12,6 +13,7 @@ import (
 
 	"github.com/temper-ml/temper/core/attack"
 	"github.com/temper-ml/temper/core/data"
+	"github.com/temper-ml/temper/core/model"
 	"github.com/temper-ml/temper/core/pipeline"
 )
 
@@ -23,6 +25,114 @@ type attackFlags struct {
 	examples  int
 	budget    int
 	maxTokens int
+	measure   measureFlags
+}
+
+// measureFlags are what attack and check offer beyond harden: goals, constraints, and models that serve them.
+type measureFlags struct {
+	encoder, masker, lexicon string
+	target, evade            string
+	below                    float64
+	search                   string
+	constraints              []string
+}
+
+func (m *measureFlags) add(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&m.encoder, "encoder", "", "MODEL that judges sentence similarity (default: the classifier's own encoder)")
+	f.StringVar(&m.masker, "masker", "", "MODEL with a masked-language-model head, for bae, bert-attack, clare and plausible=P")
+	f.StringVar(&m.lexicon, "lexicon", "", "file of lines \"word<TAB>neighbours\" for synonyms (default: near words by the classifier's embeddings)")
+	f.StringVar(&m.target, "target", "", "only this label counts as won (default: any wrong one)")
+	f.StringVar(&m.evade, "evade", "", "win by bringing the score of this label below --below: a detector at its operating point")
+	f.Float64Var(&m.below, "below", 0.5, "with --evade: the detector's threshold")
+	f.StringVar(&m.search, "search", "", "search in place of the recipe's: "+strings.Join(attack.SearchNames(), ", "))
+	f.StringArrayVar(&m.constraints, "constraint", nil, "further limit, may be repeated: "+strings.Join(attack.ConstraintForms(), ", "))
+}
+
+// options opens what the flags name; the closer gives it back.
+func (m *measureFlags) options(a *app, cmd *cobra.Command, labels []string, o *attack.Options) (closer func(), err error) {
+	var open []io.Closer
+	closer = func() {
+		for _, c := range open {
+			_ = c.Close()
+		}
+	}
+	defer func() {
+		if err != nil {
+			closer()
+		}
+	}()
+	label := func(flag, name string) (int, error) {
+		if i := slices.Index(labels, name); i >= 0 {
+			return i, nil
+		}
+		return 0, usagef("--%s %q: the model's labels are %s", flag, name, strings.Join(labels, ", "))
+	}
+	switch {
+	case m.target != "" && m.evade != "":
+		return nil, usagef("--target and --evade exclude each other")
+	case m.target != "":
+		i, err := label("target", m.target)
+		if err != nil {
+			return nil, err
+		}
+		o.Goal = attack.Targeted{Target: i}
+	case m.evade != "":
+		i, err := label("evade", m.evade)
+		if err != nil {
+			return nil, err
+		}
+		if !(m.below > 0 && m.below <= 1) {
+			return nil, usagef("--below %g: want a score above 0, at most 1", m.below)
+		}
+		o.Goal = attack.Threshold{Class: i, Below: float32(m.below)}
+	}
+	if m.encoder != "" {
+		p, err := a.openPipeline(cmd, m.encoder, pipeline.Options{Head: model.HeadNone})
+		if err != nil {
+			return nil, fmt.Errorf("--encoder: %w", err)
+		}
+		open = append(open, p)
+		o.Encoder = p
+	}
+	if m.masker != "" {
+		p, err := a.openPipeline(cmd, m.masker, pipeline.Options{})
+		if err != nil {
+			return nil, fmt.Errorf("--masker: %w", err)
+		}
+		open = append(open, p)
+		if o.Masker, err = p.Masker(); err != nil {
+			return nil, fmt.Errorf("--masker: %w", err)
+		}
+	}
+	if m.lexicon != "" {
+		f, err := os.Open(m.lexicon)
+		if err != nil {
+			return nil, fmt.Errorf("--lexicon: %w", err)
+		}
+		l, err := attack.ReadLexicon(f)
+		f.Close()
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", m.lexicon, err)
+		}
+		o.Words = l
+	}
+	return closer, nil
+}
+
+// constrain adds the limits that the flags name to a recipe.
+func (m *measureFlags) constrain(r *attack.Recipe) error {
+	for _, s := range m.constraints {
+		c, need, err := attack.ParseConstraint(s)
+		if err != nil {
+			return usagef("--constraint: %v", err)
+		}
+		r.Constraints = append(slices.Clip(r.Constraints), c)
+		if need != "" && !slices.Contains(r.Needs, need) {
+			r.Needs = append(slices.Clip(r.Needs), need)
+		}
+	}
+	return nil
 }
 
 func (t *attackFlags) add(cmd *cobra.Command) {
@@ -54,7 +164,7 @@ func attackExamples(set *data.Dataset) []attack.Example {
 }
 
 // recipeOf returns the recipe that the flags name, and what to close afterwards.
-func (a *app) recipeOf(ctx context.Context, t *attackFlags, victim attack.Victim) (attack.Recipe, func(), error) {
+func (a *app) recipeOf(ctx context.Context, t *attackFlags, victim attack.Victim, o attack.Options) (attack.Recipe, func(), error) {
 	if t.plugin != "" {
 		if t.recipe != "" {
 			return attack.Recipe{}, nil, usagef("--recipe and --plugin exclude each other")
@@ -63,7 +173,18 @@ func (a *app) recipeOf(ctx context.Context, t *attackFlags, victim attack.Victim
 		if err != nil {
 			return attack.Recipe{}, nil, err
 		}
-		return attack.PluginRecipe(p), func() { p.Close() }, nil
+		r := attack.PluginRecipe(p)
+		if t.measure.search != "" {
+			if r.Search, err = attack.ParseSearch(t.measure.search); err != nil {
+				p.Close()
+				return attack.Recipe{}, nil, usagef("--search: %v", err)
+			}
+		}
+		if err := t.measure.constrain(&r); err != nil {
+			p.Close()
+			return attack.Recipe{}, nil, err
+		}
+		return r, func() { p.Close() }, nil
 	}
 	name := t.recipe
 	if name == "" {
@@ -72,8 +193,17 @@ func (a *app) recipeOf(ctx context.Context, t *attackFlags, victim attack.Victim
 	if !slices.Contains(attack.RecipeNames(), name) {
 		return attack.Recipe{}, nil, usagef("--recipe %q: expected one of %s", name, strings.Join(attack.RecipeNames(), ", "))
 	}
-	r, err := attack.NewRecipe(name, attack.Capabilities(victim, attack.Options{})...)
-	return r, func() {}, err
+	r, err := attack.NewRecipe(name, attack.Capabilities(victim, o)...)
+	if err != nil {
+		return attack.Recipe{}, nil, err
+	}
+	if t.measure.search != "" {
+		if r.Search, err = attack.ParseSearch(t.measure.search); err != nil {
+			return attack.Recipe{}, nil, usagef("--search: %v", err)
+		}
+		r.Name += "+" + t.measure.search
+	}
+	return r, func() {}, t.measure.constrain(&r)
 }
 
 // runAttack shows progress and runs.
@@ -118,12 +248,17 @@ func (a *app) attackCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			r, closer, err := a.recipeOf(ctx, &t, v)
+			o := attack.Options{Seed: a.seed, Budget: t.budget, Params: t.params}
+			closeModels, err := t.measure.options(a, cmd, p.Labels(), &o)
+			if err != nil {
+				return err
+			}
+			defer closeModels()
+			r, closer, err := a.recipeOf(ctx, &t, v, o)
 			if err != nil {
 				return err
 			}
 			defer closer()
-			o := attack.Options{Seed: a.seed, Budget: t.budget, Params: t.params}
 			if journal != "" {
 				j, err := attack.OpenJournal(journal, args[0])
 				if err != nil {
@@ -150,6 +285,7 @@ func (a *app) attackCmd() *cobra.Command {
 	}
 	d.add(cmd, true)
 	t.add(cmd)
+	t.measure.add(cmd)
 	f := cmd.Flags()
 	f.StringVar(&journal, "journal", "", "file that keeps finished examples: an interrupted attack goes on where it stopped")
 	f.StringArrayVar(&reports, "report", nil, "file to write: .html (a page), .json, .csv, or .tsv (the texts that won, to train on); may be repeated")

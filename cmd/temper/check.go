@@ -88,6 +88,12 @@ func (a *app) checkCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			o := attack.Options{Seed: a.seed, Budget: t.budget, Params: t.params}
+			closeModels, err := t.measure.options(a, cmd, p.Labels(), &o)
+			if err != nil {
+				return err
+			}
+			defer closeModels()
 			names := recipes
 			if t.plugin != "" {
 				names = append(names, "")
@@ -101,11 +107,11 @@ func (a *app) checkCmd() *cobra.Command {
 				if name != "" {
 					f.plugin = ""
 				}
-				rec, done, err := a.recipeOf(ctx, &f, v)
+				rec, done, err := a.recipeOf(ctx, &f, v, o)
 				if err != nil {
 					return err
 				}
-				rep, err := a.runAttack(ctx, rec.Name, v, attackExamples(set), rec, attack.Options{Seed: a.seed, Budget: t.budget, Params: t.params})
+				rep, err := a.runAttack(ctx, rec.Name, v, attackExamples(set), rec, o)
 				done()
 				if err != nil {
 					return err
@@ -160,6 +166,7 @@ func (a *app) checkCmd() *cobra.Command {
 	}
 	d.add(cmd, true)
 	t.add(cmd)
+	t.measure.add(cmd)
 	f := cmd.Flags()
 	f.Lookup("recipe").Hidden = true
 	f.StringSliceVar(&recipes, "recipes", nil, "attacks to stand against (default deepwordbug)")

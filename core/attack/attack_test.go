@@ -172,7 +172,11 @@ func TestEveryRecipe(t *testing.T) {
 				assert.NotEqual(t, r.Label, r.PredictedAfter)
 				assert.Positive(t, r.Changed)
 			}
-			if name != "checklist" && name != "pruthi" { // these change too little
+			switch name {
+			case "checklist", "pruthi": // these change too little
+			case "pwws", "a2t": // the tagger lets none of the few synonyms pass, and says so
+				assert.Positive(t, rep.Rejected["part-of-speech"])
+			default:
 				assert.Positive(t, rep.Won, "the victim is easy to fool")
 			}
 			assert.LessOrEqual(t, rep.VictimTexts, rep.Queries+int(v.texts.Load()))

@@ -2,7 +2,7 @@ package attack
 
 import "strings"
 
-// functionWords are common English words that carry grammar more than meaning, grouped by kind. Attacks leave them alone.
+// functionWords are common English words that carry grammar more than meaning, grouped by kind. Attacks leave them alone, tellingWords apart.
 const functionWords = `
 a an the this that these those some any each every either neither both all half such same other another others several few many much more
 most less least enough no none nothing nobody own
@@ -21,13 +21,35 @@ somewhere elsewhere somehow afterwards beforehand thereby therein whereby wherei
 two three four five six seven eight nine ten eleven twelve first last next
 `
 
-var stopWords = func() map[string]bool {
+// tellingWords are function words that carry meaning of their own: negations, quantities, degrees, doubt. A sentiment may hang on one, so attacks may
+// touch them; the usual English stop-word lists leave most of them out too.
+const tellingWords = `
+enough nothing nobody none noone least less most several few many much never ever always often sometimes almost already still even quite really rather
+well perhaps instead despite without unless although though whereas however nevertheless otherwise indeed alone apart away together back
+seem seems become becomes gets cannot beside besides beyond near inside outside plus amid half twice everything everyone everybody something
+someone somebody anything nowhere everywhere first last next
+`
+
+func wordSet(lists ...string) map[string]bool {
 	m := map[string]bool{}
-	for _, w := range strings.Fields(functionWords) {
-		m[w] = true
+	for _, l := range lists {
+		for _, w := range strings.Fields(l) {
+			m[w] = true
+		}
+	}
+	return m
+}
+
+var closedWords = wordSet(functionWords)
+
+var stopWords = func() map[string]bool {
+	m := wordSet(functionWords)
+	for w := range wordSet(tellingWords) {
+		delete(m, w)
 	}
 	return m
 }()
 
-// IsStopWord tells whether word is a common English function word. Case counts: a capitalised word is not in the list, as in TextAttack.
+// IsStopWord tells whether word is a common English function word without much meaning of its own. Case counts: a capitalised word is not in the
+// list, as in TextAttack.
 func IsStopWord(word string) bool { return stopWords[word] }

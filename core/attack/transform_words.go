@@ -28,7 +28,11 @@ func ReadLexicon(r io.Reader) (Lexicon, error) {
 			return nil, fmt.Errorf("lexicon line %d: expected word, tab, neighbours in UTF-8, got %.40q", n, s.Text())
 		}
 		word = strings.ToLower(strings.TrimSpace(word))
-		l[word] = append(l[word], strings.FieldsFunc(rest, func(r rune) bool { return r == ' ' || r == '\t' || r == ',' })...)
+		for _, w := range strings.FieldsFunc(rest, func(r rune) bool { return r == ' ' || r == '\t' || r == ',' }) {
+			if strings.IndexFunc(w, unicode.IsLetter) >= 0 { // files may carry similarities beside the words
+				l[word] = append(l[word], w)
+			}
+		}
 	}
 	if err := s.Err(); err != nil {
 		return nil, fmt.Errorf("lexicon: %w", err)
