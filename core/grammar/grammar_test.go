@@ -2,9 +2,11 @@ package grammar
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -40,6 +42,67 @@ func TestMatches(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Bounded numbers: what the grammar takes lies between the bounds, and what lies between them is taken.
+func TestBounds(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	for range 120 {
+		lo, hi := rng.IntN(3000)-1500, 0
+		hi = lo + 1 + rng.IntN(1+rng.IntN(4000))
+		g, err := FromSchema([]byte(fmt.Sprintf(`{"type":"integer","minimum":%d,"exclusiveMaximum":%d.5}`, lo, hi)))
+		require.NoError(t, err)
+		limit, err := strconv.ParseFloat(fmt.Sprintf("%d.5", hi), 64)
+		require.NoError(t, err)
+		d, err := FromSchema([]byte(fmt.Sprintf(`{"type":"number","minimum":%d.25,"maximum":%d.5}`, lo, max(lo, hi)+1)))
+		require.NoError(t, err)
+		for range 60 {
+			n := lo + rng.IntN(2*(hi-lo)+20) - (hi-lo)/2 - 10
+			if rng.IntN(4) == 0 {
+				n = []int{lo, lo - 1, hi, hi + 1}[rng.IntN(4)]
+			}
+			ok, err := g.Matches(strconv.Itoa(n))
+			require.NoError(t, err)
+			require.Equal(t, n >= lo && float64(n) < limit, ok, "%d in %d to %d", n, lo, hi)
+			text := fmt.Sprintf("%d.%0*d", n, 1+rng.IntN(6), rng.IntN(10))
+			v, err := strconv.ParseFloat(text, 64)
+			require.NoError(t, err)
+			from, to := bounds(t, lo, hi)
+			ok, err = d.Matches(text)
+			require.NoError(t, err)
+			require.Equal(t, v >= from && v <= to && text != "-0.0", ok && text != "-0.0", "%s in %g to %g", text, from, to)
+		}
+	}
+	for _, c := range []struct {
+		schema  string
+		yes, no []string
+	}{
+		{`{"type":"integer","minimum":0}`, []string{"0", "7", "123456789012"}, []string{"-1", "01", "1.0"}},
+		{`{"type":"integer","maximum":-5}`, []string{"-5", "-123"}, []string{"-4", "0", "5"}},
+		{`{"type":"integer","minimum":1,"maximum":5}`, []string{"1", "5"}, []string{"0", "6", "10"}},
+		{`{"type":"number","minimum":0,"maximum":1}`, []string{"0", "1", "0.5", "0.000001", "1.0", "0.999999"}, []string{"1.1", "-0.1", "1.000001", "2", "1e-3"}},
+		{`{"type":"number","exclusiveMinimum":0}`, []string{"0.1", "3", "12.5"}, []string{"0", "0.0", "-1"}},
+		{`{"maximum":0.5}`, []string{"-3", "0.5", "0.50", "0.49", "0"}, []string{"0.51", "0.500001", "1"}},
+	} {
+		g, err := FromSchema([]byte(c.schema))
+		require.NoError(t, err)
+		for want, list := range map[bool][]string{true: c.yes, false: c.no} {
+			for _, s := range list {
+				ok, err := g.Matches(s)
+				require.NoError(t, err)
+				require.Equal(t, want, ok, "%s under %s", s, c.schema)
+			}
+		}
+	}
+}
+
+// bounds are those of the numbers in TestBounds, read as a JSON parser reads them.
+func bounds(t *testing.T, lo, hi int) (from, to float64) {
+	from, err := strconv.ParseFloat(fmt.Sprintf("%d.25", lo), 64)
+	require.NoError(t, err)
+	to, err = strconv.ParseFloat(fmt.Sprintf("%d.5", max(lo, hi)+1), 64)
+	require.NoError(t, err)
+	return from, to
 }
 
 func TestUTF8Ranges(t *testing.T) {
@@ -105,6 +168,13 @@ func TestSchema(t *testing.T) {
 			[]string{`{}`, `{"a":1}`, `{"x":"y"}`, `{"a":1,"x":"y","z":""}`}, []string{`{"x":1}`, `{"a":1,}`}},
 		{"tuple", `{"type":"array","prefixItems":[{"type":"integer"},{"type":["string","null"]}]}`, []string{`[1,"x"]`, `[ 1, null ]`}, []string{`[1]`, `[1,"x",2]`}},
 		{"date", `{"type":"string","format":"date-time"}`, []string{`"2026-11-24T03:04:05Z"`}, []string{`"2026-13-24T03:04:05Z"`, `"x"`}},
+		{"pattern", `{"type":"string","pattern":"^[A-Z]{2}-\\d{1,3}(x|yz)?$"}`, []string{`"AB-1"`, `"ZZ-123yz"`}, []string{`"AB-"`, `"AB-1234"`, `"aB-1"`, `" AB-1"`}},
+		{"pattern inside", `{"type":"string","pattern":"a.c"}`, []string{`"abc"`, `"xxabcé"`, `"a\"c"`}, []string{`"ac"`, `"ab"`}},
+		{"pattern of escapes", `{"pattern":"^[^a]\\\\\"$"}`, []string{`"b\\\""`, `"\n\\\""`}, []string{`"a\\\""`, "\"b\\\""}},
+		{"patterns to choose from", `{"type":"string","pattern":"^a+$|^b"}`, []string{`"aa"`, `"bx"`}, []string{`"ab"`, `"xb"`}},
+		{"formats", `{"type":"array","prefixItems":[{"format":"ipv4"},{"format":"email"},{"format":"hostname"},{"format":"uri"},{"format":"ipv6"}]}`,
+			[]string{`["127.0.0.1","a.b@example.org","x-1.example","https://example.org:80/a/b?c=d","1:2:3:4:5:6:7:abcd"]`},
+			[]string{`["256.0.0.1","a.b@example.org","x","https://example.org","1:2:3:4:5:6:7:8"]`, `["1.0.0.1","a.b@","x","https://example.org","1:2:3:4:5:6:7:8"]`}},
 		{"any", `{}`, []string{`{"a":[1,2.5e3,{"b":null}]}`, `"\u00e9\n"`}, []string{`{a:1}`, `[1,]`, "\"\n\""}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -124,7 +194,12 @@ func TestSchema(t *testing.T) {
 		})
 	}
 	for schema, want := range map[string]string{
-		`{"type":"string","pattern":"a+"}`: "pattern", `{"type":"thing"}`: "thing", `[1]`: "object", `{"$ref":"#/x"}`: "nowhere",
+		`{"type":"string","pattern":"a(?=b)"}`: "pattern", `{"type":"string","pattern":"a^b"}`: "at its ends", `{"type":"string","pattern":3}`: "want a string",
+		`{"type":"string","pattern":"a","maxLength":3}`: "one at a time", `{"type":"string","format":"idn-email"}`: "not supported",
+		`{"type":"integer","minimum":3,"maximum":2}`: "between the bounds", `{"type":"integer","minimum":"3"}`: "want a number", `{"type":"number","maximum":1e300}`: "plain decimal",
+		`{"type":"integer","multipleOf":2}`: "multipleOf", `{"type":"number","exclusiveMinimum":1,"exclusiveMaximum":1}`: "between the bounds",
+		`{"type":"number","minimum":0.00000001}`: "decimals",
+		`{"type":"thing"}`:                       "thing", `[1]`: "object", `{"$ref":"#/x"}`: "nowhere",
 		`{"$ref":"http://x"}`: "same schema", `{"enum":[]}`: "empty", `{"type":"array","minItems":3,"maxItems":1}`: "below", `{`: "EOF",
 		`{"required":["a"]}`: "not described", `{"type":"string","maxLength":1e9}`: "maxLength",
 	} {

@@ -9,9 +9,10 @@ import (
 )
 
 // FromSchema compiles a JSON schema: the generated text is one JSON value that meets it. Supported: type (also lists of types), properties in
-// their order, required, additionalProperties, items, prefixItems, minItems/maxItems, minLength/maxLength, enum, const, anyOf, oneOf, allOf of
-// objects, $ref into $defs/definitions, pattern-free formats date, time, date-time, uuid. Keywords that would restrict further but cannot be
-// kept (pattern, minimum, uniqueItems …) are an error: output that breaks the schema would be worse. An empty schema is any JSON value.
+// their order, required, additionalProperties, items, prefixItems, minItems/maxItems, minLength/maxLength, minimum/maximum and their exclusive forms,
+// pattern, enum, const, anyOf, oneOf, allOf of objects, $ref into $defs/definitions, the formats date, time, date-time, uuid, email, hostname, ipv4, ipv6,
+// uri. Keywords that would restrict further but cannot be kept (multipleOf, uniqueItems, not …) are an error: output that breaks the schema
+// would be worse. An empty schema is any JSON value.
 func FromSchema(schema []byte) (*Grammar, error) {
 	v, err := parseOrdered(schema)
 	if err != nil {
@@ -45,6 +46,13 @@ integer ::= "-"? ( "0" | [1-9] [0-9]{0,15} )
 number ::= integer ( "." [0-9]{1,16} )? ( [eE] [-+]? [0-9]{1,2} )?
 date ::= [0-9]{4} "-" ( "0" [1-9] | "1" [0-2] ) "-" ( "0" [1-9] | "1" [0-9] | "2" [0-8] )
 time ::= ( [01] [0-9] | "2" [0-3] ) ":" [0-5] [0-9] ":" [0-5] [0-9] ( "." [0-9]{1,6} )? ( "Z" | [-+] ( "0" [0-9] | "1" [0-3] ) ":" [0-5] [0-9] )
+host ::= label ( "." label )*
+label ::= [a-zA-Z0-9] ( [a-zA-Z0-9-]{0,30} [a-zA-Z0-9] )?
+email ::= [a-zA-Z0-9_+-]{1,32} ( "." [a-zA-Z0-9_+-]{1,16} ){0,3} "@" label ( "." label ){1,3}
+octet ::= [0-9] | [1-9] [0-9] | "1" [0-9]{2} | "2" [0-4] [0-9] | "25" [0-5]
+ipvfour ::= octet "." octet "." octet "." octet
+ipvsix ::= hex{1,4} ( ":" hex{1,4} ){7}
+uri ::= [a-z] [a-z0-9+.-]{1,15} "://" host ( ":" [1-9] [0-9]{0,3} )? ( "/" [a-zA-Z0-9._~-]{0,64} ){0,8} ( "?" [a-zA-Z0-9._~=&-]{1,128} )?
 uuid ::= hex{8} "-" hex{4} "-" hex{4} "-" hex{4} "-" hex{12}
 `
 
@@ -147,7 +155,8 @@ var (
 	annotations = []string{"title", "description", "default", "examples", "$schema", "$id", "$comment", "$defs", "definitions", "deprecated",
 		"readOnly", "writeOnly", "nullable", "$anchor"}
 	handled = []string{"type", "properties", "required", "additionalProperties", "items", "prefixItems", "minItems", "maxItems", "minLength",
-		"maxLength", "enum", "const", "anyOf", "oneOf", "allOf", "$ref", "format"}
+		"maxLength", "enum", "const", "anyOf", "oneOf", "allOf", "$ref", "format", "pattern",
+		"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
 )
 
 func quote(text string) string {
@@ -251,8 +260,10 @@ func (c *compiler) value(v *ordered, depth int) (string, error) {
 		return c.typed(v, "object", depth)
 	case v.get("items") != nil || v.get("prefixItems") != nil:
 		return c.typed(v, "array", depth)
-	case v.get("minLength") != nil || v.get("maxLength") != nil || v.get("format") != nil:
+	case v.get("minLength") != nil || v.get("maxLength") != nil || v.get("format") != nil || v.get("pattern") != nil:
 		return c.typed(v, "string", depth)
+	case v.get("minimum") != nil || v.get("maximum") != nil || v.get("exclusiveMinimum") != nil || v.get("exclusiveMaximum") != nil:
+		return c.typed(v, "number", depth)
 	}
 	return "any", nil
 }
@@ -383,31 +394,55 @@ func (c *compiler) repeat(v *ordered, lo, hi string) (string, error) {
 
 func (c *compiler) typed(v *ordered, t string, depth int) (string, error) {
 	switch t {
-	case "null", "integer", "number":
-		if t == "null" {
-			return `"null"`, nil
-		}
-		return t, nil
+	case "null":
+		return `"null"`, nil
+	case "integer", "number":
+		return c.number(v, t == "integer")
 	case "boolean":
 		return `( "true" | "false" )`, nil
 	case "string":
-		switch f := v.get("format").str(); f {
-		case "date", "time", "uuid":
-			return fmt.Sprintf(`"\"" %s "\""`, f), nil
-		case "date-time":
-			return `"\"" date "T" time "\""`, nil
-		case "":
-		default:
-			return "", fmt.Errorf("format %q is not supported", f)
-		}
-		r, err := c.repeat(v, "minLength", "maxLength")
-		return `"\"" char` + r + ` "\""`, err
+		return c.text(v)
 	case "array":
 		return c.array(v, depth)
 	case "object":
 		return c.object(v, depth)
 	}
 	return "", fmt.Errorf("type %q is not one of null, boolean, integer, number, string, array, object", t)
+}
+
+// formats of strings, as rules.
+var formats = map[string]string{"date": "date", "time": "time", "uuid": "uuid", "date-time": `date "T" time`, "email": "email", "hostname": "host",
+	"ipv4": "ipvfour", "ipv6": "ipvsix", "uri": "uri"}
+
+// text is a string: of a format, after a pattern, or of a length.
+func (c *compiler) text(v *ordered) (string, error) {
+	given := 0
+	for _, keys := range [][]string{{"format"}, {"pattern"}, {"minLength", "maxLength"}} {
+		for _, k := range keys {
+			if v.get(k) != nil {
+				given++
+				break
+			}
+		}
+	}
+	if given > 1 {
+		return "", fmt.Errorf("format, pattern and lengths are supported one at a time")
+	}
+	if f := v.get("format"); f != nil {
+		rule, ok := formats[f.str()]
+		if !ok {
+			return "", fmt.Errorf("format %s is not supported", f.raw)
+		}
+		return `"\"" ` + rule + ` "\""`, nil
+	}
+	if p := v.get("pattern"); p != nil {
+		if p.kind != 'v' || !strings.HasPrefix(string(p.raw), `"`) {
+			return "", fmt.Errorf("pattern %.40s: want a string", p.raw)
+		}
+		return pattern(p.str())
+	}
+	r, err := c.repeat(v, "minLength", "maxLength")
+	return `"\"" char` + r + ` "\""`, err
 }
 
 func (c *compiler) array(v *ordered, depth int) (string, error) {
