@@ -17,7 +17,7 @@ func BenchmarkInfer(b *testing.B) {
 	for _, kind := range []string{"f32", "int8"} {
 		e, err := open(fixture.MiniLM(b), 1, model.HeadNone, kind)
 		require.NoError(b, err)
-		for _, s := range [][2]int{{1, 16}, {1, 128}, {8, 64}, {32, 128}} {
+		for _, s := range [][2]int{{1, 16}, {1, 128}, {8, 64}, {32, 25}, {32, 128}} {
 			b.Run(fmt.Sprintf("%s/%dx%d", kind, s[0], s[1]), func(b *testing.B) {
 				ids := randomIDs(s[0], s[1], e.m.Config().Vocab, 1)
 				b.ReportAllocs()
