@@ -258,7 +258,7 @@ func TestRun(t *testing.T) {
 	var phases []string
 	r, err := harden.Run(context.Background(), harden.Options{
 		Tune:   train.Options{Base: filepath.Join(fixture.Parity(t), "models", "bert-seqcls"), Out: out, Kernels: k, Train: d, Dev: d, Method: "full", LR: 4e-3, Epochs: 15, Batch: 8},
-		Method: "augment+fgm", Examples: examples, Recipes: []string{"deepwordbug", "leetspeak"},
+		Method: "augment+fgm", Canon: canon.Options{Invisible: true}, Examples: examples, Recipes: []string{"deepwordbug", "leetspeak"},
 		Augment: func(a *harden.Augment) { // the fixture is tiny: 32 dimensions, pieces of a letter or two
 			a.Inner.(*harden.Embedding).Epsilon, a.Likeness = 0.1, 0.1
 			a.Sources[0].(*harden.CharNoise).Rate = 0.2
@@ -285,6 +285,11 @@ func TestRun(t *testing.T) {
 	got, err := os.ReadFile(filepath.Join(copied, "tokenizer.json"))
 	require.NoError(t, err)
 	assert.Equal(t, string(guarded), string(got))
+	for _, dir := range []string{copied, out} {
+		config, err := os.ReadFile(filepath.Join(dir, "tokenizer_config.json"))
+		require.NoError(t, err)
+		assert.Contains(t, string(config), `"PreTrainedTokenizerFast"`, "transformers reads the normalizer only then")
+	}
 	_, err = harden.Run(context.Background(), harden.Options{Tune: train.Options{Method: "head", Train: d}})
 	assert.ErrorContains(t, err, "head")
 }

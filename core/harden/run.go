@@ -239,11 +239,20 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 			return out, fmt.Errorf("harden: guard: %w", err)
 		}
 		if o.Tune.Out != "" {
-			if err := checkpoint.WriteFile(filepath.Join(o.Tune.Out, checkpoint.TokenizerFile), func(w io.Writer) error {
-				_, err := w.Write(guarded)
-				return err
-			}); err != nil {
+			config, err := r.Bundle.TokenizerConfig()
+			if err != nil {
 				return out, fmt.Errorf("harden: guard: %w", err)
+			}
+			for name, b := range map[string][]byte{checkpoint.TokenizerFile: guarded, checkpoint.TokenizerConfig: config} {
+				if b == nil {
+					continue
+				}
+				if err := checkpoint.WriteFile(filepath.Join(o.Tune.Out, name), func(w io.Writer) error {
+					_, err := w.Write(b)
+					return err
+				}); err != nil {
+					return out, fmt.Errorf("harden: guard: %w", err)
+				}
 			}
 		}
 		r.Dev = nil // measured without it

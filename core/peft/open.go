@@ -281,6 +281,28 @@ func (b *Bundle) SetTokenizer(raw []byte) error {
 	return nil
 }
 
+// TokenizerConfig is the folder's tokenizer_config.json, nil when it has none. Once a tokenizer was set it names the class that reads
+// tokenizer.json as it is: transformers 5 builds those of model families, BertTokenizer say, anew from the vocabulary, and a normalizer that is
+// not the family's would be lost without a word.
+func (b *Bundle) TokenizerConfig() ([]byte, error) {
+	if !b.Folder.Has(checkpoint.TokenizerConfig) {
+		return nil, nil
+	}
+	raw, err := b.Folder.File(checkpoint.TokenizerConfig)
+	if err != nil || b.tokenizer == nil {
+		return raw, err
+	}
+	var cfg map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &cfg); err != nil {
+		return nil, fmt.Errorf("%s: %w", checkpoint.TokenizerConfig, err)
+	}
+	cfg["tokenizer_class"] = json.RawMessage(`"PreTrainedTokenizerFast"`)
+	if raw, err = json.Marshal(cfg); err != nil {
+		return nil, err
+	}
+	return indent(raw)
+}
+
 // Close unmaps the weights.
 func (b *Bundle) Close() error { return b.Folder.Close() }
 
@@ -374,8 +396,14 @@ func (b *Bundle) SaveTo(more func(*checkpoint.FolderWriter) error) func(*checkpo
 			}
 		}
 		for _, name := range b.Folder.Files() {
-			if name == checkpoint.TokenizerFile && b.tokenizer != nil {
-				if err := w.File(name, b.tokenizer); err != nil {
+			if b.tokenizer != nil && (name == checkpoint.TokenizerFile || name == checkpoint.TokenizerConfig) {
+				file := b.tokenizer
+				if name == checkpoint.TokenizerConfig {
+					if file, err = b.TokenizerConfig(); err != nil {
+						return err
+					}
+				}
+				if err := w.File(name, file); err != nil {
 					return err
 				}
 				continue
