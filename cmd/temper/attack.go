@@ -20,7 +20,7 @@ import (
 // attackFlags are shared by attack, harden and check.
 type attackFlags struct {
 	recipe    string
-	plugin    string
+	plugins   []string
 	params    map[string]string
 	examples  int
 	budget    int
@@ -138,7 +138,7 @@ func (m *measureFlags) constrain(r *attack.Recipe) error {
 func (t *attackFlags) add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&t.recipe, "recipe", "", "attack: "+strings.Join(attack.RecipeNames(), ", ")+" (default deepwordbug)")
-	f.StringVar(&t.plugin, "plugin", "", "a plugin's .wasm that makes the candidates")
+	f.StringArrayVar(&t.plugins, "plugin", nil, "a plugin's .wasm that makes the candidates; given several times, one that fails is left out")
 	f.StringToStringVar(&t.params, "param", nil, "name=value passed to the plugin")
 	f.IntVar(&t.examples, "examples", 0, "attack this many examples, drawn by --seed (default: all)")
 	f.IntVar(&t.budget, "budget", 0, "queries allowed an example (default: no limit)")
@@ -165,26 +165,38 @@ func attackExamples(set *data.Dataset) []attack.Example {
 
 // recipeOf returns the recipe that the flags name, and what to close afterwards.
 func (a *app) recipeOf(ctx context.Context, t *attackFlags, victim attack.Victim, o attack.Options) (attack.Recipe, func(), error) {
-	if t.plugin != "" {
+	if len(t.plugins) > 0 {
 		if t.recipe != "" {
 			return attack.Recipe{}, nil, usagef("--recipe and --plugin exclude each other")
 		}
-		p, err := a.openPlugin(ctx, t.plugin)
-		if err != nil {
-			return attack.Recipe{}, nil, err
-		}
-		r := attack.PluginRecipe(p)
-		if t.measure.search != "" {
-			if r.Search, err = attack.ParseSearch(t.measure.search); err != nil {
-				p.Close()
-				return attack.Recipe{}, nil, usagef("--search: %v", err)
+		var ps []attack.Perturber
+		closer := func() {
+			for _, p := range ps {
+				_ = p.(io.Closer).Close()
 			}
 		}
-		if err := t.measure.constrain(&r); err != nil {
-			p.Close()
+		r, err := func() (attack.Recipe, error) {
+			for _, path := range t.plugins {
+				p, err := a.openPlugin(ctx, path)
+				if err != nil {
+					return attack.Recipe{}, err
+				}
+				ps = append(ps, p)
+			}
+			r := attack.PluginsRecipe(ps...)
+			if t.measure.search != "" {
+				var err error
+				if r.Search, err = attack.ParseSearch(t.measure.search); err != nil {
+					return attack.Recipe{}, usagef("--search: %v", err)
+				}
+			}
+			return r, t.measure.constrain(&r)
+		}()
+		if err != nil {
+			closer()
 			return attack.Recipe{}, nil, err
 		}
-		return r, func() { p.Close() }, nil
+		return r, closer, nil
 	}
 	name := t.recipe
 	if name == "" {
@@ -213,6 +225,7 @@ func (a *app) runAttack(ctx context.Context, what string, v attack.Victim, ex []
 		bar.set(p.Done, p.Total, fmt.Sprintf("fooled %d, held %d, %.0f texts/s", p.Won, p.Held, p.QueriesPerSecond))
 	}
 	defer bar.done()
+	o.Complain = func(name string, err error) { a.logf("going on without %s where it fails: %v", name, err) }
 	return attack.Run(ctx, v, ex, r, o)
 }
 

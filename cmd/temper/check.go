@@ -95,7 +95,7 @@ func (a *app) checkCmd() *cobra.Command {
 			}
 			defer closeModels()
 			names := recipes
-			if t.plugin != "" {
+			if len(t.plugins) > 0 {
 				names = append(names, "")
 			} else if len(names) == 0 {
 				names = []string{"deepwordbug"}
@@ -105,7 +105,7 @@ func (a *app) checkCmd() *cobra.Command {
 				f := t
 				f.recipe = name
 				if name != "" {
-					f.plugin = ""
+					f.plugins = nil
 				}
 				rec, done, err := a.recipeOf(ctx, &f, v, o)
 				if err != nil {

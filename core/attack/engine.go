@@ -68,6 +68,7 @@ type Task struct {
 	err     error
 	reject  map[string]int
 	params  map[string]string
+	failed  map[string]bool // optional perturbers that failed on this example
 }
 
 // Queries is the number of texts asked of the victim so far for this example; a text answered from the cache counts, as in TextAttack.

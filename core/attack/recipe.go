@@ -302,6 +302,23 @@ func PluginRecipe(p Perturber) Recipe {
 	}
 }
 
+// PluginsRecipe attacks with the candidates of several Perturbers together. One that fails on an example is left out for the rest of that example,
+// which is counted, and the attack goes on with the others.
+func PluginsRecipe(ps ...Perturber) Recipe {
+	if len(ps) == 1 {
+		return PluginRecipe(ps[0])
+	}
+	all := Composite{Label: "plugins"}
+	var names []string
+	for _, p := range ps {
+		all.Parts = append(all.Parts, By{Perturber: p, Optional: true})
+		names = append(names, p.Name())
+	}
+	r := PluginRecipe(ps[0])
+	r.Name, r.Transformation = "plugins:"+strings.Join(names, "+"), all
+	return r
+}
+
 // NewPerturber returns a built-in transformation as a Perturber, for augmentation and on-line training.
 func NewPerturber(name string) (Perturber, error) {
 	for _, p := range perturbers() {

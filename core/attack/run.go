@@ -54,6 +54,8 @@ type Options struct {
 	Encoder Encoder
 	Words   Neighbours
 	Masker  Masker
+	// Complain, when set, is told once per perturber why it failed, when the run goes on without it.
+	Complain func(perturber string, err error)
 	// Params are passed to plugins.
 	Params map[string]string
 }
@@ -76,6 +78,7 @@ type run struct {
 
 	mu     sync.Mutex // perturbers may ask from several goroutines
 	cache  *scoreCache
+	blamed map[string]bool
 	asked  int // texts asked, from the cache or not
 	scored int // texts that the victim really scored
 }
@@ -263,6 +266,18 @@ func (r *run) needs(recipe Recipe) error {
 		}
 	}
 	return nil
+}
+
+// complain reports the first failure of each perturber.
+func (r *run) complain(name string, err error) {
+	if r.blamed[name] || r.opts.Complain == nil {
+		return
+	}
+	if r.blamed == nil {
+		r.blamed = map[string]bool{}
+	}
+	r.blamed[name] = true
+	r.opts.Complain(name, err)
 }
 
 func (r *run) encoder() Encoder {
@@ -491,12 +506,22 @@ func (r *run) answerEmbeds(ops []*op) {
 func (r *run) answerPerturbs(p Perturber, ops []*op) {
 	reqs := make([]Request, len(ops))
 	tasks := make([]*Task, len(ops))
+	spent := make([]int, len(ops))
 	for i, o := range ops {
-		reqs[i], tasks[i] = o.req, o.task
+		reqs[i], tasks[i], spent[i] = o.req, o.task, o.task.queries
 	}
 	out, err := p.Perturb(r.ctx, reqs, newCounted(r, tasks))
 	if err == nil && len(out) != len(reqs) {
 		err = fmt.Errorf("%s returned candidates for %d requests, expected %d", p.Name(), len(out), len(reqs))
+	}
+	if err != nil && len(ops) > 1 && r.ctx.Err() == nil {
+		// One request may be at fault: asked alone, the others are answered, and no example's outcome depends on its neighbours in the batch.
+		for i, o := range ops {
+			o.task.queries = spent[i]
+			o.task.over = o.task.budget > 0 && o.task.queries >= o.task.budget
+			r.answerPerturbs(p, ops[i:i+1])
+		}
+		return
 	}
 	for i, o := range ops {
 		if o.err = err; err == nil {

@@ -2,6 +2,7 @@ package attack
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"unicode/utf8"
@@ -167,6 +168,9 @@ type By struct {
 	Perturber Perturber
 	// Max is the largest number of candidates asked for per request (default 32).
 	Max int
+	// Optional goes on without the perturber for the rest of an example when it fails, and counts that under "NAME failed"; otherwise a failure
+	// ends the run.
+	Optional bool
 }
 
 func (b By) Name() string { return b.Perturber.Name() }
@@ -177,11 +181,23 @@ func (b By) Apply(t *Task, x *Text, words []int) ([]*Text, error) {
 		n = 32
 	}
 	t.step++
+	if t.failed[b.Name()] {
+		return nil, nil
+	}
 	o := &op{kind: opPerturb, by: b.Perturber, req: Request{
 		Text: x.S, Words: x.Spans, May: words, Max: n, Label: t.Label, Labels: t.run.labels, Seed: mix(t.seed, t.step), Params: t.params,
 	}}
 	if err := t.ask(o); err != nil {
-		return nil, err
+		if !b.Optional || errors.Is(err, errStopped) || t.run.ctx.Err() != nil {
+			return nil, err
+		}
+		if t.failed == nil {
+			t.failed = map[string]bool{}
+		}
+		t.failed[b.Name()] = true
+		t.rejected(b.Name()+" failed", 1)
+		t.run.complain(b.Name(), err)
+		return nil, nil
 	}
 	out := make([]*Text, 0, len(o.out))
 	for _, s := range o.out {
