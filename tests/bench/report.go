@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -17,6 +18,7 @@ func report(args []string, w io.Writer) error {
 	fs := flag.NewFlagSet("bench report", flag.ContinueOnError)
 	match := fs.String("rows", "", "only rows whose name contains one of these, separated by commas")
 	plot := fs.String("svg", "", "also draw the ratios to this file")
+	merged := fs.String("json", "", "also write the rows to this file")
 	title := fs.String("title", "Speed of temper over the fastest peer", "of the plot")
 	if err := fs.Parse(args); err != nil {
 		return err
@@ -46,11 +48,28 @@ func report(args []string, w io.Writer) error {
 			}
 		}
 	}
+	slices.SortStableFunc(rows, func(a, b result) int {
+		return cmp.Or(a.Threads-b.Threads, rank(a.Name)-rank(b.Name))
+	})
 	markdown(w, rows)
+	if *merged != "" {
+		b, err := json.MarshalIndent(map[string]any{"rows": rows}, "", " ")
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(*merged, append(b, '\n'), 0o644); err != nil {
+			return err
+		}
+	}
 	if *plot == "" {
 		return nil
 	}
 	return os.WriteFile(*plot, []byte(svg(*title, rows)), 0o644)
+}
+
+// rank puts rows of a kind together, the runs that they come from notwithstanding.
+func rank(name string) int {
+	return slices.IndexFunc([]string{"infer f32", "infer int8", "infer bf16", "train", "process", ""}, func(p string) bool { return strings.HasPrefix(name, p) })
 }
 
 // markdown prints one line for each row; ratios below their target are bold.
