@@ -67,7 +67,38 @@ class Pieces {
 }
 
 // Bytes that may wait for the engine, and for the cache.
-const waitingBytes = 8 << 20, waitingPieces = 8;
+const waitingBytes = 4 << 20, waitingPieces = 8;
+
+// Streams are read into buffers of this size where the browser can, so that a download leaves no garbage of its own size behind.
+const readBytes = 512 << 10;
+
+// release gives a buffer's memory back at once where the browser can, instead of at the next collection.
+function release(bytes) {
+  if (bytes.buffer.byteLength && /** @type {any} */ (bytes.buffer).transfer) /** @type {any} */ (bytes.buffer).transfer(0);
+}
+
+/**
+ * Reads a response piece by piece. A piece is only good until the next read, unless fresh is set.
+ * @param {Response} response
+ */
+function reading(response) {
+  const body = response.body;
+  let reader;
+  try {
+    reader = body.getReader({ mode: 'byob' });
+  } catch {
+    return body.getReader(); // no byte stream: pieces as they come
+  }
+  let buffer = new ArrayBuffer(readBytes);
+  return {
+    async read(fresh) {
+      const r = await reader.read(new Uint8Array(fresh ? new ArrayBuffer(readBytes) : buffer));
+      if (!fresh && r.value) buffer = r.value.buffer;
+      return r;
+    },
+    cancel: () => reader.cancel(),
+  };
+}
 
 // Writes to the cache that still go on, by address: a download of the same file waits for them.
 const writing = new Map();
@@ -91,13 +122,13 @@ export class Early {
       this.drop();
       return null;
     }
-    const reader = response.body.getReader();
+    const reader = reading(response);
     this.fill(reader);
     return { response, reader: { read: () => this.read(reader), cancel: () => reader.cancel() } };
   }
 
   fill(reader) {
-    this.next = this.taken || this.size >= waitingBytes ? null : reader.read().then((r) => {
+    this.next = this.taken || this.size >= waitingBytes ? null : reader.read(true).then((r) => {
       if (r.done || this.taken) {
         this.last = r;
         return;
@@ -111,12 +142,13 @@ export class Early {
 
   async read(reader) {
     this.taken = true;
-    if (this.chunks.length) return { done: false, value: this.chunks.shift() };
+    if (this.given) release(this.given);
+    this.given = null;
+    if (this.chunks.length) return { done: false, value: (this.given = this.chunks.shift()) };
     if (this.next) {
       const n = this.next;
       this.next = null;
       await n;
-      if (this.chunks.length) return { done: false, value: this.chunks.shift() };
     }
     if (this.last) {
       const r = this.last;
@@ -209,7 +241,8 @@ async function download(url, sink, o) {
   const etag = response.headers.get('etag') ?? '';
   // Pieces go to the cache beside the download; a few of them may wait.
   let part = null, filled = 0, chain = Promise.resolve();
-  const waiting = [];
+  const waiting = [], spare = [];
+  let ended = false;
   const after = (f) => {
     chain = chain.then(f, f);
     writing.set(url, chain);
@@ -218,7 +251,7 @@ async function download(url, sink, o) {
   };
   const flush = async () => {
     if (!part || filled === 0) return;
-    const b = part.subarray(0, filled);
+    const whole = part, b = part.subarray(0, filled);
     part = null;
     filled = 0;
     waiting.push(after(async () => {
@@ -226,10 +259,12 @@ async function download(url, sink, o) {
       await o.pieces.put(`piece/${sum}`, b);
       sums.push(sum);
       await o.pieces.setMeta(url, { size: total, etag, sums, complete: false });
+      if (whole.length === pieceBytes && !ended) spare.push(whole);
+      else release(whole);
     }));
     if (waiting.length > waitingPieces) await waiting.shift();
   };
-  reader ??= response.body.getReader();
+  reader ??= reading(response);
   try {
     for (;;) {
       stopIf(o.signal);
@@ -246,7 +281,7 @@ async function download(url, sink, o) {
       at += b.length;
       o.onBytes?.(b.length, total, false);
       for (let from = 0; o.pieces.cache && from < b.length;) {
-        part ??= new Uint8Array(total ? Math.min(pieceBytes, Math.max(total - at + b.length - from, 1)) : pieceBytes);
+        part ??= spare.pop() ?? new Uint8Array(total ? Math.min(pieceBytes, Math.max(total - at + b.length - from, 1)) : pieceBytes);
         const n = Math.min(b.length - from, part.length - filled);
         part.set(b.subarray(from, from + n), filled);
         filled += n;
@@ -261,6 +296,8 @@ async function download(url, sink, o) {
   }
   if (total && at !== total) throw new AbortedError(`the download of ${url} ended after ${at} of ${total} bytes`);
   await flush();
+  ended = true;
+  spare.forEach(release);
   if (o.pieces.cache) after(() => o.pieces.setMeta(url, { size: at, etag, sums, complete: true })).catch(() => {});
   return true;
 }

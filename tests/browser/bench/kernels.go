@@ -95,6 +95,12 @@ mark('first result');
 await m.embed('word');
 mark('second result');
 for (const [k, v] of Object.entries(await e.info())) if (typeof v === 'number') out.push({name: k, rate: v});
+try {
+  const mem = await performance.measureUserAgentSpecificMemory();
+  for (const b of mem.breakdown) if (b.bytes) out.push({name: 'bytes: ' + b.types.join(' ') + ' ' + b.attribution.map((a) => a.scope + ' ' + a.url).join(), rate: b.bytes});
+} catch (e) {
+  out.push({name: String(e), rate: 0});
+}
 return out;`
 
 func startTrace(o options, url string, stdout io.Writer) error {
