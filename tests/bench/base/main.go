@@ -9,6 +9,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -17,6 +18,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/temper-ml/temper/backend"
 	"github.com/temper-ml/temper/backend/native"
 	"github.com/temper-ml/temper/core/train"
 )
@@ -49,7 +51,11 @@ type results struct {
 	path string
 	have map[string]figure
 	list []figure
+	left int // figures to find before the run ends; negative: all
 }
+
+// errEnough ends a run that was to find so many figures.
+var errEnough = errors.New("enough figures")
 
 func readResults(path string) (*results, error) {
 	r := &results{path: path, have: map[string]figure{}}
@@ -78,6 +84,10 @@ func (r *results) do(g figure, find func(*figure) error) error {
 	if _, ok := r.have[g.key()]; ok {
 		return nil
 	}
+	if r.left == 0 {
+		return errEnough
+	}
+	r.left--
 	before, _ := train.Usage()
 	if err := find(&g); err != nil {
 		return fmt.Errorf("%s: %w", g.key(), err)
@@ -117,7 +127,8 @@ func run(ctx context.Context, args []string) error {
 	name := fs.String("name", "temper-mini", "its name in the tables")
 	out := fs.String("out", "base-results.jsonl", "file of figures")
 	only := fs.String("sets", "", "sets to run, separated by commas (default: all)")
-	parts := fs.String("parts", "heads,tuned,transfer,serving", "parts to run")
+	parts := fs.String("parts", "heads,few,transfer,tuned,tuned-teacher,serving", "parts to run")
+	figures := fs.Int("figures", -1, "find so many figures, then print what there is (negative: all)")
 	threads := fs.Int("threads", 1, "worker threads")
 	if err := fs.Parse(args); err != nil {
 		return err
@@ -131,14 +142,22 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	r.left = *figures
 	base := contender{*name, opener(*mini)}
 	teacher := contender{"all-MiniLM-L6-v2", opener(*minilm)}
-	want := strings.Split(*parts, ",")
+	if err := r.find(ctx, k, strings.Split(*parts, ","), strings.FieldsFunc(*only, func(c rune) bool { return c == ',' }), *dataDir, base, teacher); err != nil && !errors.Is(err, errEnough) {
+		return err
+	}
+	return r.print(os.Stdout, base.name, teacher.name)
+}
+
+// find runs the parts that are asked for.
+func (r *results) find(ctx context.Context, k backend.Kernels, want, only []string, dataDir string, base, teacher contender) error {
 	for _, s := range sets {
-		if *only != "" && !slices.Contains(strings.Split(*only, ","), s.Name) {
+		if len(only) > 0 && !slices.Contains(only, s.Name) {
 			continue
 		}
-		t, err := readTask(*dataDir, s)
+		t, err := readTask(dataDir, s)
 		if err != nil {
 			return err
 		}
@@ -147,21 +166,35 @@ func run(ctx context.Context, args []string) error {
 				return err
 			}
 		}
-		if slices.Contains(want, "tuned") {
-			if err := tunedPart(ctx, r, k, t, base, teacher); err != nil {
+		if slices.Contains(want, "few") {
+			if err := fewTunedPart(ctx, r, k, t, base); err != nil {
 				return err
 			}
 		}
 		if slices.Contains(want, "transfer") && s.Name == "trec6" {
-			if err := transferPart(ctx, r, k, t, *dataDir, base, teacher); err != nil {
+			// Frozen: the embeddings and the lower half of the blocks.
+			if err := transferPart(ctx, r, k, t, dataDir, base, 3); err != nil {
+				return err
+			}
+			if err := transferPart(ctx, r, k, t, dataDir, teacher, 4); err != nil {
+				return err
+			}
+		}
+		if slices.Contains(want, "tuned") {
+			if err := tunedPart(ctx, r, k, t, base); err != nil {
+				return err
+			}
+		}
+		if slices.Contains(want, "tuned-teacher") && (s.Name == "sst2" || s.Name == "trec6") { // slow, and the heads tell the same of the others
+			if err := tunedPart(ctx, r, k, t, teacher); err != nil {
 				return err
 			}
 		}
 	}
 	if slices.Contains(want, "serving") {
-		if err := servingPart(ctx, r, *dataDir, base, teacher); err != nil {
+		if err := servingPart(ctx, r, dataDir, base, teacher); err != nil {
 			return err
 		}
 	}
-	return r.print(os.Stdout, base.name, teacher.name)
+	return nil
 }

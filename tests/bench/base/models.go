@@ -221,7 +221,7 @@ func heads(ctx context.Context, k backend.Kernels, c contender, t *task) (few [s
 }
 
 // tune runs temper's own tuning on some rows and scores the test part.
-func tune(ctx context.Context, k backend.Kernels, c contender, t *task, rows []int, method string, freeze int, epochs, steps int) (float64, train.Cost, error) {
+func tune(ctx context.Context, k backend.Kernels, c contender, t *task, rows []int, method string, freeze, epochs int) (float64, train.Cost, error) {
 	f, err := c.open()
 	if err != nil {
 		return 0, train.Cost{}, err
@@ -231,9 +231,6 @@ func tune(ctx context.Context, k backend.Kernels, c contender, t *task, rows []i
 		return 0, train.Cost{}, err
 	}
 	batch := 16
-	if perEpoch := (len(rows) + batch - 1) / batch; perEpoch*epochs < steps { // few rows are seen more often
-		epochs = (steps + perEpoch - 1) / perEpoch
-	}
 	raw, err := f.Config()
 	if err != nil {
 		return 0, train.Cost{}, err
@@ -244,7 +241,7 @@ func tune(ctx context.Context, k backend.Kernels, c contender, t *task, rows []i
 	if err := json.Unmarshal(raw, &shape); err != nil {
 		return 0, train.Cost{}, err
 	}
-	lr := map[string]float64{"full": 1e-4, "lora": 1e-3}[method]
+	lr := map[string]float64{"full": 2e-4, "lora": 1e-3}[method]
 	if shape.Hidden < 300 { // small networks learn with larger steps
 		lr *= 3
 	}
