@@ -61,7 +61,7 @@ func (a *app) certifyCmd() *cobra.Command {
 			"that may be replaced without turning it: by anything (--kind mask, delete) or by synonyms (--kind synonyms). A certificate is of the vote,\n" +
 			"not of a single pass, and holds with probability --confidence over the drawing of versions, or for certain where a text has no more than\n" +
 			"--samples versions. --verify attacks that many certificates.\n\n" +
-			"A model trained for it is certified further: temper harden --word-noise 0.8 --method augment.",
+			"Models that were hardened with --word-noise, as they are by default, are certified further.",
 		Example: "  temper certify hard/ --data test.tsv --kind delete --examples 200 --verify 100",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -22,13 +22,13 @@ func (a *app) hardenCmd() *cobra.Command {
 	var examples, budget, guard int
 	var heldOut []string
 	var lexicon string
-	var wordNoise float64
+	var wordNoise, share float64
 	cmd := &cobra.Command{
 		Use:   "harden BASE --data FILE -o DIR",
 		Short: "Train a classifier to resist being fooled",
 		Long: "harden trains as tune does, on texts that are perturbed anew every time and on worst-case changes of word embeddings, and measures\n" +
 			"accuracy under attack before and after on --dev (or --attack-data).\n\nMethods: " + strings.Join(harden.Methods(), ", ") + "; augment combines with any other by +.",
-		Example: "  temper harden minilm/ --data train.tsv --dev dev.tsv --method augment+fgm --tune lora -o hard/",
+		Example: "  temper harden minilm/ --data train.tsv --dev dev.tsv --tune lora -o hard/",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
@@ -52,11 +52,15 @@ func (a *app) hardenCmd() *cobra.Command {
 					return usagef("--held-out %q: expected one of %s", r, strings.Join(attack.RecipeNames(), ", "))
 				}
 			}
+			if !(share > 0 && share <= 1) {
+				return usagef("--share %g: want more than 0, at most 1", share)
+			}
 			if wordNoise < 0 || wordNoise >= 1 {
 				return usagef("--word-noise %g: want at least 0, less than 1", wordNoise)
 			}
 			o := harden.Defaults()
 			o.Method, o.Before, o.Recipes, o.Guard, o.Canon, o.HeldOut = method, before, recipes, guard, canonical, heldOut
+			o.Share, o.Perturbers = share, nil
 			if wordNoise > 0 {
 				o.Perturbers = append(o.Perturbers, &harden.WordNoise{Least: wordNoise / 2, Rate: wordNoise})
 			}
@@ -131,10 +135,11 @@ func (a *app) hardenCmd() *cobra.Command {
 	}
 	t.add(cmd, "tune")
 	f := cmd.Flags()
-	f.StringVar(&method, "method", "augment+fgm", "defence, see above")
+	f.StringVar(&method, "method", harden.DefaultMethod, "defence, see above")
 	f.StringVar(&clean, "canonical", "invisible,compatibility,confusables", "disguises that the tokenizer undoes: invisible, compatibility, confusables, accents,\nspacing, leetspeak, all or none")
 	f.IntVar(&guard, "guard", 8000, "words whose misspellings the tokenizer reads as the word (0: none; some 7 MB a thousand)")
-	f.Float64Var(&wordNoise, "word-noise", 0, "with augment or online: some copies lose up to this share of their words, so that no prediction hangs on a few\n(0: none; 0.8 for temper certify)")
+	f.Float64Var(&share, "share", 0.5, "with augment or online: share of the texts that get a copy")
+	f.Float64Var(&wordNoise, "word-noise", 0.5, "with augment or online: some copies lose up to this share of their words, so that no prediction hangs on a few\n(0: none)")
 	f.StringVar(&lexicon, "lexicon", "", "synonyms for ascc and a2t, word<TAB>synonym synonym … (default: words that the base finds near)")
 	f.StringSliceVar(&heldOut, "held-out", nil, "attacks whose edits training must not see")
 	f.StringArrayVar(&plugins, "plugin", nil, "a plugin's .wasm to draw perturbations from (may be repeated)")

@@ -113,6 +113,8 @@ type Options struct {
 	// Perturbers are the sources of "augment" beside character noise, or in place of it when OnlyThese is set.
 	Perturbers []attack.Perturber
 	OnlyThese  bool
+	// Share is the part of the texts that "augment" and "online" copy; 0 leaves it to NewAugment.
+	Share float64
 	// HeldOut names attack recipes whose edits training must not see, so that attacking with them afterwards tells how the defence does
 	// against what it was not made for.
 	HeldOut []string
@@ -143,11 +145,12 @@ type Options struct {
 
 // Defaults are the settings that `temper harden` begins with.
 func Defaults() Options {
-	return Options{Method: DefaultMethod, Guard: 8000, Canon: canon.Options{Invisible: true, Compatibility: true, Confusables: true}}
+	return Options{Method: DefaultMethod, Share: 0.5, Perturbers: []attack.Perturber{&WordNoise{Least: 0.25, Rate: 0.5}}, Guard: 8000,
+		Canon: canon.Options{Invisible: true, Compatibility: true, Confusables: true}}
 }
 
 // DefaultMethod is the defence of an empty Options.Method.
-const DefaultMethod = "augment+fgm"
+const DefaultMethod = "augment"
 
 // Standing is how a model stands: accuracy on the dev set, and under each attack.
 type Standing struct {
@@ -169,9 +172,9 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	if o.Method == "" {
 		o.Method = DefaultMethod
 	}
-	// Seeing through disguises takes longer to learn than the task: twice the passes of tuning, and adapters at twice its rate.
+	// Seeing through disguises takes longer to learn than the task: a third more passes than tuning, and adapters at twice its rate.
 	if o.Tune.Epochs == 0 {
-		o.Tune.Epochs = 6
+		o.Tune.Epochs = 4
 	}
 	if o.Tune.LR == 0 && o.Tune.Method != "full" && o.Tune.Method != "" {
 		o.Tune.LR = 2 * peft.LearningRate(o.Tune.Method)
@@ -204,8 +207,13 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("harden: %w", err)
 	}
-	if a, ok := objective.(*Augment); ok && o.Augment != nil {
-		o.Augment(a)
+	if a, ok := objective.(*Augment); ok {
+		if o.Share > 0 {
+			a.Share = o.Share
+		}
+		if o.Augment != nil {
+			o.Augment(a)
+		}
 	}
 	for _, r := range o.Recipes {
 		if _, err := attack.NewRecipe(r); err != nil {

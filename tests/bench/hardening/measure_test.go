@@ -28,7 +28,7 @@ func TestParseSettings(t *testing.T) {
 	o := harden.Defaults()
 	f(&o)
 	assert.Equal(t, 4, o.Tune.Epochs)
-	require.Len(t, o.Perturbers, 1)
+	require.Len(t, o.Perturbers, 2, "the default and the added")
 	x, err := harden.Objective(o.Method, harden.Sources{})
 	require.NoError(t, err)
 	a := x.(*harden.Augment)
