@@ -33,6 +33,7 @@ type pretrainFlags struct {
 	split                   string
 	columns                 dataFlags
 	tokenizer, config, from string
+	base                    string // where --init was found
 	vocab                   int
 	lower                   bool
 	dtype, store, mask      string
@@ -62,7 +63,7 @@ func (a *app) pretrainCmd() *cobra.Command {
 			if err != nil {
 				return a.interrupted(cmd.Context(), err, p.o.Out)
 			}
-			if err := addCost("", p.o.Out, ledgerStep{Step: "pretrain", Method: r.Objective, Seconds: r.Seconds, Cost: r.Cost}); err != nil {
+			if err := addCost(p.base, p.o.Out, ledgerStep{Step: "pretrain", Method: r.Objective, Seconds: r.Seconds, Cost: r.Cost}); err != nil {
 				return err
 			}
 			return a.result(r, func(w io.Writer) error {
@@ -217,11 +218,12 @@ func (p *pretrainFlags) prepare(a *app, cmd *cobra.Command) (err error) {
 		}
 	}
 	if p.from != "" {
-		path, err := a.modelPath(cmd, p.from)
+		path, err := a.decoderPath(cmd, p.from)
 		if err != nil {
 			return err
 		}
-		f, err := checkpoint.OpenFolder(path)
+		p.base = path
+		f, err := a.openFolder(cmd, p.from)
 		if err != nil {
 			return err
 		}
