@@ -91,6 +91,13 @@ func (s *settings) runTemper(ctx context.Context, kind string, rows []int) (outc
 	if gradient {
 		r.Search = attack.GreedyRanked{By: attack.Gradient}
 	}
+	if name == "textbugger-chars" {
+		// The script has three of the bugs: TextAttack's look-alikes need a table that its package lacks.
+		inner := attack.CharOptions{SkipFirst: true, SkipLast: true}
+		space := inner
+		space.Letters = " "
+		r.Transformation = attack.Composite{Label: "three bugs", Parts: []attack.Transformation{attack.InsertChars(space), attack.DeleteChars(inner), attack.SwapChars(inner)}}
+	}
 	// The first call lays the weights out for the kernels: that is part of loading.
 	if _, err := v.Scores(ctx, set.Texts[:min(set.Len(), 16)]); err != nil {
 		return outcome{}, err
