@@ -34,7 +34,7 @@ cross:
 generate-check:
 	cd backend/native/_gen && $(GO) run . -check
 
-.PHONY: js-build verify-ecosystem
+.PHONY: js-build verify-ecosystem verify-clients
 js-build:
 	cd js && npm run build
 
@@ -54,6 +54,10 @@ NODE_PEERS ?= $(HOME)/.cache/temper-test/node
 TEMPER_GEMMA ?= $(HOME)/.cache/temper-test/gemma-3-270m-q4_k_m.gguf
 verify-ecosystem: build
 	$(PYTHON) tests/ecosystem/verify.py dist/temper $${TEMPER_PARITY:-../shared/parity} "$(NODE_PEERS)" "$(TEMPER_GEMMA)"
+
+# OpenAI's own clients against the server. PYTHON needs the package openai; NODE_MODULES, a folder with the package of the same name, is for Node.
+verify-clients: build
+	$(PYTHON) tests/ecosystem/clients.py dist/temper $(DECODER) $(ENCODER) $(NODE_MODULES)
 
 # The arm64 kernels under emulation.
 neon:

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 
@@ -28,6 +29,7 @@ import (
 type options struct {
 	data, labels, encoder, decoder, sets string
 	rows, shown, seeds                   int
+	counts                               string
 }
 
 func main() {
@@ -40,6 +42,7 @@ func main() {
 	flag.IntVar(&o.rows, "rows", 0, "test rows, evenly spaced (0: all)")
 	flag.IntVar(&o.shown, "shown", 0, "decoder: examples in the prompt")
 	flag.IntVar(&o.seeds, "seeds", 3, "draws of examples")
+	flag.StringVar(&o.counts, "counts", "", "decoder: instead of the rest, these numbers of examples in one fixed prompt, from the first draw of 16 per label: 0,4,8,16")
 	flag.Parse()
 	if err := run(context.Background(), o); err != nil {
 		fmt.Fprintln(os.Stderr, "zeroshot:", err)
@@ -150,7 +153,10 @@ func (b *bench) set(ctx context.Context, name string) error {
 			return err
 		}
 	}
-	if err := b.one(ctx, name, test, task, nil, "none", ""); err != nil {
+	if b.d != nil && b.o.counts != "" {
+		return b.shownCounts(ctx, name, train, filepath.Join(b.o.data, "draws", stem+"-few16-seed0.txt"), test, task)
+	}
+	if err := b.one(ctx, name, test, task, nil, "none", zeroshot.PromptOptions{Shots: b.o.shown}); err != nil {
 		return err
 	}
 	for _, shots := range []string{"few8", "few16"} {
@@ -164,11 +170,8 @@ func (b *bench) set(ctx context.Context, name string) error {
 				return err
 			}
 			title := fmt.Sprintf("%s per label, draw %d", strings.TrimPrefix(shots, "few"), seed)
-			examples := make([]zeroshot.Example, few.Len())
-			for i := range examples {
-				examples[i] = zeroshot.Example{Text: few.Texts[i], Label: few.Labels[i]}
-			}
-			if err := b.one(ctx, name, test, task, examples, title, rows); err != nil {
+			examples := samples(few)
+			if err := b.one(ctx, name, test, task, examples, title, zeroshot.PromptOptions{Shots: b.o.shown}); err != nil {
 				return err
 			}
 			if b.e != nil {
@@ -181,7 +184,37 @@ func (b *bench) set(ctx context.Context, name string) error {
 	return nil
 }
 
-func (b *bench) one(ctx context.Context, name string, test *data.Dataset, task *zeroshot.Task, examples []zeroshot.Example, title, _ string) error {
+func samples(set *data.Dataset) []zeroshot.Example {
+	list := make([]zeroshot.Example, set.Len())
+	for i := range list {
+		list[i] = zeroshot.Example{Text: set.Texts[i], Label: set.Labels[i]}
+	}
+	return list
+}
+
+// shownCounts measures what examples in the prompt buy: the task's first prompt, nothing else chosen on the examples.
+func (b *bench) shownCounts(ctx context.Context, name, train, rows string, test *data.Dataset, task *zeroshot.Task) error {
+	few, err := b.open(train, rows, task.Names())
+	if err != nil {
+		return err
+	}
+	for _, count := range strings.Split(b.o.counts, ",") {
+		n, err := strconv.Atoi(count)
+		if err != nil || n < 0 {
+			return fmt.Errorf("--counts %q: want numbers", b.o.counts)
+		}
+		o, examples := zeroshot.PromptOptions{Keep: true, Shots: n}, samples(few)
+		if n == 0 {
+			examples = nil
+		}
+		if err := b.one(ctx, name, test, task, examples, fmt.Sprintf("%d in the prompt", n), o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) one(ctx context.Context, name string, test *data.Dataset, task *zeroshot.Task, examples []zeroshot.Example, title string, o zeroshot.PromptOptions) error {
 	var c zeroshot.Classifier
 	var err error
 	if b.e != nil {
@@ -191,7 +224,8 @@ func (b *bench) one(ctx context.Context, name string, test *data.Dataset, task *
 		if s, err = generate.NewScorer(b.d.Model, b.k); err != nil {
 			return err
 		}
-		c, err = zeroshot.NewPrompted(ctx, s, b.codec(), task, examples, zeroshot.PromptOptions{Shots: b.o.shown, Context: 1024})
+		o.Context = 1024
+		c, err = zeroshot.NewPrompted(ctx, s, b.codec(), task, examples, o)
 	}
 	if err != nil {
 		return err
