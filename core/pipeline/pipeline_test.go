@@ -84,6 +84,20 @@ func TestVictim(t *testing.T) {
 	for i, x := range imp {
 		assert.Positive(t, x, text[words[i].Start:words[i].End])
 	}
+	g := v.(attack.GuideVictim)
+	last := words[len(words)-1]
+	edits := []attack.Edit{{At: words[0], To: text[words[0].Start:words[0].End]}, {At: last, To: "lamp"}, {At: last, To: ""}}
+	gains, err := g.Gains(ctx, text, 0, edits)
+	require.NoError(t, err)
+	require.Len(t, gains, 3)
+	assert.NotZero(t, gains[1])
+	assert.NotEqual(t, gains[1], gains[2])
+	other, err := g.Gains(ctx, text, 1, edits)
+	require.NoError(t, err)
+	assert.NotEqual(t, gains, other, "gains are for a class")
+	_, err = g.Gains(ctx, text, 7, edits)
+	assert.ErrorContains(t, err, "label 7")
+	assert.Positive(t, g.Passes())
 	flips, err := v.(attack.FlipVictim).Flips(ctx, text, 0, words[:2], 5)
 	require.NoError(t, err)
 	require.Len(t, flips, 2)
