@@ -52,14 +52,14 @@ func (m *measureFlags) add(cmd *cobra.Command) {
 // options opens what the flags name; the closer gives it back.
 func (m *measureFlags) options(a *app, cmd *cobra.Command, labels []string, o *attack.Options) (closer func(), err error) {
 	var open []io.Closer
-	closer = func() {
+	giveBack := func() {
 		for _, c := range open {
 			_ = c.Close()
 		}
 	}
 	defer func() {
 		if err != nil {
-			closer()
+			giveBack()
 		}
 	}()
 	label := func(flag, name string) (int, error) {
@@ -117,7 +117,7 @@ func (m *measureFlags) options(a *app, cmd *cobra.Command, labels []string, o *a
 		}
 		o.Words = l
 	}
-	return closer, nil
+	return giveBack, nil
 }
 
 // constrain adds the limits that the flags name to a recipe.
