@@ -124,6 +124,66 @@ func gemm11x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32,
 //go:noescape
 func gemm12x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
 
+// int8Dot1NEON sums k groups of products: 1 rows of a, rs bytes apart, with eight columns. c is [1, 8].
+//
+//go:noescape
+func int8Dot1NEON(k int, a *byte, rs int, b *int8, c *int32)
+
+// int8Dot2NEON sums k groups of products: 2 rows of a, rs bytes apart, with eight columns. c is [2, 8].
+//
+//go:noescape
+func int8Dot2NEON(k int, a *byte, rs int, b *int8, c *int32)
+
+// int8Dot3NEON sums k groups of products: 3 rows of a, rs bytes apart, with eight columns. c is [3, 8].
+//
+//go:noescape
+func int8Dot3NEON(k int, a *byte, rs int, b *int8, c *int32)
+
+// int8Dot4NEON sums k groups of products: 4 rows of a, rs bytes apart, with eight columns. c is [4, 8].
+//
+//go:noescape
+func int8Dot4NEON(k int, a *byte, rs int, b *int8, c *int32)
+
+// int8Dot5NEON sums k groups of products: 5 rows of a, rs bytes apart, with eight columns. c is [5, 8].
+//
+//go:noescape
+func int8Dot5NEON(k int, a *byte, rs int, b *int8, c *int32)
+
+// int8Dot6NEON sums k groups of products: 6 rows of a, rs bytes apart, with eight columns. c is [6, 8].
+//
+//go:noescape
+func int8Dot6NEON(k int, a *byte, rs int, b *int8, c *int32)
+
+// int8Dot7NEON sums k groups of products: 7 rows of a, rs bytes apart, with eight columns. c is [7, 8].
+//
+//go:noescape
+func int8Dot7NEON(k int, a *byte, rs int, b *int8, c *int32)
+
+// int8Dot8NEON sums k groups of products: 8 rows of a, rs bytes apart, with eight columns. c is [8, 8].
+//
+//go:noescape
+func int8Dot8NEON(k int, a *byte, rs int, b *int8, c *int32)
+
+// int8Dot9NEON sums k groups of products: 9 rows of a, rs bytes apart, with eight columns. c is [9, 8].
+//
+//go:noescape
+func int8Dot9NEON(k int, a *byte, rs int, b *int8, c *int32)
+
+// int8Dot10NEON sums k groups of products: 10 rows of a, rs bytes apart, with eight columns. c is [10, 8].
+//
+//go:noescape
+func int8Dot10NEON(k int, a *byte, rs int, b *int8, c *int32)
+
+// int8Dot11NEON sums k groups of products: 11 rows of a, rs bytes apart, with eight columns. c is [11, 8].
+//
+//go:noescape
+func int8Dot11NEON(k int, a *byte, rs int, b *int8, c *int32)
+
+// int8Dot12NEON sums k groups of products: 12 rows of a, rs bytes apart, with eight columns. c is [12, 8].
+//
+//go:noescape
+func int8Dot12NEON(k int, a *byte, rs int, b *int8, c *int32)
+
 // widenHalvesNEON writes rows of groups of half-precision numbers, ss bytes apart, one after the other as float32. A group is 8 of them.
 //
 //go:noescape

@@ -2,10 +2,96 @@
 
 package native
 
-// levels: NEON is part of every arm64.
-func levels() []string { return []string{neon.level} }
+import (
+	"math"
+	"unsafe"
 
-func table(string) *ops { return &neon }
+	"github.com/klauspost/cpuid/v2"
+)
+
+// levels: NEON is part of every arm64, SDOT of most since 2018.
+func levels() []string {
+	l := []string{neon.level}
+	if cpuid.CPU.Has(cpuid.ASIMDDP) {
+		l = append(l, neonDot.level)
+	}
+	return l
+}
+
+func table(level string) *ops {
+	if level == neonDot.level {
+		return &neonDot
+	}
+	return &neon
+}
+
+// neonDot is neon with SDOT for integer products. SDOT takes signed bytes, so activations are stored less 128.
+var neonDot = func() ops {
+	o := neon
+	o.level, o.group, o.quantizeBytes = "neondot", 4, quantizeLess128
+	for r := 1; r <= o.rows; r++ {
+		o.int8Tile[r] = func(k int, a *byte, rs int, b *int8, c *float32, cs, n int, zero *int32, sx *float32, wsum *int32, sw, bias, res *float32) {
+			var sums [96]int32
+			int8Dot(r, k, a, rs, b, &sums[0])
+			scaleSums(r, sums[:], c, cs/4, n, zero, sx, wsum, sw, bias, res)
+		}
+	}
+	return o
+}()
+
+func int8Dot(rows, k int, a *byte, rs int, b *int8, c *int32) {
+	switch rows {
+	case 1:
+		int8Dot1NEON(k, a, rs, b, c)
+	case 2:
+		int8Dot2NEON(k, a, rs, b, c)
+	case 3:
+		int8Dot3NEON(k, a, rs, b, c)
+	case 4:
+		int8Dot4NEON(k, a, rs, b, c)
+	case 5:
+		int8Dot5NEON(k, a, rs, b, c)
+	case 6:
+		int8Dot6NEON(k, a, rs, b, c)
+	case 7:
+		int8Dot7NEON(k, a, rs, b, c)
+	case 8:
+		int8Dot8NEON(k, a, rs, b, c)
+	case 9:
+		int8Dot9NEON(k, a, rs, b, c)
+	case 10:
+		int8Dot10NEON(k, a, rs, b, c)
+	case 11:
+		int8Dot11NEON(k, a, rs, b, c)
+	case 12:
+		int8Dot12NEON(k, a, rs, b, c)
+	}
+}
+
+// scaleSums writes (sums - (zero-128)·wsum)·sx·sw + bias + res. Conversions keep the compiler from fusing products into sums.
+func scaleSums(rows int, sums []int32, c *float32, ld, n int, zero *int32, sx *float32, wsum *int32, sw, bias, res *float32) {
+	zeros, scales := unsafe.Slice(zero, rows), list(sx, rows)
+	ws, s, b := unsafe.Slice(wsum, n), list(sw, n), list(bias, n)
+	for r := range rows {
+		z, x := zeros[r]-128, scales[r]
+		row, dst := sums[8*r:8*r+n], list(off(c, r*ld), n)
+		for j, v := range row {
+			dst[j] = float32(float32(v-z*ws[j])*x*s[j]) + b[j]
+		}
+		if res != nil {
+			for j, v := range list(off(res, r*ld), n) {
+				dst[j] += v
+			}
+		}
+	}
+}
+
+func quantizeLess128(dst *byte, x *float32, n int, inv float32, zero int32) {
+	d := unsafe.Slice(dst, n)
+	for i, v := range list(x, n) {
+		d[i] = byte(min(max(int32(math.RoundToEven(float64(v*inv)))+zero, 0), 255)) ^ 128
+	}
+}
 
 // neon has tiles in assembly; what is left runs in plain Go.
 var neon = func() ops {

@@ -22,8 +22,49 @@ func neon() (asm, stubs []byte) {
 			neonTile(&s, name, rows, vecs)
 		}
 	}
+	for rows := 1; rows <= neonRows; rows++ {
+		neonDot(&s, &g, rows)
+	}
 	neonHalves(&s, &g)
 	return []byte(s.String()), []byte(g.String())
+}
+
+// neonDot writes the integer tile of rows by two vectors of columns, for CPUs with SDOT: sums of products of signed bytes, groups of four along k. What
+// scales and stores them is Go: a small part of the work.
+func neonDot(s, g *strings.Builder, rows int) {
+	line := func(format string, args ...any) { fmt.Fprintf(s, "\t"+format+"\n", args...) }
+	name := fmt.Sprintf("int8Dot%dNEON", rows)
+	signature := "func " + name + "(k int, a *byte, rs int, b *int8, c *int32)"
+	fmt.Fprintf(g, "\n// %s sums k groups of products: %d rows of a, rs bytes apart, with eight columns. c is [%d, 8].\n//\n//go:noescape\n%s\n", name, rows, rows, signature)
+	fmt.Fprintf(s, "\n// %s\nTEXT ·%s(SB), NOSPLIT, $0-40\n", signature, name)
+	for i, arg := range []string{"k", "a", "rs", "b", "c"} {
+		line("MOVD %s+%d(FP), R%d", arg, 8*i, []int{0, 6, 2, 4, 19}[i])
+	}
+	for r := 1; r < rows; r++ {
+		line("ADD R2, R%d, R%d", 5+r, 6+r)
+	}
+	for i := range 2 * rows {
+		line("VEOR V%d.B16, V%d.B16, V%d.B16", i, i, i)
+	}
+	line("CBZ R0, summed")
+	fmt.Fprintf(s, "\nloop:\n")
+	line("VLD1.P 32(R4), [V24.B16, V25.B16]")
+	for r := range rows {
+		x := 26 + r%4
+		line("VLD1R (R%d), [V%d.S4]", 6+r, x)
+		line("ADD $4, R%d", 6+r)
+		for v := range 2 {
+			acc := 2*r + v
+			line("WORD $0x%08x // SDOT V%d.4S, V%d.16B, V%d.16B", 0x4e809400|x<<16|(24+v)<<5|acc, acc, 24+v, x)
+		}
+	}
+	line("SUBS $1, R0")
+	line("BNE loop")
+	fmt.Fprintf(s, "\nsummed:\n")
+	for r := range rows {
+		line("VST1.P [V%d.S4, V%d.S4], 32(R19)", 2*r, 2*r+1)
+	}
+	line("RET")
 }
 
 // neonHalves writes what emitStored does for half precision. The assembler does not know the conversions by name.
