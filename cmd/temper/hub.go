@@ -1,14 +1,17 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"slices"
 	"strings"
 
 	"github.com/dustin/go-humanize"
+	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
 	"github.com/temper-ml/temper/core/hub"
@@ -81,4 +84,73 @@ func (a *app) pullCmd() *cobra.Command {
 			})
 		},
 	}
+}
+
+// listed is a model that a verb can be given by name.
+type listed struct {
+	Name string `json:"name"`
+	// Where it is: "built-in", "cached", or "hub" for what a first use downloads.
+	Where string `json:"where"`
+	Path  string `json:"path,omitempty"`
+	Bytes int64  `json:"bytes,omitempty"`
+	Note  string `json:"note,omitempty"`
+}
+
+func (a *app) modelsCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "models",
+		Short: "List the models that can be given by name: built in, cached, and short names of the hub's",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			list, err := models()
+			if err != nil {
+				return err
+			}
+			return a.result(map[string]any{"models": list}, func(w io.Writer) error {
+				t := newTable(w, "name", "where", "size", "")
+				for _, m := range list {
+					bytes := ""
+					if m.Bytes > 0 {
+						bytes = humanize.Bytes(uint64(m.Bytes))
+					}
+					t.AppendRow(table.Row{m.Name, m.Where, bytes, cmp.Or(m.Note, m.Path)})
+				}
+				t.Render()
+				return nil
+			})
+		},
+	}
+}
+
+func models() ([]listed, error) {
+	list := []listed{
+		{Name: builtinBase, Where: "built-in", Note: "an encoder: a base to tune"},
+		{Name: builtinStories, Where: "built-in", Note: "a decoder that writes children's stories"},
+	}
+	for i, m := range list {
+		st, err := fs.Stat(builtinFiles, builtins[m.Name]+"/model.safetensors")
+		if err != nil {
+			return nil, err
+		}
+		list[i].Bytes = st.Size()
+	}
+	s, err := hub.FromEnv()
+	if err != nil {
+		return nil, err
+	}
+	cached, err := s.List()
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range cached {
+		n, err := size(c.Path)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, listed{Name: c.Ref, Where: "cached", Path: c.Path, Bytes: n})
+	}
+	for _, short := range slices.Sorted(maps.Keys(pullNames)) {
+		list = append(list, listed{Name: short, Where: "hub", Note: pullNames[short]})
+	}
+	return list, nil
 }

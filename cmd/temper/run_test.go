@@ -197,6 +197,7 @@ func TestContract(t *testing.T) {
 		{[]string{"harden", good, "--data", data, "--dev", data, "--epochs", "1", "-o", out}, []string{"method", "before", "after"}},
 		{[]string{"bench", good, "--seq", "4", "--runs", "2"}, []string{"milliseconds", "tokens_per_second", "gflops", "threads", "level"}},
 		{[]string{"doctor"}, []string{"level"}},
+		{[]string{"models"}, []string{"models"}},
 		{[]string{"version"}, []string{"version"}},
 	} {
 		t.Run(c.args[0], func(t *testing.T) {

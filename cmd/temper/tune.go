@@ -207,7 +207,7 @@ func (a *app) tuneCmd() *cobra.Command {
 	var t tuneFlags
 	cmd := &cobra.Command{
 		Use:   "tune BASE --data FILE -o DIR",
-		Short: "Fine-tune a model on labelled texts",
+		Short: "Tune a model on labelled texts",
 		Long: "tune trains a classifier on labelled texts, from BASE: a Hugging Face folder, a hub reference or a built-in name. full and head write a\n" +
 			"Hugging Face folder, the parameter-efficient methods a PEFT adapter folder; both load in transformers and peft.",
 		Example: "  temper tune minilm/ --data train.tsv --dev dev.tsv --method lora -o out/\n  temper tune minilm/ --data train.tsv --method head --shots 16 -o out/",

@@ -30,6 +30,7 @@ func (a *app) verbs() []*cobra.Command {
 		a.costCmd(),
 		a.doctorCmd(),
 		a.pullCmd(),
+		a.modelsCmd(),
 		a.versionCmd(),
 	}
 }

@@ -263,6 +263,18 @@ func TestResolve(t *testing.T) {
 	require.ErrorContains(t, err, "pull org/other")
 	assert.Len(t, h.requests, 1)
 
+	// The cache tells what it holds.
+	require.NoError(t, os.MkdirAll(filepath.Join(s.Cache, "models--org--partial", "snapshots", commit), 0o755))
+	require.NoError(t, os.MkdirAll(filepath.Join(s.Cache, "datasets--org--model"), 0o755))
+	held, err := s.List()
+	require.NoError(t, err)
+	assert.Equal(t, []Cached{{Ref: "org/model@v1/x", Path: dir}}, held)
+	none := s
+	none.Cache = filepath.Join(s.Cache, "none")
+	held, err = none.List()
+	require.NoError(t, err)
+	assert.Empty(t, held)
+
 	// A snapshot with a missing blob is not a model.
 	require.NoError(t, os.Remove(filepath.Join(repo, "blobs", h.etag("model.safetensors"))))
 	_, err = resolve(off, "org/model@v1/x")
