@@ -18,6 +18,7 @@ import (
 
 	"github.com/temper-ml/temper/backend"
 	"github.com/temper-ml/temper/core/attack"
+	"github.com/temper-ml/temper/core/chart"
 	"github.com/temper-ml/temper/core/checkpoint"
 	"github.com/temper-ml/temper/core/grad"
 	"github.com/temper-ml/temper/core/model"
@@ -75,6 +76,8 @@ type Result struct {
 	Seconds float64            `json:"seconds"`
 	Tokens  int64              `json:"tokens"`
 	Cost    train.Cost         `json:"cost"`
+	// Curve is the training loss over the run.
+	Curve []train.Point `json:"-"`
 }
 
 // projection is the name of the student's map into the teacher's space; it is not part of the written model.
@@ -247,7 +250,7 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Result{Texts: len(o.Texts), Steps: done.Steps, Loss: done.Loss, Seconds: done.Seconds, Tokens: done.Tokens, Cost: o.Rates.Fill(done.Spent)}
+	r := &Result{Texts: len(o.Texts), Steps: done.Steps, Loss: done.Loss, Seconds: done.Seconds, Tokens: done.Tokens, Cost: o.Rates.Fill(done.Spent), Curve: done.Curve}
 	for _, p := range m.Params() {
 		r.Parameters += p.T.Len()
 		p.Freeze()
@@ -259,7 +262,7 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	if o.Out == "" {
 		return r, nil
 	}
-	return r, o.write(m)
+	return r, o.write(m, r)
 }
 
 func clip(ids []int32, limit int) []int32 {
@@ -364,14 +367,41 @@ func (o *Options) fingerprint() string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
+// Files in a folder that distil wrote: the course of the run, and a picture of it.
+const (
+	LogFile  = "training_log.json"
+	PlotFile = "loss.svg"
+)
+
+// plot draws the learning curve.
+func (r *Result) plot() ([]byte, error) {
+	s := chart.Series{Name: "training"}
+	for _, p := range r.Curve {
+		s.X, s.Y = append(s.X, float64(p.Tokens)), append(s.Y, p.Loss)
+	}
+	c := chart.Chart{Title: fmt.Sprintf("distillation, %d parameters", r.Parameters), XLabel: "tokens", YLabel: "loss", Series: []chart.Series{s}}
+	return c.SVG()
+}
+
 // write saves a sentence-transformers folder: mean pooling, then unit length.
-func (o *Options) write(m model.Model) error {
+func (o *Options) write(m model.Model, r *Result) error {
 	cfg, err := json.MarshalIndent(m.Config(), "", "  ")
 	if err != nil {
 		return err
 	}
+	log, err := json.MarshalIndent(struct {
+		Curve      []train.Point `json:"curve"`
+		HeldCosine float64       `json:"held_cosine,omitempty"`
+	}{r.Curve, r.HeldCosine}, "", " ")
+	if err != nil {
+		return err
+	}
+	plot, err := r.plot()
+	if err != nil {
+		return err
+	}
 	return checkpoint.WriteFolder(o.Out, func(w *checkpoint.FolderWriter) error {
-		files := map[string][]byte{checkpoint.ConfigFile: append(cfg, '\n'), checkpoint.TokenizerFile: o.Tokenizer}
+		files := map[string][]byte{checkpoint.ConfigFile: append(cfg, '\n'), checkpoint.TokenizerFile: o.Tokenizer, LogFile: append(log, '\n'), PlotFile: plot}
 		if m.Config().ModelType == "bert" {
 			files[checkpoint.TokenizerConfig] = []byte(fmt.Sprintf(tokenizerConfig, o.MaxTokens))
 		}

@@ -333,7 +333,7 @@ func runLayers(ctx context.Context, o *LayersOptions) (*Result, error) {
 		return nil, err
 	}
 	r := &Result{Texts: len(o.Texts), Steps: done.Steps, Loss: done.Loss, Seconds: done.Seconds, Tokens: done.Tokens, Cost: o.Rates.Fill(done.Spent),
-		Losses: map[string]float64{}}
+		Curve: done.Curve, Losses: map[string]float64{}}
 	for i, name := range []string{"hidden", "attention", "logits", "embedding"} {
 		if w := []float64{o.Weights.Hidden, o.Weights.Attention, o.Weights.Logits, o.Weights.Embedding}[i]; w > 0 {
 			r.Losses[name] = obj.last[i]
@@ -348,7 +348,7 @@ func runLayers(ctx context.Context, o *LayersOptions) (*Result, error) {
 	if o.Out == "" {
 		return r, nil
 	}
-	return r, (&Options{Tokenizer: o.Tokenizer, Out: o.Out, MaxTokens: o.MaxTokens}).write(m)
+	return r, (&Options{Tokenizer: o.Tokenizer, Out: o.Out, MaxTokens: o.MaxTokens}).write(m, r)
 }
 
 func (o *LayersOptions) fingerprint() string {

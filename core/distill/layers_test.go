@@ -185,8 +185,7 @@ func TestLayersResume(t *testing.T) {
 		Out: filepath.Join(t.TempDir(), "whole")}
 	_, err = Layers(context.Background(), o)
 	require.NoError(t, err)
-	want, err := os.ReadFile(filepath.Join(o.Out, checkpoint.WeightsFile))
-	require.NoError(t, err)
+	whole := o.Out
 	o.Out, o.Resume = filepath.Join(t.TempDir(), "broken"), true
 	ctx, cancel := context.WithCancel(context.Background())
 	o.Progress = func(p train.Progress) {
@@ -199,9 +198,19 @@ func TestLayersResume(t *testing.T) {
 	o.Progress = nil
 	_, err = Layers(context.Background(), o)
 	require.NoError(t, err)
-	got, err := os.ReadFile(filepath.Join(o.Out, checkpoint.WeightsFile))
-	require.NoError(t, err)
-	assert.Equal(t, want, got)
+	same(t, whole, o.Out)
+}
+
+// same compares what two runs wrote: weights, the course of the run and its picture.
+func same(t *testing.T, a, b string) {
+	t.Helper()
+	for _, name := range []string{checkpoint.WeightsFile, LogFile, PlotFile} {
+		want, err := os.ReadFile(filepath.Join(a, name))
+		require.NoError(t, err)
+		got, err := os.ReadFile(filepath.Join(b, name))
+		require.NoError(t, err)
+		assert.Equal(t, want, got, name)
+	}
 }
 
 func TestLayersRefuses(t *testing.T) {

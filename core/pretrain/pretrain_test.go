@@ -351,7 +351,7 @@ func bertConfig(t *testing.T, raw []byte) []byte {
 }
 
 func TestCurve(t *testing.T) {
-	svg, err := Log{Curve: []Point{{Step: 1, Tokens: 10, Loss: 3}, {Step: 2, Tokens: 20, Loss: 2}}, Evals: []Eval{{Step: 2, Loss: 2.5, BitsPerByte: 1.25}}}.SVG("run")
+	svg, err := Log{Curve: []train.Point{{Step: 1, Tokens: 10, Loss: 3}, {Step: 2, Tokens: 20, Loss: 2}}, Evals: []Eval{{Step: 2, Loss: 2.5, BitsPerByte: 1.25}}}.SVG("run")
 	require.NoError(t, err)
 	assert.Contains(t, string(svg), "1.250 bits a byte")
 }

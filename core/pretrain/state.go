@@ -33,16 +33,8 @@ type state struct {
 
 // Log is the course of a run.
 type Log struct {
-	Curve []Point `json:"curve"`
-	Evals []Eval  `json:"evals,omitempty"`
-}
-
-// Point is the mean training loss of the steps since the point before.
-type Point struct {
-	Step   int     `json:"step"`
-	Tokens int64   `json:"tokens"`
-	Loss   float64 `json:"loss"`
-	LR     float64 `json:"lr"`
+	Curve []train.Point `json:"curve"`
+	Evals []Eval        `json:"evals,omitempty"`
 }
 
 // Eval is a measurement on held-out text.

@@ -33,6 +33,10 @@ type state struct {
 	// LossSum and LossCount make up the mean training loss since the last epoch began.
 	LossSum   float64 `json:"loss_sum"`
 	LossCount int     `json:"loss_count"`
+	// PointSum and PointCount are the same since the last point of Curve.
+	PointSum   float64 `json:"point_sum"`
+	PointCount int     `json:"point_count"`
+	Curve      []Point `json:"curve,omitempty"`
 	// Best is the best evaluation so far; Stale the number of evaluations since.
 	Best     *Scores `json:"best,omitempty"`
 	BestStep int     `json:"best_step,omitempty"`

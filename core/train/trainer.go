@@ -220,7 +220,20 @@ type Outcome struct {
 	Tokens  int64
 	Seconds float64
 	Spent   Cost
+	// Curve is the training loss over the run, in some four hundred points.
+	Curve []Point
 }
+
+// Point of a learning curve: the mean training loss of the steps since the point before.
+type Point struct {
+	Step   int     `json:"step"`
+	Tokens int64   `json:"tokens"`
+	Loss   float64 `json:"loss"`
+	LR     float64 `json:"lr"`
+}
+
+// curvePoints is about how many points a learning curve gets.
+const curvePoints = 400
 
 // Steps is the number of optimiser steps of the whole run.
 func (t *Trainer) Steps() int { return t.perEpoch() * t.Epochs }
@@ -262,6 +275,7 @@ func (t *Trainer) Fit(ctx context.Context) (Outcome, error) {
 		}
 	}
 	total, per := t.Steps(), t.perEpoch()
+	every := max(1, total/curvePoints)
 	began, before := time.Now(), st.Seconds
 	cpu0, _ := usage()
 	spent0 := st.Spent
@@ -303,6 +317,11 @@ func (t *Trainer) Fit(ctx context.Context) (Outcome, error) {
 		st.LossSum += loss
 		st.LossCount++
 		st.Tokens += int64(tokens)
+		st.PointSum, st.PointCount = st.PointSum+loss, st.PointCount+1
+		if st.Step%every == 0 || st.Step == total {
+			st.Curve = append(st.Curve, Point{st.Step, st.Tokens, st.PointSum / float64(st.PointCount), lr})
+			st.PointSum, st.PointCount = 0, 0
+		}
 		var dev *Scores
 		if len(t.Dev) > 0 && (t.EvalSteps > 0 && st.Step%t.EvalSteps == 0 || t.EvalSteps == 0 && st.Step%per == 0 || st.Step == total) {
 			s, err := t.Evaluate(ctx, t.Dev)
@@ -361,7 +380,7 @@ type Stateful interface {
 }
 
 func (t *Trainer) outcome(st *state, last *Scores) Outcome {
-	o := Outcome{Steps: st.Step, Best: st.Best, Last: last, Stopped: st.Stopped, Tokens: st.Tokens, Seconds: st.Seconds, Spent: st.Spent}
+	o := Outcome{Steps: st.Step, Best: st.Best, Last: last, Stopped: st.Stopped, Tokens: st.Tokens, Seconds: st.Seconds, Spent: st.Spent, Curve: st.Curve}
 	if st.LossCount > 0 {
 		o.Loss = st.LossSum / float64(st.LossCount)
 	}

@@ -55,6 +55,7 @@ var layers = map[string]int{
 	"core/generate":       5,
 	"core/train":          5,
 	"core/harden":         6,
+	"core/harden/smooth":  2, // votes over a victim, whatever that is
 	"core/serve":          6,
 	"core/distill":        6,
 	"core/pretrain":       6,
