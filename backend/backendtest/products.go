@@ -16,7 +16,7 @@ func f32Weight(w []float32, out, in int) backend.Weight {
 var productShapes = [][3]int{
 	{0, 3, 3}, {3, 0, 3}, {3, 3, 0}, {1, 1, 1}, {1, 7, 5}, {2, 8, 16}, {3, 9, 17}, {4, 15, 31}, {5, 16, 32}, {6, 17, 33}, {7, 31, 15}, {8, 32, 64},
 	{11, 33, 7}, {12, 47, 65}, {13, 48, 100}, {14, 49, 129}, {15, 63, 3}, {16, 64, 256}, {17, 65, 257}, {29, 95, 511}, {33, 97, 70},
-	{1, 130, 513}, {64, 33, 300}, {97, 17, 385},
+	{1, 130, 513}, {64, 33, 300}, {97, 17, 385}, {130, 70, 600},
 }
 
 func matMul(t *testing.T, k backend.Kernels) {
@@ -68,6 +68,41 @@ func matMul(t *testing.T, k backend.Kernels) {
 					same(t, g.C[r*g.LDC+n:(r+1)*g.LDC], before[r*g.LDC+n:(r+1)*g.LDC], "matmul %v mode %d: between rows of c", s, mode)
 				}
 			}
+		}
+	}
+}
+
+// matMulLayouts checks that the way operands lie in memory does not change a bit.
+func matMulLayouts(t *testing.T, k backend.Kernels) {
+	for i, s := range [][3]int{{3, 40, 30}, {17, 70, 129}, {115, 65, 513}, {240, 97, 1030}} {
+		o := newOperands(t, uint64(i))
+		m, n, kk := s[0], s[1], s[2]
+		a, b := o.normal(m*kk), o.normal(kk*n)
+		aT, bT := o.zeros(m*kk), o.zeros(kk*n)
+		for r := range m {
+			for j := range kk {
+				aT[j*m+r] = a[r*kk+j]
+			}
+		}
+		for j := range kk {
+			for c := range n {
+				bT[c*kk+j] = b[j*n+c]
+			}
+		}
+		var want []float32
+		for mode := range 4 {
+			g := backend.MatMulArgs{M: m, N: n, K: kk, A: a, LDA: kk, B: b, LDB: n, C: o.zeros(m * n), LDC: n, TransA: mode&1 != 0, TransB: mode&2 != 0}
+			if g.TransA {
+				g.A, g.LDA = aT, m
+			}
+			if g.TransB {
+				g.B, g.LDB = bT, kk
+			}
+			k.MatMul(g)
+			if mode == 0 {
+				want = g.C
+			}
+			same(t, g.C, want, "matmul %v, transposed operands %d", s, mode)
 		}
 	}
 }

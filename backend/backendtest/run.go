@@ -36,6 +36,7 @@ func Run(t *testing.T, k backend.Kernels) {
 	t.Run("StoredRows", func(t *testing.T) { storedRows(t, k) })
 	t.Run("ShortOperands", func(t *testing.T) { shortOperands(t, k) })
 	if k.Level() != "generic" {
+		t.Run("MatMulLayouts", func(t *testing.T) { matMulLayouts(t, k) })
 		t.Run("Allocations", func(t *testing.T) { allocations(t, k) })
 	}
 }

@@ -62,6 +62,9 @@ type keep struct {
 	scale          []float32
 }
 
+// transposed reports whether A's rows lie side by side and have to be copied: pieceTransposed does it.
+func (g *product) transposed() bool { return g.packA && g.rs == 1 && g.ep == nil && g.blocks == nil }
+
 // split sets the pieces of the product. A piece is about 8 tiles by as many panels as fit into half of a 1 MB second-level cache.
 func (k *kernels) split() (pieces int) {
 	g := &k.prod
@@ -71,7 +74,11 @@ func (k *kernels) split() (pieces int) {
 		most = k.o.blockRows
 	}
 	g.tiles, g.panels = (g.m+most-1)/most, (g.n+nr-1)/nr
-	group := max(1, min(8, 160<<10/max(1, g.k*nr)))
+	deep := g.k
+	if g.transposed() {
+		deep = kBlock(g.k) // all tiles of a piece pass before the next block of k
+	}
+	group := max(1, min(8, 160<<10/max(1, deep*nr)))
 	cut := 8
 	if g.blocks != nil {
 		cut = max(8, 512<<10/max(1, g.qs*most)) // panels may have to be made: once for as many rows as stay in cache
@@ -130,6 +137,10 @@ func (k *kernels) piece(ws *scratch, t0, t1, p0, p1 int) {
 	c0, c1 := p0*nr, min(p1*nr, g.n)
 	kb := max(kBlock(g.k), 1)
 	ahead := g.ahead(p0, t1, k.pool.threads)
+	if g.transposed() {
+		k.pieceTransposed(ws, t0, t1, p0, p1, ahead)
+		return
+	}
 	for t := t0; t < t1; t++ {
 		r0, r1 := t*g.m/g.tiles, (t+1)*g.m/g.tiles
 		rows := r1 - r0
@@ -151,39 +162,78 @@ func (k *kernels) piece(ws *scratch, t0, t1, p0, p1 int) {
 					a, rs, ks = p(k.packRows(ws, g.a[r0*g.rs+k0*g.ks:], g.rs, g.ks, rows, kn)), 1, rows
 				}
 			}
-			acc := 0
-			if k0 > 0 || g.accumulate {
-				acc = 1
-			}
-			for q := p0; q < p1; {
-				b, bs := off(g.b, q*g.panel+k0*g.bs), g.bs
-				if q == g.panels-1 && g.lastPanel != nil {
-					b, bs = p(g.lastPanel[min(k0*nr, len(g.lastPanel)):]), nr
-				}
-				at := off(c, q*nr-c0)
-				n := min(nr, g.n-q*nr)
-				if !g.bf16 && rows < len(o.strip) && o.strip[rows] != nil && q+4 <= p1 && (q+4)*nr <= g.n && (q+4 < g.panels || g.lastPanel == nil) {
-					o.strip[rows](kn, a, 4*rs, 4*ks, b, 4*bs, 4*g.panel, at, 4*ldc, g.alpha, acc)
-					q += 4
-					continue
-				}
-				vecs := 2
-				if n <= o.w {
-					vecs = 1
-				}
-				tiles := &o.tile
-				if g.bf16 {
-					tiles = o.bf16Tile
-				}
-				tiles[vecs-1][rows](kn, a, 4*rs, 4*ks, b, 4*bs, at, 4*ldc, n, g.alpha, acc, ahead.take(b, kn))
-				q++
-			}
+			k.acrossPanels(a, rs, ks, rows, k0, kn, p0, p1, c, ldc, &ahead)
 		}
 		if g.ep != nil {
 			for r := range rows {
 				k.finish(ws.tile[r*ldc:r*ldc+c1-c0], r0+r, c0)
 			}
 		}
+	}
+}
+
+// wideTiles is how many tiles of a transposed A are read at once.
+const wideTiles = 8
+
+// pieceTransposed is piece for an A whose rows lie side by side, as in gradients of weights. A tile alone would take a few values from each of
+// many distant lines, over and over; a copy of several tiles' values takes whole lines.
+func (k *kernels) pieceTransposed(ws *scratch, t0, t1, p0, p1 int, ahead ahead) {
+	g := &k.prod
+	c0, kb := p0*2*k.o.w, max(kBlock(g.k), 1)
+	for from := t0; from < t1; from += wideTiles {
+		to := min(from+wideTiles, t1)
+		w0, wide := from*g.m/g.tiles, to*g.m/g.tiles-from*g.m/g.tiles
+		for k0 := 0; k0 == 0 || k0 < g.k; k0 += kb {
+			kn := min(kb, g.k-k0)
+			near := grow(&ws.row, wide*kn)
+			for i := range kn {
+				at := (k0+i)*g.ks + w0
+				copy(near[i*wide:(i+1)*wide], g.a[at:at+wide])
+			}
+			for t := from; t < to; t++ {
+				r0, r1 := t*g.m/g.tiles, (t+1)*g.m/g.tiles
+				rows := r1 - r0
+				var a *float32
+				if kn > 0 {
+					a = p(k.packRows(ws, near[r0-w0:], 1, wide, rows, kn))
+				}
+				k.acrossPanels(a, 1, rows, rows, k0, kn, p0, p1, p(g.c[r0*g.ldc+c0:]), g.ldc, &ahead)
+			}
+		}
+	}
+}
+
+// acrossPanels multiplies rows of A, values [k0, k0+kn) of each, by panels [p0, p1) into c.
+func (k *kernels) acrossPanels(a *float32, rs, ks, rows, k0, kn, p0, p1 int, c *float32, ldc int, ahead *ahead) {
+	g, o := &k.prod, k.o
+	nr := 2 * o.w
+	c0 := p0 * nr
+	acc := 0
+	if k0 > 0 || g.accumulate {
+		acc = 1
+	}
+	for q := p0; q < p1; {
+		b, bs := off(g.b, q*g.panel+k0*g.bs), g.bs
+		if q == g.panels-1 && g.lastPanel != nil {
+			b, bs = p(g.lastPanel[min(k0*nr, len(g.lastPanel)):]), nr
+		}
+		at := off(c, q*nr-c0)
+		n := min(nr, g.n-q*nr)
+		if !g.bf16 && rows < len(o.strip) && o.strip[rows] != nil && q+4 <= p1 && (q+4)*nr <= g.n && (q+4 < g.panels || g.lastPanel == nil) {
+			o.strip[rows](kn, a, 4*rs, 4*ks, b, 4*bs, 4*g.panel, at, 4*ldc, g.alpha, acc)
+			q += 4
+			continue
+		}
+		vecs := 2
+		if n <= o.w {
+			vecs = 1
+		}
+		tiles := &o.tile
+		if g.bf16 {
+			tiles = o.bf16Tile
+		}
+		tiles[vecs-1][rows](kn, a, 4*rs, 4*ks, b, 4*bs, at, 4*ldc, n, g.alpha, acc, ahead.take(b, kn))
+		q++
 	}
 }
 
