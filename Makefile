@@ -22,7 +22,8 @@ fmt:
 lint:
 	GOBIN=$(CURDIR)/dist $(GO) install honnef.co/go/tools/cmd/staticcheck@v0.8.2
 	dist/staticcheck $$($(GO) list ./... | grep -v cmd/temper-wasm)
-	GOOS=wasip1 GOARCH=wasm dist/staticcheck ./cmd/temper-wasm ./backend/wasm
+	GOOS=wasip1 GOARCH=wasm dist/staticcheck ./backend/wasm
+	GOOS=wasip1 GOARCH=wasm dist/staticcheck -checks inherit,-U1000 ./cmd/temper-wasm # all hangs on exports, which it does not know
 
 # One static binary for each of these, and the core for WebAssembly.
 cross:

@@ -28,17 +28,17 @@ type kernels struct {
 
 // job holds the operands of element-wise and row-wise ops, in the order of the method that sets them.
 type job struct {
-	a, b, c, d, e, f, g []float32
-	ids                 []int32
-	losses              []float64
-	cols                int
-	s                   float32
-	act                 backend.Activation
-	flag                bool
-	seed                uint64
-	stride, n           int
-	rope                backend.RopeArgs
-	table               [9]float32
+	a, b, c, d, e, f []float32
+	ids              []int32
+	losses           []float64
+	cols             int
+	s                float32
+	act              backend.Activation
+	flag             bool
+	seed             uint64
+	stride, n        int
+	rope             backend.RopeArgs
+	table            [9]float32
 }
 
 type loops struct {

@@ -27,7 +27,6 @@ import (
 type corpusFlags struct {
 	files   []string
 	limit   int
-	phrase  float64
 	columns dataFlags
 }
 
