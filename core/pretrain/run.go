@@ -340,7 +340,7 @@ func (r *run) fit(ctx context.Context) (*Result, error) {
 		st.Tokens += int64(tokens)
 		st.Sum, st.Count = st.Sum+loss, st.Count+1
 		if st.Step%every == 0 || st.Step == last {
-			st.Log.Curve = append(st.Log.Curve, train.Point{st.Step, st.Tokens, st.Sum / float64(st.Count), lr})
+			st.Log.Curve = append(st.Log.Curve, train.Point{Step: st.Step, Tokens: st.Tokens, Loss: st.Sum / float64(st.Count), LR: lr})
 			st.Sum, st.Count = 0, 0
 		}
 		if r.Progress != nil {
