@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 )
 
 const sectionData = 11
@@ -15,46 +14,41 @@ const sectionData = 11
 // zeroRun is the length of a run of zeros that starts a new data segment: engines limit their number (V8 to 100,000), and zeros compress well.
 const zeroRun = 256
 
-// Trim removes from a Go module what only serves stack traces: file names, the tables of lines and of arguments, and the names of functions
-// outside of the runtime (which looks some of its own up). The tables of stack sizes and pointers, which the collector needs, stay. It knows the layout that
-// Go 1.20 and later write (runtime.pcHeader, runtime._func); a module of another layout is refused.
+// Trim removes from a Go module what a page has no use for. Of the tables for stack traces go file names, lines, arguments and the names of
+// functions; stack sizes and maps of pointers, which the collector needs, stay. Functions that only serve what cannot happen (see idle) lose
+// their bodies, and so does what only they call. Tables that follow from others are left out and made by a start function. It knows the
+// layout that Go 1.26 writes (runtime.pcHeader, runtime._func); a module of another layout is refused. Names of functions are read from the
+// module's name section, which is dropped.
 func Trim(module []byte) ([]byte, error) {
-	at, end, body, err := findSection(module, sectionData)
+	m, err := parse(module)
 	if err != nil {
 		return nil, err
 	}
-	image, base, err := readImage(body)
+	data := m.section(sectionData)
+	if data == nil {
+		return nil, errors.New("the module has no data")
+	}
+	image, base, err := readImage(data.body)
 	if err != nil {
 		return nil, err
 	}
-	if err := trimTables(image); err != nil {
+	t, err := findTables(image)
+	if err != nil {
 		return nil, err
 	}
-	data := writeImage(image, base)
-	out := append([]byte(nil), module[:at]...)
-	out = append(out, sectionData)
-	out = binary.AppendUvarint(out, uint64(len(data)))
-	out = append(out, data...)
-	return append(out, module[end:]...), nil
-}
-
-// findSection returns where a section starts and ends, and its body.
-func findSection(module []byte, id byte) (start, end int, body []byte, err error) {
-	for at := 8; at < len(module); {
-		n, used, err := readUint(module[at+1:])
-		if err != nil {
-			return 0, 0, nil, err
-		}
-		from := at + 1 + used
-		if uint64(n) > uint64(len(module)-from) {
-			return 0, 0, nil, fmt.Errorf("section %d of %d bytes ends beyond the module", module[at], n)
-		}
-		if module[at] == id {
-			return at, from + int(n), module[from : from+int(n)], nil
-		}
-		at = from + int(n)
+	dead, err := m.dropIdle(image, base, t)
+	if err != nil {
+		return nil, err
 	}
-	return 0, 0, nil, fmt.Errorf("the module has no section %d", id)
+	if err := t.trim(dead); err != nil {
+		return nil, err
+	}
+	if err := m.addStart(t.leaveOut(image, base)); err != nil {
+		return nil, err
+	}
+	m.section(sectionData).body = writeImage(image, base)
+	m.remove(sectionCustom)
+	return m.bytes(), nil
 }
 
 // readImage lays active segments out as they will lie in memory, from base on.
@@ -163,21 +157,50 @@ const (
 	funcArgLiveInfo = 6
 )
 
-func trimTables(image []byte) error {
+// tables are the parts of the function table within a program's memory; all offsets are from its head.
+type tables struct {
+	image, t                                                   []byte // t begins at the head
+	head, functions, names, units, files, values, table, after int
+}
+
+func findTables(image []byte) (*tables, error) {
 	// Magic of Go 1.20 and later, two zeros, instruction size 1, pointer size 8.
 	head := bytes.Index(image, []byte{0xf1, 0xff, 0xff, 0xff, 0, 0, 1, 8})
 	if head < 0 || len(image)-head < 72 {
-		return errLayout
+		return nil, errLayout
 	}
-	t := image[head:]
-	word := func(at int) int { return int(min(binary.LittleEndian.Uint64(t[at:]), 1<<40)) }
-	functions, names, units, files, values, table := word(8), word(32), word(40), word(48), word(56), word(64)
-	if !(72 <= names && names <= units && units <= files && files <= values && values <= table && table+8*functions+4 <= len(t)) {
-		return errLayout
+	x := &tables{image: image, t: image[head:], head: head}
+	word := func(at int) int { return int(min(binary.LittleEndian.Uint64(x.t[at:]), 1<<40)) }
+	x.functions, x.names, x.units, x.files, x.values, x.table = word(8), word(32), word(40), word(48), word(56), word(64)
+	if !(x.functions > 0 && 72 <= x.names && x.names <= x.units && x.units <= x.files && x.files <= x.values && x.values <= x.table && x.table+8*x.functions+4 <= len(x.t)) {
+		return nil, errLayout
 	}
-	u32 := binary.LittleEndian.Uint32
-	keep := make([]bool, table-values)
-	keepName := make([]bool, units-names)
+	for i := range x.functions {
+		f := x.record(i)
+		if f < 0 || f+funcBytes > len(x.t) || f+x.size(f) > len(x.t) || x.u32(f+28) > 64 {
+			return nil, errLayout
+		}
+		x.after = max(x.after, f+x.size(f))
+	}
+	return x, nil
+}
+
+func (x *tables) u32(at int) uint32 { return binary.LittleEndian.Uint32(x.t[at:]) }
+
+// record returns where function i's record begins.
+func (x *tables) record(i int) int { return x.table + int(x.u32(x.table+8*i+4)) }
+
+// funcBytes is the fixed part of a record.
+const funcBytes = 44
+
+func (x *tables) size(f int) int {
+	return funcBytes + 4*(int(min(x.u32(f+28), 1<<20))+int(x.t[f+43]))
+}
+
+// trim drops what serves stack traces, and all tables of the functions that are dead.
+func (x *tables) trim(dead []bool) error {
+	t := x.t
+	keep := make([]bool, x.table-x.values)
 	mark := func(at uint32) error {
 		if at == 0 {
 			return nil
@@ -191,71 +214,70 @@ func trimTables(image []byte) error {
 						return errLayout
 					}
 					keep[p] = true
-					if t[values+p] < 0x80 {
+					if t[x.values+p] < 0x80 {
 						p++
 						break
 					}
 				}
-				if part == 0 && !first && p == start+1 && t[values+start] == 0 {
+				if part == 0 && !first && p == start+1 && t[x.values+start] == 0 {
 					return nil
 				}
 			}
 		}
 	}
-	for i := range functions {
-		f := table + int(u32(t[table+8*i+4:]))
-		if f+44 > len(t) {
+	// The runtime wants to know which functions are its own: all of these have one name.
+	const own = "runtime.f"
+	runtimes := make([]bool, x.functions)
+	for i := range x.functions {
+		name := int(x.u32(x.record(i) + 4))
+		if name >= x.units-x.names {
 			return errLayout
 		}
-		name := int(u32(t[f+4:]))
-		if name >= len(keepName) {
-			return errLayout
+		runtimes[i] = bytes.HasPrefix(t[x.names+name:x.units], []byte("runtime."))
+	}
+	clear(t[x.names:x.values]) // and cutab and filetab
+	if x.units-x.names < len(own)+2 {
+		return errLayout
+	}
+	copy(t[x.names+1:], own)
+	for i := range x.functions {
+		f := x.record(i)
+		name := uint32(0)
+		if runtimes[i] {
+			name = 1
 		}
-		s := t[names+name : units]
-		if n := bytes.IndexByte(s, 0); n >= 0 {
-			if strings.HasPrefix(string(s[:n]), "runtime.") {
-				for j := range n {
-					keepName[name+j] = true
-				}
-			}
-		}
-		if name != 0 && !keepName[name] {
-			clear(t[f+4 : f+8]) // nameOff: the empty name
+		binary.LittleEndian.PutUint32(t[f+4:], name)
+		if dead[i] {
+			clear(t[f+8 : f+28])
+			clear(t[f+32 : f+40])
+			clear(t[f+funcBytes : f+x.size(f)]) // offset 0 is "none" for tables of values; a function that never runs needs no pointers
+			continue
 		}
 		clear(t[f+20 : f+28]) // pcfile and pcln: no table
 		clear(t[f+32 : f+40]) // cuOffset and startLine, for these
-		if err := mark(u32(t[f+16:])); err != nil {
+		if err := mark(x.u32(f + 16)); err != nil {
 			return err
 		}
-		more, data := int(u32(t[f+28:])), int(t[f+43])
-		if more > 64 || f+44+4*(more+data) > len(t) {
-			return errLayout
-		}
+		more, data := int(x.u32(f+28)), int(t[f+43])
 		for j := range more {
 			if j == pcUnsafePoint || j == pcArgLive {
-				clear(t[f+44+4*j : f+48+4*j])
+				clear(t[f+funcBytes+4*j : f+funcBytes+4+4*j])
 				continue
 			}
-			if err := mark(u32(t[f+44+4*j:])); err != nil {
+			if err := mark(x.u32(f + funcBytes + 4*j)); err != nil {
 				return err
 			}
 		}
 		for j := range data {
 			if j == funcArgInfo || j == funcArgLiveInfo {
-				binary.LittleEndian.PutUint32(t[f+44+4*(more+j):], 1<<32-1) // none
+				binary.LittleEndian.PutUint32(t[f+funcBytes+4*(more+j):], 1<<32-1) // none
 			}
 		}
 	}
 	for i, k := range keep {
 		if !k {
-			t[values+i] = 0
+			t[x.values+i] = 0
 		}
 	}
-	for i, k := range keepName {
-		if !k {
-			t[names+i] = 0
-		}
-	}
-	clear(t[units:values]) // cutab and filetab
 	return nil
 }

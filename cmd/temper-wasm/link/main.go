@@ -39,7 +39,7 @@ func run(dir, embed string) error {
 	defer os.RemoveAll(tmp)
 	raw := filepath.Join(tmp, "engine.wasm")
 	// Without inlining the engine is a tenth smaller on the wire; what has to be fast are the kernels.
-	c := exec.Command("go", "build", "-buildmode=c-shared", "-trimpath", "-ldflags=-s -w", "-gcflags=all=-l", "-o", raw, "github.com/temper-ml/temper/cmd/temper-wasm")
+	c := exec.Command("go", "build", "-buildmode=c-shared", "-trimpath", "-ldflags=-w", "-gcflags=all=-l", "-o", raw, "github.com/temper-ml/temper/cmd/temper-wasm")
 	c.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
 	c.Stderr = os.Stderr
 	if err := c.Run(); err != nil {
