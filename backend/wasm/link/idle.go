@@ -31,12 +31,12 @@ var idle = regexp.MustCompile(`^(` + strings.Join([]string{
 	`github\.com_temper_ml_temper_core_train\.(clearState|loadState|__state_\.save)`,
 }, "|") + `)$`)
 
-// callable finds the methods among names: their addresses stand in types' tables as plain numbers, so that each counts as taken.
 var (
 	method  = regexp.MustCompile(`\.[^.]+\.[^.]+$`)
 	closure = regexp.MustCompile(`\.(func|gowrap|deferwrap)\d+(\.\d+)*$`)
 )
 
+// isMethod finds the methods among names: their addresses stand in types' tables as plain numbers, so that each counts as taken.
 func isMethod(name string) bool {
 	if i := strings.Index(name, "github.com"); i >= 0 {
 		name = name[i+len("github.com"):]
