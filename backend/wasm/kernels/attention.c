@@ -150,6 +150,31 @@ INLINE void biased(const attention_args *g, const item *t, i32 i, i32 head, i32 
   }
 }
 
+// FEW is the most queries of a decoding step, of guessed tokens too: each gets the bits that it would get alone, and transposing the keys would
+// cost more than it saves.
+enum { FEW = 32 };
+
+// dots: s(i,j) is the product of query i and key j, both rows of d, with a lane for each fourth element.
+INLINE void dots(const i32 MR, const f32 *q, i32 qs, const f32 *k, i32 ks, i32 d, i32 n, f32 *s, i32 ld) {
+  for (i32 j = 0; j < n; j++, k += ks) {
+    v4 acc[4];
+    i32 c = 0;
+    for (int i = 0; i < MR; i++) acc[i] = ZERO;
+    for (; c + 4 <= d; c += 4) {
+      v4 b = LD(k + c);
+      for (int i = 0; i < MR; i++) acc[i] = MADD(LD(q + i * qs + c), b, acc[i]);
+    }
+    if (c < d) {
+      v4 b = load_part(k + c, d - c);
+      for (int i = 0; i < MR; i++) acc[i] = MADD(load_part(q + i * qs + c, d - c), b, acc[i]);
+    }
+    for (int i = 0; i < MR; i++) s[i * ld + j] = hsum(acc[i]);
+  }
+}
+#define DOTS(MR)                                                                                                        \
+  static NOINLINE void dots_##MR(const f32 *q, i32 qs, const f32 *k, i32 ks, i32 d, i32 n, f32 *s, i32 ld) { dots(MR, q, qs, k, ks, d, n, s, ld); }
+DOTS(4) DOTS(3) DOTS(2) DOTS(1)
+
 // attention: chunk = item·heads + head. Scratch: (n + dim) · (klen rounded up to 8) f32.
 void op_attention(const void *args, i32 chunk, env *e) {
   const attention_args *g = args;
@@ -164,16 +189,19 @@ void op_attention(const void *args, i32 chunk, env *e) {
   const f32 *q = g->q + t->row * g->qstride + h * d;
   const f32 *k = g->k + (t->kstart + lo) * g->kstride + kh * d, *v = g->v + (t->kstart + lo) * g->vstride + kh * d;
   f32 *out = g->out + t->row * g->ostride + h * d;
-  if (n > 0 && t->qlen < 4) { // a decoding step: transposing the keys would cost more than it saves
-    for (i32 i = 0; i < t->n; i++)
-      for (i32 j = 0; j < n; j++) {
-        const f32 *a = q + i * g->qstride, *b = k + j * g->kstride;
-        v4 acc = ZERO;
-        i32 c = 0;
-        for (; c + 4 <= d; c += 4) acc = MADD(LD(a + c), LD(b + c), acc);
-        if (c < d) acc = MADD(load_part(a + c, d - c), load_part(b + c, d - c), acc);
-        s[i * ld + j] = hsum(acc);
+  if (n > 0 && (t->qlen < 4 || (g->causal && t->qlen <= FEW))) {
+    for (i32 i = 0; i < t->n; i += 4) {
+      i32 m = imin(4, t->n - i), to;
+      key_range(g, t, i + m - 1, &x, &to);
+      const f32 *qi = q + i * g->qstride;
+      f32 *si = s + i * ld;
+      switch (m) {
+      case 4: dots_4(qi, g->qstride, k, g->kstride, d, to - lo, si, ld); break;
+      case 3: dots_3(qi, g->qstride, k, g->kstride, d, to - lo, si, ld); break;
+      case 2: dots_2(qi, g->qstride, k, g->kstride, d, to - lo, si, ld); break;
+      case 1: dots_1(qi, g->qstride, k, g->kstride, d, to - lo, si, ld); break;
       }
+    }
   } else if (n > 0) {
     transposed(k, g->kstride, n, d, kt, ld);
     for (i32 i = 0; i < t->n; i += 4) { // only keys that some query of the tile sees
