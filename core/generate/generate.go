@@ -293,7 +293,7 @@ func (g *Generator) loop() {
 		closing := g.closing
 		for !closing && len(g.queue) > 0 && len(g.active) < g.opt.Parallel {
 			j := g.queue[0]
-			g.queue = g.queue[1:]
+			g.queue = slices.Delete(g.queue, 0, 1) // which forgets it: a request holds room for all its answers
 			known := j.text
 			if j.req.PromptLogProbs {
 				known = known[:1] // all of it runs
