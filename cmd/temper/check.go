@@ -63,6 +63,9 @@ func (a *app) checkCmd() *cobra.Command {
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
+			if f := cmd.Flags(); !f.Changed("min-accuracy") && !f.Changed("min-robust") && !card {
+				return usagef("give --min-accuracy, --min-robust or both: without a bar there is no gate (--card needs none)")
+			}
 			for name, v := range map[string]float64{"min-accuracy": minAccuracy, "min-robust": minRobust} {
 				if v < 0 || v > 1 {
 					return usagef("--%s %g: want a share between 0 and 1", name, v)

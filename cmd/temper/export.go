@@ -65,6 +65,9 @@ func (a *app) mergeCmd() *cobra.Command {
 				return err
 			}
 			defer p.Close()
+			if p.Bundle().Adapter == nil {
+				return usagef("%s holds no adapter to merge", args[0])
+			}
 			if err := errors.Join(p.Save(out), a.keepCost(cmd, args[0], out)); err != nil {
 				return err
 			}

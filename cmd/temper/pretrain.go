@@ -183,8 +183,12 @@ func (p *pretrainFlags) prepare(a *app, cmd *cobra.Command) (err error) {
 			return usagef("--%s %d: want 1 or more", name, v)
 		}
 	}
-	if p.shape.Family == "" && p.config == "" {
+	switch {
+	case p.config != "" || p.shape.Family == "bert" || p.shape.Family == "llama":
+	case p.shape.Family == "":
 		return usagef("give --family bert or llama, or --config")
+	default:
+		return usagef("--family %q: want bert or llama, or give --config", p.shape.Family)
 	}
 	if o.Text, err = p.texts(a, p.text); err != nil {
 		return err

@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 
 	"charm.land/fang/v2"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/temper-ml/temper/backend"
 )
@@ -100,13 +103,14 @@ func (a *app) root() *cobra.Command {
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-		PersistentPreRunE: func(*cobra.Command, []string) error {
-			if a.threads < 0 {
-				return usagef("--threads %d: want a number of threads, or 0 for all", a.threads)
+		PersistentPreRunE: func(cmd *cobra.Command, args []string) error {
+			if a.threads > mostThreads {
+				return usagef("--threads %d: want at most %d", a.threads, mostThreads)
 			}
-			return nil
+			return checkFlags(cmd, args)
 		},
 	}
+	root.Long = unwrap(root.Long)
 	f := root.PersistentFlags()
 	f.BoolVar(&a.json, "json", false, "print one JSON object")
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "no progress")
@@ -116,12 +120,95 @@ func (a *app) root() *cobra.Command {
 	for _, v := range a.verbs() {
 		root.AddCommand(usage(v))
 	}
+	// The two that the command library adds take any word, and show help for it.
+	root.InitDefaultCompletionCmd()
+	root.InitDefaultHelpCmd()
+	for _, c := range root.Commands() {
+		switch c.Name() {
+		case "completion":
+			c.Args = cobra.NoArgs
+			c.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+			usage(c)
+		case "help":
+			c.Args = func(_ *cobra.Command, args []string) error {
+				if found, rest, err := root.Find(args); err != nil || len(rest) > 0 && found.HasSubCommands() {
+					return usagef("unknown verb %q", strings.Join(args, " "))
+				}
+				return nil
+			}
+		}
+	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	return root
 }
 
+// unwrap joins the lines of each paragraph, since help wraps them to the terminal's width. Lists and indented lines stay.
+func unwrap(text string) string {
+	lines := strings.Split(text, "\n")
+	out := lines[:1]
+	for _, l := range lines[1:] {
+		last := &out[len(out)-1]
+		if l == "" || *last == "" || strings.HasPrefix(l, " ") || strings.HasPrefix(*last, " ") {
+			out = append(out, l)
+			continue
+		}
+		*last += " " + l
+	}
+	return strings.Join(out, "\n")
+}
+
+// mostThreads is more than any machine that temper runs on has use for.
+const mostThreads = 1024
+
+// checkFlags refuses what no verb can mean: a missing flag, numbers that are none, numbers below 0 where the help does not speak of negative ones, and
+// an output that is the very model that is read.
+func checkFlags(cmd *cobra.Command, args []string) error {
+	if err := cmd.ValidateRequiredFlags(); err != nil {
+		return usagef("%s: %w", cmd.CommandPath(), err)
+	}
+	var err error
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		if err != nil {
+			return
+		}
+		var v float64
+		switch f.Value.Type() {
+		case "float64", "int":
+			v, _ = strconv.ParseFloat(f.Value.String(), 64)
+		default:
+			return
+		}
+		below := strings.Contains(f.Usage, "negative") || strings.HasPrefix(f.DefValue, "-")
+		switch {
+		case math.IsNaN(v) || math.IsInf(v, 0):
+			err = usagef("--%s %s: want a finite number", f.Name, f.Value)
+		case v < 0 && !below:
+			err = usagef("--%s %s: want 0 or more", f.Name, f.Value)
+		}
+	})
+	if out := cmd.Flags().Lookup("out"); err == nil && out != nil && out.Changed {
+		switch path := out.Value.String(); {
+		case path == "":
+			err = usagef("--out: want a name")
+		case len(args) > 0 && sameFile(path, args[0]):
+			err = usagef("--out %s: that is the model that is read; name another place", path)
+		}
+	}
+	return err
+}
+
+func sameFile(a, b string) bool {
+	x, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	y, err := os.Stat(b)
+	return err == nil && os.SameFile(x, y)
+}
+
 // usage makes wrong argument counts usage errors, in each verb and below.
 func usage(c *cobra.Command) *cobra.Command {
+	c.Long = unwrap(c.Long)
 	if args := c.Args; args != nil {
 		c.Args = func(cmd *cobra.Command, a []string) error {
 			if err := args(cmd, a); err != nil {

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -90,6 +91,13 @@ func TestMalformedInput(t *testing.T) {
 	good := tiny(t)
 	data := file(t, "d.tsv", "label\ttext\nLABEL_0\tone two\nLABEL_1\tthree\n")
 	out := filepath.Join(t.TempDir(), "out")
+	base := clone(t, func(string) {})
+	nan := weights(t, func(b []byte) []byte {
+		for i := 8 + binary.LittleEndian.Uint64(b); i+4 <= uint64(len(b)); i += 4 {
+			binary.LittleEndian.PutUint32(b[i:], 0x7fc00000)
+		}
+		return b
+	})
 	tune := func(d string, more ...string) []string {
 		return append([]string{"tune", good, "--data", d, "-o", out, "-q"}, more...)
 	}
@@ -148,6 +156,33 @@ func TestMalformedInput(t *testing.T) {
 		{"broken tokenizer", []string{"classify", clone(t, func(d string) { write(t, filepath.Join(d, "tokenizer.json"), []byte(`{"model":{"type":"X"}}`)) }), "x"}, 1, []string{"tokenizer"}},
 		{"no tokenizer", []string{"classify", clone(t, func(d string) { require.NoError(t, os.Remove(filepath.Join(d, "tokenizer.json"))) }), "x"}, 1, []string{"tokenizer.json"}},
 		{"a classifier's head asked to embed nothing", []string{"embed", good, "--data", file(t, "x.tsv", "")}, 1, []string{"x.tsv"}},
+		{"no output named", []string{"tune", good, "--data", data}, 2, []string{"out"}},
+		{"an empty output", tune(data, "-o", ""), 2, []string{"--out"}},
+		{"the base as output", []string{"tune", base, "--data", data, "-o", base}, 2, []string{"--out", base}},
+		{"the base as output, by another name", []string{"quantize", base, "--type", "int8", "-o", filepath.Join(base, "..", "model")}, 2, []string{"--out"}},
+		{"nothing to merge", []string{"merge", good, "-o", out}, 2, []string{"no adapter"}},
+		{"no number", tune(data, "--lr", "nan"), 2, []string{"--lr"}},
+		{"endless", tune(data, "--weight-decay", "inf"), 2, []string{"--weight-decay"}},
+		{"negative rate", tune(data, "--lr", "-1"), 2, []string{"--lr"}},
+		{"negative epochs", tune(data, "--epochs", "-1"), 2, []string{"--epochs"}},
+		{"negative warm-up", tune(data, "--warmup", "-1"), 2, []string{"--warmup"}},
+		{"negative scale", tune(data, "--method", "lora", "--alpha", "-1"), 2, []string{"--alpha"}},
+		{"negative examples", []string{"attack", good, "--data", data, "--examples", "-1"}, 2, []string{"--examples"}},
+		{"too many threads", []string{"eval", good, "--data", data, "--threads", "100000"}, 2, []string{"--threads"}},
+		{"unknown schedule", tune(data, "--schedule", "zigzag"), 2, []string{"zigzag", "linear"}},
+		{"unknown optimizer", tune(data, "--optimizer", "magic"), 2, []string{"magic", "adamw"}},
+		{"a gate without a bar", []string{"check", good, "--data", data}, 2, []string{"--min-accuracy"}},
+		{"unknown topic of help", []string{"help", "fly"}, 2, []string{`"fly"`}},
+		{"unknown shell", []string{"completion", "fly"}, 2, []string{"fly"}},
+		{"unknown family to pretrain", []string{"pretrain", "--data", data, "--family", "gru", "-o", out}, 2, []string{"gru", "bert"}},
+		{"an adapter for no layer", tune(data, "--method", "lora", "--target-modules", "abacus"), 1, []string{"abacus", "query"}},
+		{"weights that are no numbers", []string{"classify", nan, "x"}, 1, []string{nan, "not a finite number"}},
+		{"embeddings that are no numbers", []string{"embed", nan, "x", "--json"}, 1, []string{nan, "not a finite number"}},
+		{"scores that are no numbers", []string{"eval", nan, "--data", data, "--json"}, 1, []string{"not numbers"}},
+		{"features that are no numbers", []string{"tune", nan, "--data", data, "--method", "head", "-o", out}, 1, []string{"not a finite number"}},
+		{"inspecting a text", []string{"inspect", data}, 1, []string{"d.tsv", "safetensors"}},
+		{"inspecting an empty GGUF file", []string{"inspect", file(t, "e.gguf", "")}, 1, []string{"e.gguf", "GGUF"}},
+		{"a tokenizer that is a list", []string{"classify", clone(t, func(d string) { write(t, filepath.Join(d, "tokenizer.json"), []byte(`[]`)) }), "x"}, 1, []string{"tokenizer.json", "object"}},
 		{"plugin that is none", []string{"attack", good, "--data", data, "--plugin", file(t, "p.wasm", "nonsense")}, 1, []string{"p.wasm"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -168,6 +203,17 @@ func TestLongLineIsFine(t *testing.T) {
 	code, stdout, stderr := call(t, "", "eval", tiny(t), "--data", d, "--json")
 	require.Zero(t, code, stderr)
 	require.Contains(t, stdout, `"examples":2`)
+}
+
+// A text of a megabyte costs little more than its own size, however little of it the model reads.
+func TestLongLineIsCheap(t *testing.T) {
+	d := file(t, "long.tsv", "label\ttext\nLABEL_0\t"+strings.Repeat("a ", 1<<20)+"\nLABEL_1\tshort\n")
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	code, _, stderr := call(t, "", "eval", tiny(t), "--data", d, "--json")
+	runtime.ReadMemStats(&after)
+	require.Zero(t, code, stderr)
+	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(100<<20))
 }
 
 func TestContract(t *testing.T) {

@@ -80,12 +80,6 @@ func (t *tuneFlags) prepare(a *app, cmd *cobra.Command, base string) (train.Opti
 	if !slices.Contains(train.Methods(), o.Method) {
 		return o, usagef("method %q: expected one of %s", o.Method, strings.Join(train.Methods(), ", "))
 	}
-	for name, v := range map[string]int{"epochs": o.Epochs, "batch": o.Batch, "accumulate": o.Accumulate, "max-tokens": o.MaxTokens, "shots": t.shots,
-		"freeze": o.Freeze, "patience": o.Patience, "eval-steps": o.EvalSteps, "r": t.rank} {
-		if v < 0 {
-			return o, usagef("--%s %d: want 0 (default) or more", name, v)
-		}
-	}
 	switch t.dtype {
 	case "", "f32":
 	case "bf16":
@@ -94,8 +88,14 @@ func (t *tuneFlags) prepare(a *app, cmd *cobra.Command, base string) (train.Opti
 	default:
 		return o, usagef("--dtype %q: want f32 or bf16", t.dtype)
 	}
-	if o.LR < 0 {
-		return o, usagef("--lr %g: want more than 0", o.LR)
+	if o.Schedule != "" && !slices.Contains(train.Schedules, o.Schedule) {
+		return o, usagef("--schedule %q: want one of %s", o.Schedule, strings.Join(train.Schedules, ", "))
+	}
+	if o.Optimizer != "" && o.Optimizer != "adamw" && o.Optimizer != "sgd" {
+		return o, usagef("--optimizer %q: want adamw or sgd", o.Optimizer)
+	}
+	if t.smoothing >= 1 {
+		return o, usagef("--label-smoothing %g: want 0 or more, below 1", t.smoothing)
 	}
 	if !a.named(base) {
 		path, err := a.modelPath(cmd, base)
@@ -195,7 +195,7 @@ func (t *tuneFlags) cacheBytes() int64 {
 func (a *app) watch(what string) (func(train.Progress), func()) {
 	p := a.progress(what, -1)
 	return func(s train.Progress) {
-		note := fmt.Sprintf("loss %.4f, %s tokens/s", s.Loss, humanize.SIWithDigits(s.TokensPerSecond, 1, ""))
+		note := fmt.Sprintf("loss %.4f, %s tokens/s", s.Loss, strings.TrimSpace(humanize.SIWithDigits(s.TokensPerSecond, 1, "")))
 		if s.Dev != nil {
 			note += fmt.Sprintf(", dev accuracy %.4f", s.Dev.Accuracy)
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 
@@ -75,6 +76,12 @@ func Inspect(path string) (*Info, error) {
 	}
 	if strings.HasSuffix(path, ".bin") || strings.HasSuffix(path, ".pt") || strings.HasSuffix(path, ".pth") || strings.HasSuffix(path, ".ckpt") {
 		return nil, pickleError(path)
+	}
+	switch ext := strings.ToLower(filepath.Ext(path)); {
+	case ext == ".gguf":
+		return nil, fmt.Errorf("GGUF file %s: expected the magic %q, got %q", path, ggufMagic, head)
+	case ext != ".safetensors" && !strings.Contains(string(head), "\x00"):
+		return nil, fmt.Errorf("%s: expected a model folder, a safetensors or a GGUF file", path)
 	}
 	s, err := OpenSafetensors(path)
 	if err != nil {

@@ -28,17 +28,23 @@ func (m *mapping) Close() error {
 
 // openMapping maps a regular file. Folders, devices and pipes are refused, since their size is not known before they are read.
 func openMapping(path string) (*mapping, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err // names the path
+	regular := func(st os.FileInfo, err error) error {
+		if err == nil && !st.Mode().IsRegular() {
+			err = fmt.Errorf("%s: expected a regular file, it is %s", path, describeMode(st.Mode()))
+		}
+		return err // of the system's, names the path
 	}
-	defer f.Close()
-	st, err := f.Stat()
+	if err := regular(os.Stat(path)); err != nil { // before opening: a pipe without a writer would wait for ever
+		return nil, err
+	}
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	if !st.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: expected a regular file, it is %s", path, describeMode(st.Mode()))
+	defer f.Close()
+	st, err := f.Stat()
+	if err := regular(st, err); err != nil {
+		return nil, err
 	}
 	size := st.Size()
 	if size == 0 {

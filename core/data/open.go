@@ -49,17 +49,49 @@ func Open(path string, o Options) (*Dataset, error) {
 		if in == nil {
 			in = os.Stdin
 		}
-		b, err = io.ReadAll(in)
+		b, err = readStream(in, name)
 	} else {
-		if st, serr := os.Stat(path); serr == nil && st.IsDir() {
+		st, serr := os.Stat(path)
+		switch {
+		case serr == nil && st.IsDir():
 			return nil, fmt.Errorf("open data: %s is a folder, expected a CSV, TSV, JSONL or Parquet file", path)
+		case serr == nil && !st.Mode().IsRegular():
+			var f *os.File
+			if f, err = os.Open(path); err == nil {
+				b, err = readStream(f, path)
+				f.Close()
+			}
+		default:
+			b, err = os.ReadFile(path)
 		}
-		b, err = os.ReadFile(path)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open data: %w", err)
 	}
 	return Parse(name, b, o)
+}
+
+// maxStream bounds what is read from pipes and devices, whose end nobody knows.
+const maxStream = 1 << 30
+
+// readStream reads a pipe or device. One that begins with binary data, of which some never end, is cut short: Parse says what is wrong with it.
+func readStream(r io.Reader, name string) ([]byte, error) {
+	head := make([]byte, 4096)
+	n, err := io.ReadFull(r, head)
+	head = head[:n]
+	switch {
+	case err == io.EOF, err == io.ErrUnexpectedEOF:
+		return head, nil
+	case err != nil:
+		return nil, err
+	case bytes.IndexByte(head, 0) >= 0 && !bytes.HasPrefix(head, []byte("PAR1")):
+		return head, nil
+	}
+	b, err := io.ReadAll(io.LimitReader(io.MultiReader(bytes.NewReader(head), r), maxStream+1))
+	if len(b) > maxStream {
+		return nil, fmt.Errorf("%s: more than %d MiB: save them to a file first", name, maxStream>>20)
+	}
+	return b, err
 }
 
 // Parse reads a file that is already in memory; name stands for it in errors and gives its format by its extension.

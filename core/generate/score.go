@@ -293,6 +293,9 @@ func (s *Scorer) Text(ctx context.Context, ids []int32, bos int32, bytes, window
 		}
 	}
 	p.Loss = sum / float64(p.Tokens)
+	if math.IsNaN(p.Loss) {
+		return Perplexity{}, errors.New("the model's outputs are not numbers: are its weights?")
+	}
 	p.Perplexity = math.Exp(p.Loss)
 	if bytes > 0 {
 		p.BitsByte = sum / math.Ln2 / float64(bytes)

@@ -2,6 +2,7 @@ package model
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -124,6 +125,9 @@ const (
 func ParseConfig(data []byte) (*Config, error) {
 	r := &reader{}
 	if err := json.Unmarshal(data, &r.raw); err != nil {
+		if wrong := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrong) {
+			return nil, fmt.Errorf("config: expected a JSON object, got %s", wrong.Value)
+		}
 		return nil, fmt.Errorf("config: not a JSON object: %w", err)
 	}
 	c := &Config{raw: r.raw, ModelType: r.string("model_type", "")}

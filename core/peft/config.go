@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 )
@@ -205,24 +206,40 @@ func (r rank) MarshalJSON() ([]byte, error) {
 // maxRank bounds what a config may ask for: no layer of a model that runs on a CPU is larger.
 const maxRank = 1 << 16
 
+// wrongType says what stands where something else is expected, in the words of the file rather than Go's.
+func wrongType(err error) error {
+	var t *json.UnmarshalTypeError
+	if !errors.As(err, &t) {
+		return err
+	}
+	kind := map[reflect.Kind]string{reflect.String: "a string", reflect.Bool: "true or false", reflect.Slice: "a list", reflect.Map: "an object", reflect.Struct: "an object"}[t.Type.Kind()]
+	if kind == "" {
+		kind = "a number"
+	}
+	if t.Field == "" {
+		return fmt.Errorf("expected %s, got %s", kind, t.Value)
+	}
+	return fmt.Errorf("%s: expected %s, got %s", t.Field, kind, t.Value)
+}
+
 // ParseConfig reads adapter_config.json.
 func ParseConfig(b []byte) (Config, error) {
 	var raw map[string]json.RawMessage
 	if err := json.Unmarshal(b, &raw); err != nil {
-		return Config{}, fmt.Errorf("adapter_config.json: %w", err)
+		return Config{}, fmt.Errorf("adapter_config.json: %w", wrongType(err))
 	}
 	var probe struct {
 		Type Type `json:"peft_type"`
 	}
 	if err := json.Unmarshal(b, &probe); err != nil {
-		return Config{}, fmt.Errorf("adapter_config.json: %w", err)
+		return Config{}, fmt.Errorf("adapter_config.json: %w", wrongType(err))
 	}
 	c, err := Default(probe.Type)
 	if err != nil {
 		return Config{}, fmt.Errorf("adapter_config.json: %w", err)
 	}
 	if err := json.Unmarshal(b, &c); err != nil {
-		return Config{}, fmt.Errorf("adapter_config.json: %w", err)
+		return Config{}, fmt.Errorf("adapter_config.json: %w", wrongType(err))
 	}
 	maps.Copy(c.raw, raw)
 	if err := c.Validate(); err != nil {

@@ -248,12 +248,14 @@ func (m *Model) buildLayers(seed uint64) error {
 		}
 	}
 	if len(m.layers)+len(m.tables) == 0 {
-		names := make([]string, 0, len(m.base.Linears()))
+		var names []string // their last parts, which is what targets mostly are
 		for _, l := range m.base.Linears() {
-			names = append(names, l.Name)
+			if name := l.Name[strings.LastIndexByte(l.Name, '.')+1:]; !slices.Contains(names, name) {
+				names = append(names, name)
+			}
 		}
 		t, _ := m.cfg.Targets.MarshalJSON()
-		return fmt.Errorf("target_modules %s match no linear layer of %v", t, names)
+		return fmt.Errorf("target_modules %s match no linear layer: the model's end in %s", t, strings.Join(names, ", "))
 	}
 	return nil
 }

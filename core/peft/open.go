@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/temper-ml/temper/backend"
@@ -317,17 +318,17 @@ func (b *Bundle) Encode(text, pair string, limit int) (ids, types []int32, err e
 	}
 	opt := token.Options{NoLimits: true}
 	if limit > 0 {
-		opt.Truncation = &token.Truncation{MaxLength: limit}
+		opt.Truncation = &token.Truncation{MaxLength: limit, Drop: true}
 	}
 	if pair == "" {
-		if ids = b.Tokenizer.AppendIDs(nil, text, true); limit <= 0 || len(ids) <= limit {
-			if len(ids) == 0 {
-				return nil, nil, fmt.Errorf("%q has no tokens", abridge(text))
-			}
-			return ids, nil, nil
+		if ids = b.Tokenizer.AppendIDs(nil, text, true); len(ids) == 0 {
+			return nil, nil, fmt.Errorf("%q has no tokens", abridge(text))
 		}
-		e, err := b.Tokenizer.Encode(text, opt)
-		return e.IDs, nil, err
+		if limit > 0 && len(ids) > limit {
+			ids, err = b.Tokenizer.Fit(ids, limit)
+			ids = slices.Clone(ids) // not the room that the whole text took
+		}
+		return ids, nil, err
 	}
 	e, err := b.Tokenizer.EncodePair(text, pair, opt)
 	if err != nil {
@@ -346,7 +347,7 @@ func (b *Bundle) Tokens(text string, limit int) (token.Encoding, error) {
 	}
 	opt := token.Options{NoLimits: true}
 	if limit > 0 {
-		opt.Truncation = &token.Truncation{MaxLength: limit}
+		opt.Truncation = &token.Truncation{MaxLength: limit, Drop: true}
 	}
 	return b.Tokenizer.Encode(text, opt)
 }

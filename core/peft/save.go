@@ -118,10 +118,14 @@ func (m *Model) SetTensors(src checkpoint.Source) error {
 			errs = append(errs, fmt.Errorf("%s: unexpected tensor", n))
 		}
 	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("adapter weights: %w", err)
+	errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+	switch len(errs) {
+	case 0:
+		return nil
+	case 1:
+		return fmt.Errorf("adapter weights: %w", errs[0])
 	}
-	return nil
+	return fmt.Errorf("adapter weights: %w (and %d more such faults)", errs[0], len(errs)-1)
 }
 
 // Load attaches the adapter of a PEFT folder to base.

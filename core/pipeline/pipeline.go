@@ -233,10 +233,23 @@ func (p *Pipeline) each(ctx context.Context, texts, pairs []string, want model.W
 		v := pick(c, o)
 		for j, i := range order[from:to] {
 			out[i] = slices.Clone(v.Data[j*v.Cols : (j+1)*v.Cols])
+			if err := p.finite(out[i]); err != nil {
+				return nil, err
+			}
 		}
 		from = to
 	}
 	return out, nil
+}
+
+// finite refuses outputs that say nothing: those of a model whose training diverged or whose file is damaged.
+func (p *Pipeline) finite(v []float32) error {
+	for _, x := range v {
+		if f := float64(x); math.IsNaN(f) || math.IsInf(f, 0) {
+			return fmt.Errorf("%s: the model's output is not a finite number (%g): are its weights?", p.b.Dir, x)
+		}
+	}
+	return nil
 }
 
 func (p *Pipeline) encode(text, pair string) (ids, types []int32, err error) {
@@ -304,6 +317,9 @@ func (p *Pipeline) maskedAt(ctx context.Context, ids []int32, at int) ([]float32
 		return nil, err
 	}
 	z := slices.Clone(o.Logits.Data)
+	if err := p.finite(z); err != nil {
+		return nil, err
+	}
 	softmax(z)
 	return z, nil
 }

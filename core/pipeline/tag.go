@@ -59,6 +59,9 @@ func (p *Pipeline) Tag(ctx context.Context, texts []string) ([][]Tag, error) {
 				continue
 			}
 			row := o.Logits.Data[j*o.Logits.Cols : (j+1)*o.Logits.Cols]
+			if err := p.finite(row); err != nil {
+				return nil, err
+			}
 			softmax(row)
 			best := 0
 			for c, v := range row {

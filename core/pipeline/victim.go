@@ -186,7 +186,7 @@ func (p *Pipeline) truncated(text string, label int) (enc token.Encoding, err er
 	}
 	opt := token.Options{NoLimits: true}
 	if limit > 0 {
-		opt.Truncation = &token.Truncation{MaxLength: limit}
+		opt.Truncation = &token.Truncation{MaxLength: limit, Drop: true}
 	}
 	if enc, err = p.b.Tokenizer.Encode(text, opt); err != nil {
 		return

@@ -19,6 +19,8 @@ type Truncation struct {
 	Stride    int
 	Strategy  Strategy // "": LongestFirst
 	Left      bool     // cut at the beginning
+	// Drop forgets what is cut away: Overflowing stays empty, and a single text that is far too long costs little more than its ids.
+	Drop bool
 }
 
 // Padding fills encodings up.
@@ -92,6 +94,13 @@ func (e *Encoding) merge(o *Encoding) {
 }
 
 func (t *Truncation) apply(parts []Encoding, template int) error {
+	if t.Drop {
+		defer func() {
+			for i := range parts {
+				parts[i].Overflowing = nil
+			}
+		}()
+	}
 	limit := t.MaxLength
 	if limit < 0 || t.Stride < 0 {
 		return fmt.Errorf("token: truncation to %d tokens with a stride of %d: neither may be negative", t.MaxLength, t.Stride)

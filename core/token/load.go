@@ -3,6 +3,7 @@ package token
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"unicode/utf8"
@@ -25,6 +26,9 @@ func Load(data []byte) (*Tokenizer, error) {
 		rest = data
 	}
 	if err := json.Unmarshal(rest, &file); err != nil {
+		if wrong := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrong) {
+			err = fmt.Errorf("expected an object, got %s", wrong.Value)
+		}
 		return nil, fmt.Errorf("token: tokenizer.json: %w", err)
 	}
 	if ok {

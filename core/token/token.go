@@ -169,13 +169,17 @@ func (t *Tokenizer) batch(n int, opt Options, one func(int) (Encoding, error)) (
 
 func (t *Tokenizer) encode(opt Options, pad bool, texts ...string) (Encoding, error) {
 	parts := make([]Encoding, len(texts))
+	truncation, padding := t.limits(opt)
+	most := math.MaxInt
+	if tr := truncation; tr != nil && tr.Drop && !tr.Left && len(texts) == 1 {
+		most = max(1, tr.MaxLength) // what lies behind is cut off in any case
+	}
 	for i, text := range texts {
 		var err error
-		if parts[i], err = t.cut(text, i, opt); err != nil {
+		if parts[i], err = t.cut(text, i, most, opt); err != nil {
 			return Encoding{}, err
 		}
 	}
-	truncation, padding := t.limits(opt)
 	if truncation != nil {
 		if err := truncation.apply(parts, t.addedByTemplate(len(texts), opt)); err != nil {
 			return Encoding{}, err
@@ -268,17 +272,17 @@ func (t *Tokenizer) run(sc *scratch, text string, track, asText bool) error {
 	return nil
 }
 
-// cut encodes one text without template and limits. Offsets come out in code points only: locate adds the bytes.
-func (t *Tokenizer) cut(text string, sequence int, opt Options) (Encoding, error) {
+// cut encodes the first tokens of one text, at most so many, without template and limits. Offsets come out in code points only: locate adds the bytes.
+func (t *Tokenizer) cut(text string, sequence, most int, opt Options) (Encoding, error) {
 	sc := t.pool.get()
 	defer t.pool.put(sc)
 	if err := t.run(sc, text, true, opt.SpecialAsText); err != nil {
 		return Encoding{}, err
 	}
-	n := len(sc.out)
+	n := min(len(sc.out), most)
 	e := newEncoding(n)
 	runes := runeIndex(text)
-	for i := range sc.out {
+	for i := range n {
 		k := &sc.out[i]
 		e.IDs[i] = k.id
 		if k.text != "" {
@@ -306,6 +310,18 @@ func (t *Tokenizer) AppendIDs(dst []int32, text string, special bool) []int32 {
 		dst = append(dst, t.after...)
 	}
 	return dst
+}
+
+// Fit shortens ids, as AppendIDs with special made them, to limit tokens as truncation does: the text loses its end, the template's tokens stay.
+func (t *Tokenizer) Fit(ids []int32, limit int) ([]int32, error) {
+	if len(ids) <= limit {
+		return ids, nil
+	}
+	keep := limit - len(t.after)
+	if n := len(t.before) + len(t.after); limit < n {
+		return nil, fmt.Errorf("token: truncation to %d tokens leaves no room for the %d that the template adds", limit, n)
+	}
+	return append(ids[:keep], ids[len(ids)-len(t.after):]...), nil
 }
 
 // AppendPlainIDs is AppendIDs for texts of strangers: names of special tokens in it are plain text, and the template adds nothing.

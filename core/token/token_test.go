@@ -316,3 +316,24 @@ func TestNoAllocations(t *testing.T) {
 		assert.LessOrEqual(t, n, 2.0, "%s: %v allocations for %d tokens", kind, n, len(ids))
 	}
 }
+
+// Fit and Drop cut as truncation does, without keeping what they cut away.
+func TestCutShort(t *testing.T) {
+	for _, kind := range []string{"wordpiece-uncased", "bpe-gpt2", "bpe-llama3", "unigram-xlmr", "spbpe-llama2"} {
+		tok := load(t, filepath.Join(fixture.Parity(t), "tokenizers", kind, "tokenizer.json"))
+		text := strings.Repeat("Some words, and mañana! ", 20)
+		for _, limit := range []int{0, 1, 2, 3, 7, 40, 10000} {
+			want, wantErr := tok.Encode(text, token.Options{NoLimits: true, Truncation: &token.Truncation{MaxLength: limit}})
+			got, err := tok.Encode(text, token.Options{NoLimits: true, Truncation: &token.Truncation{MaxLength: limit, Drop: true}})
+			ids, fitErr := tok.Fit(tok.AppendIDs(nil, text, true), limit)
+			require.Equal(t, wantErr, err)
+			require.Equal(t, wantErr, fitErr)
+			if err != nil {
+				continue
+			}
+			want.Overflowing = nil
+			require.Equal(t, want, got, "%s, %d tokens", kind, limit)
+			require.Equal(t, want.IDs, ids[:len(ids):len(ids)], "%s, %d tokens", kind, limit)
+		}
+	}
+}

@@ -23,6 +23,11 @@ func FitLogistic(ctx context.Context, k backend.Kernels, x []float32, dim int, y
 	if n == 0 || classes < 2 || dim <= 0 || len(x) != n*dim || c <= 0 {
 		return nil, fmt.Errorf("logistic regression: %d values for %d rows of %d, %d classes, C %g: expected rows, two classes and a positive C", len(x), n, dim, classes, c)
 	}
+	for _, v := range x {
+		if f := float64(v); math.IsNaN(f) || math.IsInf(f, 0) {
+			return nil, fmt.Errorf("logistic regression: a feature is not a finite number (%g): are the model's weights?", v)
+		}
+	}
 	rows := classes
 	if classes == 2 {
 		rows = 1

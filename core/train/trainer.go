@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -536,6 +537,9 @@ func Evaluate(ctx context.Context, k backend.Kernels, arena *grad.Arena, m model
 	arena.Reset()
 	if weight > 0 {
 		total /= weight
+	}
+	if math.IsNaN(total) {
+		return Scores{}, errors.New("the model's outputs are not numbers: are its weights?")
 	}
 	return Score(predicted, truth, labels, total), nil
 }
