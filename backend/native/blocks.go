@@ -21,6 +21,7 @@ type packedBlocks struct {
 	source backend.Weight // where panels is nil
 	expand expandFunc
 	row    blockRowFunc // may be nil
+	fill   panelFunc    // may be nil
 }
 
 func (w *packedBlocks) Shape() (out, in int) { return w.out, w.in }
@@ -37,7 +38,7 @@ func (k *kernels) packBlocks(w backend.Weight) *packedBlocks {
 		q.blockBytes += 4 * nr
 	}
 	if q.expand = k.o.expand[w.DType]; q.expand != nil {
-		q.source, q.row = w, k.o.blockRow[w.DType]
+		q.source, q.row, q.fill = w, k.o.blockRow[w.DType], k.o.fillPanel[w.DType]
 		return q
 	}
 	panels := (w.Out + nr - 1) / nr
@@ -129,6 +130,14 @@ func (k *kernels) blockPanel(ws *scratch, w *packedBlocks, q int) *byte {
 	if w.expand == nil {
 		return &w.panels[q*subs*w.blockBytes]
 	}
+	size := w.source.DType.RowBytes(w.in)
+	if w.fill != nil && w.out-q*nr >= nr {
+		panel := grow(&ws.row, subs*w.blockBytes/4)
+		for c := 0; c < nr; c += k.o.w {
+			w.fill(w.in/w.source.DType.BlockLen(), &w.source.Data[(q*nr+c)*size], size, (*byte)(unsafe.Pointer(&panel[c])))
+		}
+		return (*byte)(unsafe.Pointer(&panel[0]))
+	}
 	// Rows of sub-blocks, in words of four bytes: a panel is their transposition.
 	words := roundUp(subs*(w.blockBytes/4/nr), 8)
 	stride := words
@@ -136,7 +145,6 @@ func (k *kernels) blockPanel(ws *scratch, w *packedBlocks, q int) *byte {
 		stride += 8
 	}
 	rows, panel := grow(&ws.panel, 8*stride), grow(&ws.row, words*nr)
-	size := w.source.DType.RowBytes(w.in)
 	for c := 0; c < min(nr, w.out-q*nr); c += 8 {
 		for r := range min(8, w.out-q*nr-c) {
 			w.expand((*byte)(unsafe.Pointer(&rows[r*stride])), &w.source.Data[(q*nr+c+r)*size], w.in/w.source.DType.BlockLen())
@@ -146,8 +154,13 @@ func (k *kernels) blockPanel(ws *scratch, w *packedBlocks, q int) *byte {
 	return (*byte)(unsafe.Pointer(&panel[0]))
 }
 
-// fewRows is how many rows meet a weight as it is stored, one after the other, where more are worth a panel.
+// fewRows is how many rows meet a weight as it is stored, one after the other, where more are worth a panel that is slow to make.
 const fewRows = 3
+
+// asStored tells whether rows meet w as it is stored.
+func (w *packedBlocks) asStored(rows int) bool {
+	return w.row != nil && (rows == 1 || w.fill == nil && rows <= fewRows)
+}
 
 // pieceBlocks computes tiles [t0, t1) of rows by panels [p0, p1).
 func (k *kernels) pieceBlocks(ws *scratch, t0, t1, p0, p1 int) {
@@ -162,7 +175,7 @@ func (k *kernels) pieceBlocks(ws *scratch, t0, t1, p0, p1 int) {
 	size, blocks := w.source.DType.RowBytes(g.k), g.k/w.source.DType.BlockLen()
 	for q := p0; q < p1; q++ {
 		c0, n := q*nr, min(nr, g.n-q*nr)
-		if g.m <= fewRows && w.row != nil && n == nr {
+		if n == nr && w.asStored(g.m) {
 			for r := t0 * g.m / g.tiles; r < t1*g.m/g.tiles; r++ {
 				c := p(g.c[r*g.ldc+c0:])
 				if g.ep != nil {

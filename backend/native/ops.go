@@ -34,6 +34,8 @@ type ops struct {
 	quantizeBlocks func(dst *int8, x *float32, blocks int, scale *float32, sums *int32)
 	// expand reads block types as they are stored; weights of types that are missing here are repacked.
 	expand map[tensor.DType]expandFunc
+	// fillPanel makes half of a panel (a vector's worth of columns) of some of the same types; expand serves the others, and short panels.
+	fillPanel map[tensor.DType]panelFunc
 	// blockRow multiplies one row with rowWidth columns as they are stored, for some of the same types.
 	blockRow map[tensor.DType]blockRowFunc
 	rowWidth int
@@ -82,6 +84,9 @@ type blockFunc func(blocks int, a *int8, rs int, b *byte, c *float32, cs, n int,
 
 // expandFunc: see expandSignature in _gen/expand.go.
 type expandFunc func(dst, src *byte, blocks int)
+
+// panelFunc: see panelSignature in _gen/panels.go.
+type panelFunc func(blocks int, b *byte, rs int, dst *byte)
 
 // blockRowFunc: see rowBlocksSignature in _gen/rowblocks.go.
 type blockRowFunc func(blocks int, a *int8, b *byte, rs int, c, xs, corr *float32)

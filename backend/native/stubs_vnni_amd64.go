@@ -243,3 +243,43 @@ func rowQ5_KAVX512(blocks int, a *int8, b *byte, rs int, c *float32, xs *float32
 //
 //go:noescape
 func rowQ6_KAVX512(blocks int, a *int8, b *byte, rs int, c *float32, xs *float32, corr *float32)
+
+// panelQ4_0AVX512 turns 16 rows of Q4_0 into columns of a panel.
+//
+//go:noescape
+func panelQ4_0AVX512(blocks int, b *byte, rs int, dst *byte)
+
+// panelQ4_1AVX512 turns 16 rows of Q4_1 into columns of a panel.
+//
+//go:noescape
+func panelQ4_1AVX512(blocks int, b *byte, rs int, dst *byte)
+
+// panelQ5_0AVX512 turns 16 rows of Q5_0 into columns of a panel.
+//
+//go:noescape
+func panelQ5_0AVX512(blocks int, b *byte, rs int, dst *byte)
+
+// panelQ5_1AVX512 turns 16 rows of Q5_1 into columns of a panel.
+//
+//go:noescape
+func panelQ5_1AVX512(blocks int, b *byte, rs int, dst *byte)
+
+// panelQ8_0AVX512 turns 16 rows of Q8_0 into columns of a panel.
+//
+//go:noescape
+func panelQ8_0AVX512(blocks int, b *byte, rs int, dst *byte)
+
+// panelQ4_KAVX512 turns 16 rows of Q4_K into columns of a panel.
+//
+//go:noescape
+func panelQ4_KAVX512(blocks int, b *byte, rs int, dst *byte)
+
+// panelQ5_KAVX512 turns 16 rows of Q5_K into columns of a panel.
+//
+//go:noescape
+func panelQ5_KAVX512(blocks int, b *byte, rs int, dst *byte)
+
+// panelQ6_KAVX512 turns 16 rows of Q6_K into columns of a panel.
+//
+//go:noescape
+func panelQ6_KAVX512(blocks int, b *byte, rs int, dst *byte)

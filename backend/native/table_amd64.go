@@ -50,6 +50,10 @@ var avx512VNNI = func() ops {
 		tensor.Q4_0: rowQ4_0AVX512, tensor.Q4_1: rowQ4_1AVX512, tensor.Q5_0: rowQ5_0AVX512, tensor.Q5_1: rowQ5_1AVX512, tensor.Q8_0: rowQ8_0AVX512,
 		tensor.Q4_K: rowQ4_KAVX512, tensor.Q5_K: rowQ5_KAVX512, tensor.Q6_K: rowQ6_KAVX512,
 	}
+	o.fillPanel = map[tensor.DType]panelFunc{
+		tensor.Q4_0: panelQ4_0AVX512, tensor.Q4_1: panelQ4_1AVX512, tensor.Q5_0: panelQ5_0AVX512, tensor.Q5_1: panelQ5_1AVX512, tensor.Q8_0: panelQ8_0AVX512,
+		tensor.Q4_K: panelQ4_KAVX512, tensor.Q5_K: panelQ5_KAVX512, tensor.Q6_K: panelQ6_KAVX512,
+	}
 	o.blockRows = 6
 	o.blocks = [2][2][7]blockFunc{{{nil, blocksVNNI16x1AVX512, blocksVNNI16x2AVX512, blocksVNNI16x3AVX512, blocksVNNI16x4AVX512, blocksVNNI16x5AVX512, blocksVNNI16x6AVX512}, {nil, blocksVNNI32x1AVX512, blocksVNNI32x2AVX512, blocksVNNI32x3AVX512, blocksVNNI32x4AVX512, blocksVNNI32x5AVX512, blocksVNNI32x6AVX512}}, {{nil, blocksVNNI16Minx1AVX512, blocksVNNI16Minx2AVX512, blocksVNNI16Minx3AVX512, blocksVNNI16Minx4AVX512, blocksVNNI16Minx5AVX512, blocksVNNI16Minx6AVX512}, {nil, blocksVNNI32Minx1AVX512, blocksVNNI32Minx2AVX512, blocksVNNI32Minx3AVX512, blocksVNNI32Minx4AVX512, blocksVNNI32Minx5AVX512, blocksVNNI32Minx6AVX512}}}
 	return o

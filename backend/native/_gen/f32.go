@@ -79,6 +79,7 @@ func emitVNNI(g *gen) {
 	g.sumInt8()
 	g.allBlocks(6, true)
 	g.emitRowBlocks()
+	g.emitPanels()
 }
 
 func (g *gen) allBlocks(rows int, vnni bool) {

@@ -15,16 +15,18 @@ const rowBlocksSignature = "func(blocks int, a *int8, b *byte, rs int, c, xs, co
 type rowBlocks struct {
 	*gen
 	row          []mem
+	base         []gp // of each four rows
+	rs           gp
 	xs, corr     gp
 	acc, none    vec
 	ones         mem        // AVX2: a 1 in each word
 	signed       bool       // AVX2: the values are signed bytes
 	upper        operand.Op // mask of a vector's upper half
+	quarter      [3]operand.Op
 	low, sixteen vec
 }
 
-// farAhead is how far in front of the next rows memory is announced, in bytes: what arrives in the time that a few rows take, and fits into the
-// first-level cache beside them.
+// farAhead is how far in front of the next rows memory is announced, in bytes: what arrives in the time that a few rows take.
 const farAhead = 10 << 10
 
 func (g *gen) emitRowBlocks() {
@@ -43,45 +45,21 @@ func (g *gen) walk(typ string, size, n, subs int, prepare func(r *rowBlocks), bo
 	g.fn("row"+typ, rowBlocksSignature)
 	g.Doc(fmt.Sprintf("row%s%s multiplies a row of activations with %d rows of %s as they are stored.", typ, g.sfx, g.w, typ))
 	blocks, a, b, rs := g.arg("blocks"), g.arg("a"), g.arg("b"), g.arg("rs")
-	r := &rowBlocks{gen: g, xs: g.arg("xs"), corr: g.arg("corr"), acc: g.zero(), row: make([]mem, g.w)}
-	if g.wide() {
-		r.none = g.zero()
-	} else {
-		r.ones = g.bits(0x00010001)
-	}
-	rs3 := g.GP64()
-	g.LEAQ(mem{Base: rs, Index: rs, Scale: 2}, rs3)
-	base := make([]gp, g.w/4)
-	base[0] = b
-	for i := 1; i < len(base); i++ {
-		base[i] = g.GP64()
-		g.LEAQ(mem{Base: base[i-1], Index: rs, Scale: 4}, base[i])
-	}
-	for i := range r.row {
-		m := mem{Base: base[i/4]}
-		switch i % 4 {
-		case 1, 2:
-			m.Index, m.Scale = rs, uint8(i%4)
-		case 3:
-			m.Index, m.Scale = rs3, 1
-		}
-		r.row[i] = m
-	}
-	// The next rows, line by line: the order of reading is too short-lived for the processor to guess. What comes after them is announced as well, as
-	// data that passes by: a large matrix is read once a token and would only push the others out of the second-level cache.
+	r := &rowBlocks{gen: g, xs: g.arg("xs"), corr: g.arg("corr"), acc: g.zero()}
+	r.rows(b, rs)
+	// The next rows, line by line: the order of reading is too short-lived for the processor to guess. What comes after them is announced as well, to
+	// the second-level cache: what only passes by the first one (PREFETCHNTA) is gone again before it is used where others share the caches.
 	ahead := g.GP64()
-	g.LEAQ(mem{Base: base[len(base)-1], Index: rs, Scale: 4}, ahead)
+	g.LEAQ(mem{Base: r.base[len(r.base)-1], Index: r.rs, Scale: 4}, ahead)
 	prepare(r)
 	g.countdown(blocks, 1, func() {
 		for i := 0; i < g.w*size; i += 64 {
 			g.PREFETCHT0(mem{Base: ahead, Disp: i})
-			g.PREFETCHNTA(mem{Base: ahead, Disp: i + farAhead})
+			g.PREFETCHT1(mem{Base: ahead, Disp: i + farAhead})
 		}
 		g.ADDQ(operand.I32(int32(g.w*size)), ahead)
 		body(r, a)
-		for _, p := range base {
-			g.ADDQ(operand.I32(int32(size)), p)
-		}
+		r.advance(size)
 		g.ADDQ(operand.I32(int32(n)), a)
 		g.ADDQ(operand.I32(int32(4*subs)), r.xs)
 		g.ADDQ(operand.I32(int32(4*subs)), r.corr)
@@ -91,7 +69,54 @@ func (g *gen) walk(typ string, size, n, subs int, prepare func(r *rowBlocks), bo
 	g.ret()
 }
 
+// rows addresses a vector's worth of rows from b on, rs bytes apart.
+func (r *rowBlocks) rows(b, rs gp) {
+	r.row, r.base, r.rs = make([]mem, r.w), make([]gp, r.w/4), rs
+	if r.wide() {
+		r.none = r.zero()
+	} else {
+		r.ones = r.bits(0x00010001)
+	}
+	rs3 := r.GP64()
+	r.LEAQ(mem{Base: r.rs, Index: r.rs, Scale: 2}, rs3)
+	r.base[0] = b
+	for i := 1; i < len(r.base); i++ {
+		r.base[i] = r.GP64()
+		r.LEAQ(mem{Base: r.base[i-1], Index: r.rs, Scale: 4}, r.base[i])
+	}
+	for i := range r.row {
+		m := mem{Base: r.base[i/4]}
+		switch i % 4 {
+		case 1, 2:
+			m.Index, m.Scale = r.rs, uint8(i%4)
+		case 3:
+			m.Index, m.Scale = rs3, 1
+		}
+		r.row[i] = m
+	}
+}
+
+// advance goes to the next block.
+func (r *rowBlocks) advance(size int) {
+	for _, p := range r.base {
+		r.ADDQ(operand.I32(int32(size)), p)
+	}
+}
+
 func (r *rowBlocks) at(i, disp int) mem { return r.row[i].Offset(disp) }
+
+// quarters makes the masks of a vector's second, third and fourth quarter, which turn needs.
+func (r *rowBlocks) quarters() {
+	if !r.wide() {
+		return
+	}
+	for i := range r.quarter {
+		bits, k := r.GP32(), r.K()
+		r.MOVL(operand.U32(0xf0<<(4*i)), bits)
+		r.KMOVW(bits, k)
+		r.quarter[i] = k
+	}
+}
 
 // halves makes the mask of the upper half.
 func (r *rowBlocks) halves() {
@@ -253,7 +278,14 @@ func (r *rowBlocks) gatherHalves(disp int) vec {
 
 // turn reads 16 bytes at disp of each row: four vectors of dwords, a row a lane.
 func (r *rowBlocks) turn(disp int) [4]vec {
-	var s, t, o [4]vec
+	var o [4]vec
+	copy(o[:], r.turnWords(disp, 4))
+	return o
+}
+
+// turnWords is turn for the first n dwords of those bytes.
+func (r *rowBlocks) turnWords(disp, n int) []vec {
+	var s, t [4]vec
 	for i := range s {
 		if !r.wide() {
 			x, y := r.XMM(), r.YMM()
@@ -262,24 +294,35 @@ func (r *rowBlocks) turn(disp int) [4]vec {
 			s[i] = y
 			continue
 		}
-		x, y, z := r.XMM(), r.YMM(), r.ZMM()
-		r.VMOVDQU32(r.at(i, disp), x)
-		r.VINSERTI32X4(operand.Imm(1), r.at(i+4, disp), x.AsY(), y)
-		u := r.YMM()
-		r.VMOVDQU32(r.at(i+8, disp), u.AsX())
-		r.VINSERTI32X4(operand.Imm(1), r.at(i+12, disp), u, u)
-		r.VINSERTI64X4(operand.Imm(1), u, y.AsZ(), z)
+		z := r.ZMM()
+		r.VBROADCASTI32X4(r.at(i, disp), z)
+		for j, k := range r.quarter {
+			r.VBROADCASTI32X4(r.at(i+4*(j+1), disp), k, z)
+		}
 		s[i] = z
 	}
-	for i := range 2 {
-		t[2*i], t[2*i+1] = r.v(), r.v()
-		r.VPUNPCKLDQ(s[2*i+1], s[2*i], t[2*i])
-		r.VPUNPCKHDQ(s[2*i+1], s[2*i], t[2*i+1])
-	}
-	for i := range 2 {
-		o[2*i], o[2*i+1] = r.v(), r.v()
-		r.VPUNPCKLQDQ(t[i+2], t[i], o[2*i])
-		r.VPUNPCKHQDQ(t[i+2], t[i], o[2*i+1])
+	o := make([]vec, n)
+	for i := range o {
+		lo, hi := 0, 2
+		if i >= 2 {
+			lo, hi = 1, 3
+		}
+		for _, j := range []int{lo, hi} {
+			if i%2 == 0 {
+				t[j] = r.v()
+				if j%2 == 0 {
+					r.VPUNPCKLDQ(s[j+1], s[j], t[j])
+				} else {
+					r.VPUNPCKHDQ(s[j], s[j-1], t[j])
+				}
+			}
+		}
+		o[i] = r.v()
+		if i%2 == 0 {
+			r.VPUNPCKLQDQ(t[hi], t[lo], o[i])
+		} else {
+			r.VPUNPCKHQDQ(t[hi], t[lo], o[i])
+		}
 	}
 	return o
 }
@@ -404,7 +447,7 @@ func (r *rowBlocks) either(a, d vec) {
 
 // rowBlocksK is Q4_K or Q5_K, whose fifth bits stand before the rest.
 func (g *gen) rowBlocksK(typ string, bits int) {
-	low, six, pairBits, byteBits, fifth := g.bits(0x0f0f0f0f), g.bits(0x3f3f3f3f), g.bits(0x30303030), g.bits(0xff), g.bits(0x10101010)
+	low, fifth := g.bits(0x0f0f0f0f), g.bits(0x10101010)
 	size, quants := 144, 16
 	if bits == 5 {
 		size, quants = 176, 48
@@ -419,48 +462,13 @@ func (g *gen) rowBlocksK(typ string, bits int) {
 		g.VMOVUPS(v, m)
 		return m
 	}
-	g.walk(typ, size, 256, 8, func(*rowBlocks) {
+	g.walk(typ, size, 256, 8, func(r *rowBlocks) {
+		r.quarters()
 		if !g.wide() {
 			local = g.AllocLocal(6 * 32)
 		}
 	}, func(r *rowBlocks, a gp) {
-		head := r.turn(0)
-		half := func(shift bool) vec {
-			t, z := r.v(), r.v()
-			if shift {
-				r.VPSRLD(operand.Imm(16), head[0], t)
-			} else {
-				r.both(head[0], r.bits(0xffff), t)
-			}
-			if r.wide() {
-				y := r.YMM()
-				r.VPMOVDW(t, y)
-				r.VCVTPH2PS(y, z)
-				return z
-			}
-			y := r.YMM()
-			r.VPACKUSDW(t, t, y)
-			r.VPERMQ(operand.Imm(8), y, y)
-			r.VCVTPH2PS(y.AsX(), z)
-			return z
-		}
-		d := [2]operand.Op{kept(half(false), 0), kept(half(true), 1)}
-		// Bytes of sub-blocks 0 to 3 and 4 to 7, of scales and of minima; see expandK.
-		var words [2][2]operand.Op
-		for m := range 2 {
-			w, n, t := r.v(), r.v(), r.v()
-			r.both(head[1+m], six, w)
-			if m == 0 {
-				r.both(head[3], low, n)
-			} else {
-				r.VPSRLD(operand.Imm(4), head[3], n)
-				r.both(n, low, n)
-			}
-			r.VPSRLD(operand.Imm(2), head[1+m], t)
-			r.both(t, pairBits, t)
-			r.either(t, n)
-			words[m] = [2]operand.Op{kept(w, 2+2*m), kept(n, 3+2*m)}
-		}
+		scales := r.scalesK(kept)
 		for s := range 8 {
 			sum, other := r.dots(r.activations(a, 32*s), func(i, j int) vec {
 				v := r.pair(i, j, quants+s/2*32)
@@ -481,27 +489,82 @@ func (g *gen) rowBlocksK(typ string, bits int) {
 				return v
 			})
 			r.VPADDD(other, sum, sum)
-			var f [2]vec
-			for m := range f {
-				f[m] = r.v()
-				from := words[m][s/4]
-				if !r.wide() {
-					r.VMOVUPS(from, f[m])
-					from = f[m]
-				}
-				r.VPSRLD(operand.Imm(uint64(s%4*8)), from, f[m])
-				r.both(f[m], byteBits, f[m])
-				r.VCVTDQ2PS(f[m], f[m])
-				r.VMULPS(d[m], f[m], f[m])
-			}
-			r.finish(sum, f[0], f[1], s)
+			scale, minimum := scales(s)
+			r.finish(sum, scale, minimum, s)
 		}
 	})
 }
 
+// scalesK reads the heads of blocks of Q4_K or Q5_K and returns what gives scale and minimum of a sub-block, a row a lane. See expandK.
+func (r *rowBlocks) scalesK(kept func(v vec, i int) operand.Op) func(sub int) (scale, minimum vec) {
+	head := r.turn(0)
+	d := [2]operand.Op{kept(r.halfOf(head[0], 0), 0), kept(r.halfOf(head[0], 1), 1)}
+	// Bytes of sub-blocks 0 to 3 and 4 to 7, of scales and of minima.
+	var words [2][2]operand.Op
+	for m := range 2 {
+		w, n, t := r.v(), r.v(), r.v()
+		r.both(head[1+m], r.bits(0x3f3f3f3f), w)
+		if m == 0 {
+			r.both(head[3], r.bits(0x0f0f0f0f), n)
+		} else {
+			r.VPSRLD(operand.Imm(4), head[3], n)
+			r.both(n, r.bits(0x0f0f0f0f), n)
+		}
+		r.VPSRLD(operand.Imm(2), head[1+m], t)
+		r.both(t, r.bits(0x30303030), t)
+		r.either(t, n)
+		words[m] = [2]operand.Op{kept(w, 2+2*m), kept(n, 3+2*m)}
+	}
+	return func(s int) (scale, minimum vec) {
+		var f [2]vec
+		for m := range f {
+			f[m] = r.v()
+			from := words[m][s/4]
+			if !r.wide() {
+				r.VMOVUPS(from, f[m])
+				from = f[m]
+			}
+			r.VPSRLD(operand.Imm(uint64(s%4*8)), from, f[m])
+			r.both(f[m], r.bits(0xff), f[m])
+			r.VCVTDQ2PS(f[m], f[m])
+			r.VMULPS(d[m], f[m], f[m])
+		}
+		return f[0], f[1]
+	}
+}
+
+// halfOf converts the half-precision numbers in the lower (0) or upper (1) halves of words.
+func (r *rowBlocks) halfOf(words vec, upper int) vec {
+	t, z, y := r.v(), r.v(), r.YMM()
+	if upper == 1 {
+		r.VPSRLD(operand.Imm(16), words, t)
+	} else {
+		r.both(words, r.bits(0xffff), t)
+	}
+	if r.wide() {
+		r.VPMOVDW(t, y)
+		r.VCVTPH2PS(y, z)
+		return z
+	}
+	r.VPACKUSDW(t, t, y)
+	r.VPERMQ(operand.Imm(8), y, y)
+	r.VCVTPH2PS(y.AsX(), z)
+	return z
+}
+
+// scaleQ6K returns the scale of a sub-block of Q6_K times d, given the transposed scales.
+func (r *rowBlocks) scaleQ6K(scales [4]vec, d vec, sub int) vec {
+	f := r.v()
+	r.VPSLLD(operand.Imm(uint64(24-sub%4*8)), scales[sub/4], f)
+	r.VPSRAD(operand.Imm(24), f, f)
+	r.VCVTDQ2PS(f, f)
+	r.VMULPS(d, f, f)
+	return f
+}
+
 func (g *gen) rowBlocksQ6K() {
 	low, pairBits := g.bits(0x0f0f0f0f), g.bits(0x30303030)
-	g.walk("Q6_K", 210, 256, 16, func(*rowBlocks) {}, func(r *rowBlocks, a gp) {
+	g.walk("Q6_K", 210, 256, 16, (*rowBlocks).quarters, func(r *rowBlocks, a gp) {
 		scales, d := r.turn(192), r.gatherHalves(208)
 		for run := range 8 {
 			h, k := run/4, run%4
@@ -524,12 +587,7 @@ func (g *gen) rowBlocksQ6K() {
 			})
 			for half, sum := range sums {
 				s := 2*run + half
-				f := r.v()
-				r.VPSLLD(operand.Imm(uint64(24-s%4*8)), scales[s/4], f)
-				r.VPSRAD(operand.Imm(24), f, f)
-				r.VCVTDQ2PS(f, f)
-				r.VMULPS(d, f, f)
-				r.finish(sum, f, nil, s)
+				r.finish(sum, r.scaleQ6K(scales, d, s), nil, s)
 			}
 		}
 	})
