@@ -67,8 +67,12 @@ func (k *kernels) pairTransposedLoop(_, lo, hi int) {
 // pairOperands turns the operands of a product, and k.prod's view of A, into pairs.
 func (k *kernels) pairOperands(a *backend.MatMulArgs) {
 	g := &k.prod
-	g.bf16 = true
-	if a.TransA {
+	g.bf16, g.amx = true, k.o.amxBF16 != nil
+	if a.TransA && g.amx {
+		g.a, g.rs = k.pairByRows(&g.pairsA, a.A, a.LDA, a.K, a.M)
+		g.ks = 1
+		a.LDA, a.TransA = g.rs, false
+	} else if a.TransA {
 		g.a = k.pairTransposed(&g.pairsA, a.A, a.LDA, a.K, a.M)
 		a.LDA = a.M
 		g.ks = a.M

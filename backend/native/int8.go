@@ -90,7 +90,8 @@ func (k *kernels) linearInt8(dst, x []float32, rows int, w *packedInt8, ep backe
 	}
 	g.q, g.zero, g.scale = g.q[:rows*g.qs], g.zero[:rows], g.scale[:rows]
 	k.setEpilogue(ep)
-	k.constants(2 * k.o.w)
+	g.amx = k.o.amxInt8 != nil && rows >= amxFew
+	k.constants(16 * k.o.w)
 	k.pool.run(rows, grain(w.in), k.loops.quantize)
 	k.multiply()
 }

@@ -31,7 +31,7 @@ type job struct {
 	a, b, c, d, e, f []float32
 	ids              []int32
 	losses           []float64
-	cols             int
+	cols, rows       int
 	s                float32
 	act              backend.Activation
 	flag             bool
@@ -42,9 +42,9 @@ type job struct {
 }
 
 type loops struct {
-	add, mul, axpy, scale, act, actBack, addRow, sumRows, dot, squares, gather, scatter                                                                                             func(w, lo, hi int)
-	dropout, rope, adamW, softmax, layerNorm, rmsNorm, normBackDX, normBackParams, crossEntropy                                                                                     func(w, lo, hi int)
-	packPanels, packWeight, packInt8, quantize, packBlocks, quantizeBlocks, pairRows, pairTransposed, multiply, attention, attentionBack, attendScores, attendWeights, attendValues func(w, lo, hi int)
+	add, mul, axpy, scale, act, actBack, addRow, sumRows, dot, squares, gather, scatter                                                                                                         func(w, lo, hi int)
+	dropout, rope, adamW, softmax, layerNorm, rmsNorm, normBackDX, normBackParams, crossEntropy                                                                                                 func(w, lo, hi int)
+	packPanels, packWeight, packInt8, quantize, packBlocks, quantizeBlocks, pairRows, pairTransposed, pairByRows, multiply, attention, attentionBack, attendScores, attendWeights, attendValues func(w, lo, hi int)
 }
 
 func newKernels(o *ops, threads int, exact, bf16 bool) *kernels {
@@ -57,7 +57,7 @@ func newKernels(o *ops, threads int, exact, bf16 bool) *kernels {
 		addRow: k.addRowLoop, sumRows: k.sumRowsLoop, dot: k.dotLoop, squares: k.squaresLoop, gather: k.gatherLoop, scatter: k.scatterLoop,
 		dropout: k.dropoutLoop, rope: k.ropeLoop, adamW: k.adamWLoop, softmax: k.softmaxLoop, layerNorm: k.layerNormLoop, rmsNorm: k.rmsNormLoop,
 		normBackDX: k.normBackDXLoop, normBackParams: k.normBackParamsLoop, crossEntropy: k.crossEntropyLoop,
-		packPanels: k.packPanelsLoop, packWeight: k.packWeightLoop, packInt8: k.packInt8Loop, quantize: k.quantizeLoop, packBlocks: k.packBlocksLoop, quantizeBlocks: k.quantizeBlocksLoop, pairRows: k.pairRowsLoop, pairTransposed: k.pairTransposedLoop, multiply: k.multiplyLoop, attention: k.attentionLoop, attentionBack: k.attentionBackLoop,
+		packPanels: k.packPanelsLoop, packWeight: k.packWeightLoop, packInt8: k.packInt8Loop, quantize: k.quantizeLoop, packBlocks: k.packBlocksLoop, quantizeBlocks: k.quantizeBlocksLoop, pairRows: k.pairRowsLoop, pairTransposed: k.pairTransposedLoop, pairByRows: k.pairByRowsLoop, multiply: k.multiplyLoop, attention: k.attentionLoop, attentionBack: k.attentionBackLoop,
 		attendScores: k.attendScoresLoop, attendWeights: k.attendWeightsLoop, attendValues: k.attendValuesLoop,
 	}
 	return k
@@ -68,7 +68,10 @@ func (k *kernels) Threads() int  { return k.pool.threads }
 func (k *kernels) Close()        { k.pool.close() }
 
 // scratch is what one worker keeps from call to call.
-type scratch struct{ tile, panel, row, s, t, kt, vt, k, v, q, do []float32 }
+type scratch struct {
+	tile, panel, row, s, t, kt, vt, k, v, q, do []float32
+	amx                                         amxJob
+}
 
 // grow returns n floats of *buf, making it larger when it is too short. The content is arbitrary.
 func grow(buf *[]float32, n int) []float32 {

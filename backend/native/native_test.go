@@ -71,12 +71,17 @@ func bf16(v []float32) []float32 {
 func TestBF16(t *testing.T) {
 	_, err := native.New(native.Options{Level: "generic", BF16: true})
 	require.ErrorContains(t, err, "level generic has no bfloat16 products")
-	if !native.OffersBF16(native.Best()) {
-		t.Skip("this machine has no bfloat16 products")
+	for _, level := range native.Levels() {
+		if native.OffersBF16(level) {
+			t.Run(level, func(t *testing.T) { testBF16(t, level) })
+		}
 	}
+}
+
+func testBF16(t *testing.T, level string) {
 	var last [][]float32
 	for _, threads := range []int{1, 2} {
-		k, err := native.New(native.Options{Threads: threads, BF16: true})
+		k, err := native.New(native.Options{Level: level, Threads: threads, BF16: true})
 		require.NoError(t, err)
 		defer k.Close()
 		var results [][]float32
@@ -90,7 +95,7 @@ func TestBF16(t *testing.T) {
 		}
 		// Against float32 products of the rounded operands.
 		ref := backend.Generic(1)
-		for _, s := range [][3]int{{1, 1, 1}, {1, 33, 7}, {3, 16, 2}, {13, 40, 65}, {14, 64, 300}, {29, 100, 1025}, {70, 17, 1}, {5, 5, 0}, {2, 130, 64}} {
+		for _, s := range [][3]int{{1, 1, 1}, {1, 33, 7}, {3, 16, 2}, {13, 40, 65}, {14, 64, 300}, {29, 100, 1025}, {70, 17, 1}, {5, 5, 0}, {2, 130, 64}, {65, 300, 1100}, {33, 64, 1024}} {
 			for mode := range 8 {
 				m, n, kk := s[0], s[1], s[2]
 				g := backend.MatMulArgs{M: m, N: n, K: kk, LDA: kk + 1, LDB: n + 3, LDC: n, TransA: mode&1 != 0, TransB: mode&2 != 0, Accumulate: mode&4 != 0, Alpha: 0.5}

@@ -20,6 +20,10 @@ type ops struct {
 	pairBF16 func(dst, even, odd *float32, n int)
 	toBF16   func(dst *uint16, x *float32, n int)
 
+	// Products in tile registers, nil where the level has none, and what finishes a row of integer sums.
+	amxInt8, amxBF16 func(j *amxJob)
+	scaleInt8        func(dst *float32, acc *int32, n int, zero int32, sx float32, wsum *int32, sw, bias, res *float32)
+
 	// Integer products: groups of A and B along k (2 words by bytes, or 4 bytes), tiles by rows, and how a row of A is quantized.
 	group         int
 	int8Tile      [15]int8Func

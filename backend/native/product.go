@@ -28,6 +28,7 @@ type product struct {
 	rs, ks     int // strides of A in elements, between rows and along k
 	packA      bool
 	bf16       bool // elements of A and B are pairs of bfloat16, k counts pairs
+	amx        bool // in tile registers, A by rows
 	b          *float32
 	panel, bs  int       // strides of B in elements, between panels and along k
 	lastPanel  []float32 // a packed copy of the last panel where b is not packed and the panel is short
@@ -73,12 +74,22 @@ func (k *kernels) split() (pieces int) {
 	if g.blocks != nil {
 		most = k.o.blockRows
 	}
+	if g.amx {
+		most = amxRows
+	}
 	g.tiles, g.panels = (g.m+most-1)/most, (g.n+nr-1)/nr
 	deep := g.k
 	if g.transposed() {
 		deep = kBlock(g.k) // all tiles of a piece pass before the next block of k
 	}
 	group := max(1, min(8, 160<<10/max(1, deep*nr)))
+	if g.amx {
+		bytes := 4 * g.k * nr
+		if g.int8 != nil {
+			bytes = g.k * nr
+		}
+		group = max(1, min(8, amxNear/max(1, bytes)))
+	}
 	cut := 8
 	if g.blocks != nil {
 		cut = max(8, 512<<10/max(1, g.qs*most)) // panels may have to be made: once for as many rows as stay in cache
@@ -86,9 +97,9 @@ func (k *kernels) split() (pieces int) {
 	g.rowCut, g.panelCut = min(cut, g.tiles), min(group, g.panels)
 	count := func() int { return ((g.tiles + g.rowCut - 1) / g.rowCut) * ((g.panels + g.panelCut - 1) / g.panelCut) }
 	// Cut further for the workers' sake, down to a few microseconds each.
-	for t := k.pool.threads; t > 1 && count() < 4*t && g.rowCut*k.o.rows*g.panelCut*nr*g.k > 1<<18; {
+	for t := k.pool.threads; t > 1 && count() < 4*t && g.rowCut*most*g.panelCut*nr*g.k > 1<<18; {
 		switch {
-		case g.blocks == nil && g.rowCut > 1 && g.rowCut*k.o.rows >= g.panelCut*nr || g.panelCut == 1 && g.rowCut > 1:
+		case g.blocks == nil && g.rowCut > 1 && g.rowCut*most >= g.panelCut*nr || g.panelCut == 1 && g.rowCut > 1:
 			g.rowCut = (g.rowCut + 1) / 2
 		case g.panelCut > 1:
 			g.panelCut = (g.panelCut + 1) / 2
@@ -120,6 +131,14 @@ func (k *kernels) multiplyLoop(w, lo, hi int) {
 		t, p := i/across*g.rowCut, i%across*g.panelCut
 		if g.blocks != nil {
 			k.pieceBlocks(k.work[w], t, min(t+g.rowCut, g.tiles), p, min(p+g.panelCut, g.panels))
+			continue
+		}
+		if g.amx && g.int8 != nil {
+			k.pieceInt8AMX(k.work[w], t, min(t+g.rowCut, g.tiles), p, min(p+g.panelCut, g.panels))
+			continue
+		}
+		if g.amx {
+			k.pieceAMX(k.work[w], t, min(t+g.rowCut, g.tiles), p, min(p+g.panelCut, g.panels))
 			continue
 		}
 		if g.int8 != nil {
@@ -506,6 +525,7 @@ func (k *kernels) Linear(dst, x []float32, rows int, pw backend.Packed, ep backe
 		x = k.pairMatrix(&g.pairsA, x, w.in, rows, w.in)
 	}
 	*g = product{bf16: w.bf16, m: rows, n: w.out, k: w.k, a: x, rs: w.k, ks: 1, b: p(w.panels), panel: w.k * nr, bs: nr, c: dst, ldc: w.out, alpha: 1, keep: g.keep}
+	g.amx = w.bf16 && k.o.amxBF16 != nil
 	g.packA = rows > 8 && w.k%1024 == 0
 	k.setEpilogue(ep)
 	k.multiply()

@@ -84,6 +84,11 @@ func quantizeBytesAVX512(dst *byte, x *float32, n int, inv float32, zero int32)
 //go:noescape
 func sumInt8AVX512(x *byte, n int) int32
 
+// scaleInt8AVX512 writes n values of a row, (acc - zero·wsum)·sx·sw + bias + res; res may be nil.
+//
+//go:noescape
+func scaleInt8AVX512(dst *float32, acc *int32, n int, zero int32, sx float32, wsum *int32, sw *float32, bias *float32, res *float32)
+
 // blocksVNNI16x1AVX512 multiplies 1 rows of activations with two vectors of columns, block by block, and stores n columns.
 //
 //go:noescape

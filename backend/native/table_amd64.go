@@ -22,6 +22,9 @@ func levels() []string {
 			l = append(l, avx512VNNI.level)
 			if cpuid.CPU.Has(cpuid.AVX512BF16) {
 				l = append(l, avx512BF16.level)
+				if cpuid.CPU.Supports(cpuid.AMXTILE, cpuid.AMXINT8, cpuid.AMXBF16) && offersAMX() {
+					l = append(l, amxTiles.level)
+				}
 			}
 		}
 	}
@@ -36,6 +39,8 @@ func table(level string) *ops {
 		return &avx512
 	case avx512VNNI.level:
 		return &avx512VNNI
+	case amxTiles.level:
+		return &amxTiles
 	}
 	return &avx512BF16
 }
@@ -67,6 +72,13 @@ var avx512BF16 = func() ops {
 		{nil, bf16x1x1AVX512, bf16x2x1AVX512, bf16x3x1AVX512, bf16x4x1AVX512, bf16x5x1AVX512, bf16x6x1AVX512, bf16x7x1AVX512, bf16x8x1AVX512, bf16x9x1AVX512, bf16x10x1AVX512, bf16x11x1AVX512, bf16x12x1AVX512, bf16x13x1AVX512, bf16x14x1AVX512},
 		{nil, bf16x1x2AVX512, bf16x2x2AVX512, bf16x3x2AVX512, bf16x4x2AVX512, bf16x5x2AVX512, bf16x6x2AVX512, bf16x7x2AVX512, bf16x8x2AVX512, bf16x9x2AVX512, bf16x10x2AVX512, bf16x11x2AVX512, bf16x12x2AVX512, bf16x13x2AVX512, bf16x14x2AVX512},
 	}
+	return o
+}()
+
+// amxTiles is avx512BF16 with products in tile registers.
+var amxTiles = func() ops {
+	o := avx512BF16
+	o.level, o.amxInt8, o.amxBF16, o.scaleInt8 = "amx", int8AMX, bf16AMX, scaleInt8AVX512
 	return o
 }()
 

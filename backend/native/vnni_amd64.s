@@ -6975,6 +6975,114 @@ DATA c01010101AVX512<>+56(SB)/4, $0x01010101
 DATA c01010101AVX512<>+60(SB)/4, $0x01010101
 GLOBL c01010101AVX512<>(SB), RODATA|NOPTR, $64
 
+// func scaleInt8AVX512(dst *float32, acc *int32, n int, zero int32, sx float32, wsum *int32, sw *float32, bias *float32, res *float32)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·scaleInt8AVX512(SB), NOSPLIT, $0-64
+	MOVQ         dst+0(FP), AX
+	MOVQ         acc+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         wsum+32(FP), BX
+	MOVQ         sw+40(FP), SI
+	MOVQ         bias+48(FP), DI
+	MOVQ         res+56(FP), R8
+	VBROADCASTSS sx+28(FP), Z1
+	MOVL         zero+24(FP), R9
+	VPBROADCASTD R9, Z0
+	TESTQ        R8, R8
+	JZ           plain288
+	XORQ         R9, R9
+	MOVQ         DX, R10
+	ANDQ         $-16, R10
+
+loop289:
+	CMPQ      R9, R10
+	JGE       tail290
+	VMOVUPS   (BX)(R9*4), Z2
+	VPMULLD   Z0, Z2, Z2
+	VMOVUPS   (CX)(R9*4), Z3
+	VPSUBD    Z2, Z3, Z3
+	VCVTDQ2PS Z3, Z3
+	VMULPS    Z1, Z3, Z3
+	VMOVUPS   (SI)(R9*4), Z2
+	VMULPS    Z2, Z3, Z3
+	VMOVUPS   (DI)(R9*4), Z2
+	VADDPS    Z2, Z3, Z3
+	VMOVUPS   (R8)(R9*4), Z2
+	VADDPS    Z2, Z3, Z3
+	VMOVUPS   Z3, (AX)(R9*4)
+	ADDQ      $0x10, R9
+	JMP       loop289
+
+tail290:
+	MOVQ      DX, R10
+	SUBQ      R9, R10
+	JZ        done291
+	MOVL      $-1, DX
+	BZHIL     R10, DX, DX
+	KMOVW     DX, K1
+	VMOVUPS.Z (BX)(R9*4), K1, Z2
+	VPMULLD   Z0, Z2, Z2
+	VMOVUPS.Z (CX)(R9*4), K1, Z0
+	VPSUBD    Z2, Z0, Z0
+	VCVTDQ2PS Z0, Z0
+	VMULPS    Z1, Z0, Z0
+	VMOVUPS.Z (SI)(R9*4), K1, Z1
+	VMULPS    Z1, Z0, Z0
+	VMOVUPS.Z (DI)(R9*4), K1, Z1
+	VADDPS    Z1, Z0, Z0
+	VMOVUPS.Z (R8)(R9*4), K1, Z1
+	VADDPS    Z1, Z0, Z0
+	VMOVUPS   Z0, K1, (AX)(R9*4)
+
+done291:
+	VZEROUPPER
+	RET
+
+plain288:
+	XORQ R8, R8
+	MOVQ DX, R9
+	ANDQ $-16, R9
+
+loop292:
+	CMPQ      R8, R9
+	JGE       tail293
+	VMOVUPS   (BX)(R8*4), Z2
+	VPMULLD   Z0, Z2, Z2
+	VMOVUPS   (CX)(R8*4), Z3
+	VPSUBD    Z2, Z3, Z3
+	VCVTDQ2PS Z3, Z3
+	VMULPS    Z1, Z3, Z3
+	VMOVUPS   (SI)(R8*4), Z2
+	VMULPS    Z2, Z3, Z3
+	VMOVUPS   (DI)(R8*4), Z2
+	VADDPS    Z2, Z3, Z3
+	VMOVUPS   Z3, (AX)(R8*4)
+	ADDQ      $0x10, R8
+	JMP       loop292
+
+tail293:
+	MOVQ      DX, R9
+	SUBQ      R8, R9
+	JZ        done294
+	MOVL      $-1, DX
+	BZHIL     R9, DX, DX
+	KMOVW     DX, K1
+	VMOVUPS.Z (BX)(R8*4), K1, Z2
+	VPMULLD   Z0, Z2, Z2
+	VMOVUPS.Z (CX)(R8*4), K1, Z0
+	VPSUBD    Z2, Z0, Z0
+	VCVTDQ2PS Z0, Z0
+	VMULPS    Z1, Z0, Z0
+	VMOVUPS.Z (SI)(R8*4), K1, Z1
+	VMULPS    Z1, Z0, Z0
+	VMOVUPS.Z (DI)(R8*4), K1, Z1
+	VADDPS    Z1, Z0, Z0
+	VMOVUPS   Z0, K1, (AX)(R8*4)
+
+done294:
+	VZEROUPPER
+	RET
+
 // func blocksVNNI16x1AVX512(blocks int, a *int8, rs int, b *byte, c *float32, cs int, n int, xs *float32, corr *float32, ss int)
 // Requires: AVX, AVX512F, BMI2
 TEXT ·blocksVNNI16x1AVX512(SB), NOSPLIT, $0-80
@@ -6989,9 +7097,9 @@ TEXT ·blocksVNNI16x1AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	SUBQ   $0x01, BX
-	JL     rest289
+	JL     rest296
 
-loop288:
+loop295:
 	VPBROADCASTD (DI), Z2
 	VMOVAPS      Z2, Z3
 	VMOVUPS      (DX), Z4
@@ -7029,13 +7137,13 @@ loop288:
 	ADDQ         $0x04, SI
 	ADDQ         $0x04, DI
 	SUBQ         $0x01, BX
-	JGE          loop288
+	JGE          loop295
 
-rest289:
+rest296:
 	ADDQ $0x01, BX
-	JZ   done291
+	JZ   done298
 
-one290:
+one297:
 	VPBROADCASTD (DI), Z2
 	VMOVAPS      Z2, Z3
 	VMOVUPS      (DX), Z4
@@ -7073,46 +7181,46 @@ one290:
 	ADDQ         $0x04, SI
 	ADDQ         $0x04, DI
 	DECQ         BX
-	JNZ          one290
+	JNZ          one297
 
-done291:
+done298:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked293
+	JL      masked300
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
-	JMP     next294
+	JMP     next301
 
-masked293:
+masked300:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
 	VMOVUPS Z0, K1, (BX)
 	ADDQ    CX, BX
 
-next294:
+next301:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done292
+	JLE     done299
 	CMPQ    DX, $0x10
-	JL      masked295
+	JL      masked302
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
-	JMP     next296
+	JMP     next303
 
-masked295:
+masked302:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
 	VMOVUPS Z1, K1, (AX)
 	ADDQ    CX, AX
 
-next296:
-done292:
+next303:
+done299:
 	VZEROUPPER
 	RET
 
@@ -7131,9 +7239,9 @@ TEXT ·blocksVNNI16Minx1AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	SUBQ   $0x01, BX
-	JL     rest298
+	JL     rest305
 
-loop297:
+loop304:
 	VMOVAPS      Z2, Z3
 	VMOVAPS      Z2, Z4
 	VMOVUPS      (DX), Z5
@@ -7174,13 +7282,13 @@ loop297:
 	ADDQ         $0x04, SI
 	ADDQ         $0x04, DI
 	SUBQ         $0x01, BX
-	JGE          loop297
+	JGE          loop304
 
-rest298:
+rest305:
 	ADDQ $0x01, BX
-	JZ   done300
+	JZ   done307
 
-one299:
+one306:
 	VMOVAPS      Z2, Z3
 	VMOVAPS      Z2, Z4
 	VMOVUPS      (DX), Z5
@@ -7221,46 +7329,46 @@ one299:
 	ADDQ         $0x04, SI
 	ADDQ         $0x04, DI
 	DECQ         BX
-	JNZ          one299
+	JNZ          one306
 
-done300:
+done307:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked302
+	JL      masked309
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
-	JMP     next303
+	JMP     next310
 
-masked302:
+masked309:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
 	VMOVUPS Z0, K1, (BX)
 	ADDQ    CX, BX
 
-next303:
+next310:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done301
+	JLE     done308
 	CMPQ    DX, $0x10
-	JL      masked304
+	JL      masked311
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
-	JMP     next305
+	JMP     next312
 
-masked304:
+masked311:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
 	VMOVUPS Z1, K1, (AX)
 	ADDQ    CX, AX
 
-next305:
-done301:
+next312:
+done308:
 	VZEROUPPER
 	RET
 
@@ -7280,9 +7388,9 @@ TEXT ·blocksVNNI16x2AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	SUBQ   $0x01, SI
-	JL     rest307
+	JL     rest314
 
-loop306:
+loop313:
 	VPBROADCASTD (R8), Z4
 	VMOVAPS      Z4, Z5
 	VPBROADCASTD (R8)(R9*1), Z6
@@ -7341,13 +7449,13 @@ loop306:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	SUBQ         $0x01, SI
-	JGE          loop306
+	JGE          loop313
 
-rest307:
+rest314:
 	ADDQ $0x01, SI
-	JZ   done309
+	JZ   done316
 
-one308:
+one315:
 	VPBROADCASTD (R8), Z4
 	VMOVAPS      Z4, Z5
 	VPBROADCASTD (R8)(R9*1), Z6
@@ -7406,23 +7514,23 @@ one308:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	DECQ         SI
-	JNZ          one308
+	JNZ          one315
 
-done309:
+done316:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked311
+	JL      masked318
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
 	ADDQ    CX, BX
-	JMP     next312
+	JMP     next319
 
-masked311:
+masked318:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -7431,19 +7539,19 @@ masked311:
 	VMOVUPS Z2, K1, (BX)
 	ADDQ    CX, BX
 
-next312:
+next319:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done310
+	JLE     done317
 	CMPQ    DX, $0x10
-	JL      masked313
+	JL      masked320
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
 	ADDQ    CX, AX
-	JMP     next314
+	JMP     next321
 
-masked313:
+masked320:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -7452,8 +7560,8 @@ masked313:
 	VMOVUPS Z3, K1, (AX)
 	ADDQ    CX, AX
 
-next314:
-done310:
+next321:
+done317:
 	VZEROUPPER
 	RET
 
@@ -7474,9 +7582,9 @@ TEXT ·blocksVNNI16Minx2AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 	SUBQ   $0x01, SI
-	JL     rest316
+	JL     rest323
 
-loop315:
+loop322:
 	VMOVAPS      Z4, Z5
 	VMOVAPS      Z4, Z6
 	VMOVAPS      Z4, Z7
@@ -7541,13 +7649,13 @@ loop315:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	SUBQ         $0x01, SI
-	JGE          loop315
+	JGE          loop322
 
-rest316:
+rest323:
 	ADDQ $0x01, SI
-	JZ   done318
+	JZ   done325
 
-one317:
+one324:
 	VMOVAPS      Z4, Z5
 	VMOVAPS      Z4, Z6
 	VMOVAPS      Z4, Z7
@@ -7612,23 +7720,23 @@ one317:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	DECQ         SI
-	JNZ          one317
+	JNZ          one324
 
-done318:
+done325:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked320
+	JL      masked327
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
 	ADDQ    CX, BX
-	JMP     next321
+	JMP     next328
 
-masked320:
+masked327:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -7637,19 +7745,19 @@ masked320:
 	VMOVUPS Z2, K1, (BX)
 	ADDQ    CX, BX
 
-next321:
+next328:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done319
+	JLE     done326
 	CMPQ    DX, $0x10
-	JL      masked322
+	JL      masked329
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
 	ADDQ    CX, AX
-	JMP     next323
+	JMP     next330
 
-masked322:
+masked329:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -7658,8 +7766,8 @@ masked322:
 	VMOVUPS Z3, K1, (AX)
 	ADDQ    CX, AX
 
-next323:
-done319:
+next330:
+done326:
 	VZEROUPPER
 	RET
 
@@ -7681,9 +7789,9 @@ TEXT ·blocksVNNI16x3AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
 	SUBQ   $0x01, SI
-	JL     rest325
+	JL     rest332
 
-loop324:
+loop331:
 	VPBROADCASTD (R8), Z6
 	VMOVAPS      Z6, Z7
 	VPBROADCASTD (R8)(R9*1), Z8
@@ -7763,13 +7871,13 @@ loop324:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	SUBQ         $0x01, SI
-	JGE          loop324
+	JGE          loop331
 
-rest325:
+rest332:
 	ADDQ $0x01, SI
-	JZ   done327
+	JZ   done334
 
-one326:
+one333:
 	VPBROADCASTD (R8), Z6
 	VMOVAPS      Z6, Z7
 	VPBROADCASTD (R8)(R9*1), Z8
@@ -7849,25 +7957,25 @@ one326:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	DECQ         SI
-	JNZ          one326
+	JNZ          one333
 
-done327:
+done334:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked329
+	JL      masked336
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z4, (BX)
 	ADDQ    CX, BX
-	JMP     next330
+	JMP     next337
 
-masked329:
+masked336:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -7878,21 +7986,21 @@ masked329:
 	VMOVUPS Z4, K1, (BX)
 	ADDQ    CX, BX
 
-next330:
+next337:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done328
+	JLE     done335
 	CMPQ    DX, $0x10
-	JL      masked331
+	JL      masked338
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z5, (AX)
 	ADDQ    CX, AX
-	JMP     next332
+	JMP     next339
 
-masked331:
+masked338:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -7903,8 +8011,8 @@ masked331:
 	VMOVUPS Z5, K1, (AX)
 	ADDQ    CX, AX
 
-next332:
-done328:
+next339:
+done335:
 	VZEROUPPER
 	RET
 
@@ -7927,9 +8035,9 @@ TEXT ·blocksVNNI16Minx3AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
 	SUBQ   $0x01, SI
-	JL     rest334
+	JL     rest341
 
-loop333:
+loop340:
 	VMOVAPS      Z6, Z7
 	VMOVAPS      Z6, Z8
 	VMOVAPS      Z6, Z9
@@ -8018,13 +8126,13 @@ loop333:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	SUBQ         $0x01, SI
-	JGE          loop333
+	JGE          loop340
 
-rest334:
+rest341:
 	ADDQ $0x01, SI
-	JZ   done336
+	JZ   done343
 
-one335:
+one342:
 	VMOVAPS      Z6, Z7
 	VMOVAPS      Z6, Z8
 	VMOVAPS      Z6, Z9
@@ -8113,25 +8221,25 @@ one335:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	DECQ         SI
-	JNZ          one335
+	JNZ          one342
 
-done336:
+done343:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked338
+	JL      masked345
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z4, (BX)
 	ADDQ    CX, BX
-	JMP     next339
+	JMP     next346
 
-masked338:
+masked345:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -8142,21 +8250,21 @@ masked338:
 	VMOVUPS Z4, K1, (BX)
 	ADDQ    CX, BX
 
-next339:
+next346:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done337
+	JLE     done344
 	CMPQ    DX, $0x10
-	JL      masked340
+	JL      masked347
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z5, (AX)
 	ADDQ    CX, AX
-	JMP     next341
+	JMP     next348
 
-masked340:
+masked347:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -8167,8 +8275,8 @@ masked340:
 	VMOVUPS Z5, K1, (AX)
 	ADDQ    CX, AX
 
-next341:
-done337:
+next348:
+done344:
 	VZEROUPPER
 	RET
 
@@ -8196,9 +8304,9 @@ TEXT ·blocksVNNI16x4AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R8)(R12*1), R11
 	LEAQ   (R9)(R12*1), R12
 	SUBQ   $0x01, DI
-	JL     rest343
+	JL     rest350
 
-loop342:
+loop349:
 	VPBROADCASTD (R9), Z8
 	VMOVAPS      Z8, Z9
 	VPBROADCASTD (R9)(R10*1), Z10
@@ -8301,13 +8409,13 @@ loop342:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	SUBQ         $0x01, DI
-	JGE          loop342
+	JGE          loop349
 
-rest343:
+rest350:
 	ADDQ $0x01, DI
-	JZ   done345
+	JZ   done352
 
-one344:
+one351:
 	VPBROADCASTD (R9), Z8
 	VMOVAPS      Z8, Z9
 	VPBROADCASTD (R9)(R10*1), Z10
@@ -8410,16 +8518,16 @@ one344:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	DECQ         DI
-	JNZ          one344
+	JNZ          one351
 
-done345:
+done352:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked347
+	JL      masked354
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -8428,9 +8536,9 @@ done345:
 	ADDQ    CX, BX
 	VMOVUPS Z6, (BX)
 	ADDQ    CX, BX
-	JMP     next348
+	JMP     next355
 
-masked347:
+masked354:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -8443,12 +8551,12 @@ masked347:
 	VMOVUPS Z6, K1, (BX)
 	ADDQ    CX, BX
 
-next348:
+next355:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done346
+	JLE     done353
 	CMPQ    DX, $0x10
-	JL      masked349
+	JL      masked356
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -8457,9 +8565,9 @@ next348:
 	ADDQ    CX, AX
 	VMOVUPS Z7, (AX)
 	ADDQ    CX, AX
-	JMP     next350
+	JMP     next357
 
-masked349:
+masked356:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -8472,8 +8580,8 @@ masked349:
 	VMOVUPS Z7, K1, (AX)
 	ADDQ    CX, AX
 
-next350:
-done346:
+next357:
+done353:
 	VZEROUPPER
 	RET
 
@@ -8502,9 +8610,9 @@ TEXT ·blocksVNNI16Minx4AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R9)(R12*1), R12
 	VPXORD Z8, Z8, Z8
 	SUBQ   $0x01, DI
-	JL     rest352
+	JL     rest359
 
-loop351:
+loop358:
 	VMOVAPS      Z8, Z9
 	VMOVAPS      Z8, Z10
 	VMOVAPS      Z8, Z11
@@ -8619,13 +8727,13 @@ loop351:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	SUBQ         $0x01, DI
-	JGE          loop351
+	JGE          loop358
 
-rest352:
+rest359:
 	ADDQ $0x01, DI
-	JZ   done354
+	JZ   done361
 
-one353:
+one360:
 	VMOVAPS      Z8, Z9
 	VMOVAPS      Z8, Z10
 	VMOVAPS      Z8, Z11
@@ -8740,16 +8848,16 @@ one353:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	DECQ         DI
-	JNZ          one353
+	JNZ          one360
 
-done354:
+done361:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked356
+	JL      masked363
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -8758,9 +8866,9 @@ done354:
 	ADDQ    CX, BX
 	VMOVUPS Z6, (BX)
 	ADDQ    CX, BX
-	JMP     next357
+	JMP     next364
 
-masked356:
+masked363:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -8773,12 +8881,12 @@ masked356:
 	VMOVUPS Z6, K1, (BX)
 	ADDQ    CX, BX
 
-next357:
+next364:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done355
+	JLE     done362
 	CMPQ    DX, $0x10
-	JL      masked358
+	JL      masked365
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -8787,9 +8895,9 @@ next357:
 	ADDQ    CX, AX
 	VMOVUPS Z7, (AX)
 	ADDQ    CX, AX
-	JMP     next359
+	JMP     next366
 
-masked358:
+masked365:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -8802,8 +8910,8 @@ masked358:
 	VMOVUPS Z7, K1, (AX)
 	ADDQ    CX, AX
 
-next359:
-done355:
+next366:
+done362:
 	VZEROUPPER
 	RET
 
@@ -8833,9 +8941,9 @@ TEXT ·blocksVNNI16x5AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R8)(R12*1), R11
 	LEAQ   (R9)(R12*1), R12
 	SUBQ   $0x01, DI
-	JL     rest361
+	JL     rest368
 
-loop360:
+loop367:
 	VPBROADCASTD (R9), Z10
 	VMOVAPS      Z10, Z11
 	VPBROADCASTD (R9)(R10*1), Z12
@@ -8959,13 +9067,13 @@ loop360:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	SUBQ         $0x01, DI
-	JGE          loop360
+	JGE          loop367
 
-rest361:
+rest368:
 	ADDQ $0x01, DI
-	JZ   done363
+	JZ   done370
 
-one362:
+one369:
 	VPBROADCASTD (R9), Z10
 	VMOVAPS      Z10, Z11
 	VPBROADCASTD (R9)(R10*1), Z12
@@ -9089,16 +9197,16 @@ one362:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	DECQ         DI
-	JNZ          one362
+	JNZ          one369
 
-done363:
+done370:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked365
+	JL      masked372
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -9109,9 +9217,9 @@ done363:
 	ADDQ    CX, BX
 	VMOVUPS Z8, (BX)
 	ADDQ    CX, BX
-	JMP     next366
+	JMP     next373
 
-masked365:
+masked372:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -9126,12 +9234,12 @@ masked365:
 	VMOVUPS Z8, K1, (BX)
 	ADDQ    CX, BX
 
-next366:
+next373:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done364
+	JLE     done371
 	CMPQ    DX, $0x10
-	JL      masked367
+	JL      masked374
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -9142,9 +9250,9 @@ next366:
 	ADDQ    CX, AX
 	VMOVUPS Z9, (AX)
 	ADDQ    CX, AX
-	JMP     next368
+	JMP     next375
 
-masked367:
+masked374:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -9159,8 +9267,8 @@ masked367:
 	VMOVUPS Z9, K1, (AX)
 	ADDQ    CX, AX
 
-next368:
-done364:
+next375:
+done371:
 	VZEROUPPER
 	RET
 
@@ -9191,9 +9299,9 @@ TEXT ·blocksVNNI16Minx5AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R9)(R12*1), R12
 	VPXORD Z10, Z10, Z10
 	SUBQ   $0x01, DI
-	JL     rest370
+	JL     rest377
 
-loop369:
+loop376:
 	VMOVAPS      Z10, Z11
 	VMOVAPS      Z10, Z12
 	VMOVAPS      Z10, Z13
@@ -9332,13 +9440,13 @@ loop369:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	SUBQ         $0x01, DI
-	JGE          loop369
+	JGE          loop376
 
-rest370:
+rest377:
 	ADDQ $0x01, DI
-	JZ   done372
+	JZ   done379
 
-one371:
+one378:
 	VMOVAPS      Z10, Z11
 	VMOVAPS      Z10, Z12
 	VMOVAPS      Z10, Z13
@@ -9477,16 +9585,16 @@ one371:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	DECQ         DI
-	JNZ          one371
+	JNZ          one378
 
-done372:
+done379:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked374
+	JL      masked381
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -9497,9 +9605,9 @@ done372:
 	ADDQ    CX, BX
 	VMOVUPS Z8, (BX)
 	ADDQ    CX, BX
-	JMP     next375
+	JMP     next382
 
-masked374:
+masked381:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -9514,12 +9622,12 @@ masked374:
 	VMOVUPS Z8, K1, (BX)
 	ADDQ    CX, BX
 
-next375:
+next382:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done373
+	JLE     done380
 	CMPQ    DX, $0x10
-	JL      masked376
+	JL      masked383
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -9530,9 +9638,9 @@ next375:
 	ADDQ    CX, AX
 	VMOVUPS Z9, (AX)
 	ADDQ    CX, AX
-	JMP     next377
+	JMP     next384
 
-masked376:
+masked383:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -9547,8 +9655,8 @@ masked376:
 	VMOVUPS Z9, K1, (AX)
 	ADDQ    CX, AX
 
-next377:
-done373:
+next384:
+done380:
 	VZEROUPPER
 	RET
 
@@ -9582,9 +9690,9 @@ TEXT ·blocksVNNI16x6AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R9)(R13*1), R12
 	LEAQ   (R10)(R13*1), R13
 	SUBQ   $0x01, R8
-	JL     rest379
+	JL     rest386
 
-loop378:
+loop385:
 	VPBROADCASTD (R10), Z12
 	VMOVAPS      Z12, Z13
 	VPBROADCASTD (R10)(R11*1), Z14
@@ -9733,13 +9841,13 @@ loop378:
 	ADDQ         $0x04, R12
 	ADDQ         $0x04, R13
 	SUBQ         $0x01, R8
-	JGE          loop378
+	JGE          loop385
 
-rest379:
+rest386:
 	ADDQ $0x01, R8
-	JZ   done381
+	JZ   done388
 
-one380:
+one387:
 	VPBROADCASTD (R10), Z12
 	VMOVAPS      Z12, Z13
 	VPBROADCASTD (R10)(R11*1), Z14
@@ -9888,16 +9996,16 @@ one380:
 	ADDQ         $0x04, R12
 	ADDQ         $0x04, R13
 	DECQ         R8
-	JNZ          one380
+	JNZ          one387
 
-done381:
+done388:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked383
+	JL      masked390
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -9910,9 +10018,9 @@ done381:
 	ADDQ    CX, BX
 	VMOVUPS Z10, (BX)
 	ADDQ    CX, BX
-	JMP     next384
+	JMP     next391
 
-masked383:
+masked390:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -9929,12 +10037,12 @@ masked383:
 	VMOVUPS Z10, K1, (BX)
 	ADDQ    CX, BX
 
-next384:
+next391:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done382
+	JLE     done389
 	CMPQ    DX, $0x10
-	JL      masked385
+	JL      masked392
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -9947,9 +10055,9 @@ next384:
 	ADDQ    CX, AX
 	VMOVUPS Z11, (AX)
 	ADDQ    CX, AX
-	JMP     next386
+	JMP     next393
 
-masked385:
+masked392:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -9966,8 +10074,8 @@ masked385:
 	VMOVUPS Z11, K1, (AX)
 	ADDQ    CX, AX
 
-next386:
-done382:
+next393:
+done389:
 	VZEROUPPER
 	RET
 
@@ -10002,9 +10110,9 @@ TEXT ·blocksVNNI16Minx6AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R10)(R13*1), R13
 	VPXORD Z12, Z12, Z12
 	SUBQ   $0x01, R8
-	JL     rest388
+	JL     rest395
 
-loop387:
+loop394:
 	VMOVAPS      Z12, Z13
 	VMOVAPS      Z12, Z14
 	VMOVAPS      Z12, Z15
@@ -10171,13 +10279,13 @@ loop387:
 	ADDQ         $0x04, R12
 	ADDQ         $0x04, R13
 	SUBQ         $0x01, R8
-	JGE          loop387
+	JGE          loop394
 
-rest388:
+rest395:
 	ADDQ $0x01, R8
-	JZ   done390
+	JZ   done397
 
-one389:
+one396:
 	VMOVAPS      Z12, Z13
 	VMOVAPS      Z12, Z14
 	VMOVAPS      Z12, Z15
@@ -10344,16 +10452,16 @@ one389:
 	ADDQ         $0x04, R12
 	ADDQ         $0x04, R13
 	DECQ         R8
-	JNZ          one389
+	JNZ          one396
 
-done390:
+done397:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked392
+	JL      masked399
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -10366,9 +10474,9 @@ done390:
 	ADDQ    CX, BX
 	VMOVUPS Z10, (BX)
 	ADDQ    CX, BX
-	JMP     next393
+	JMP     next400
 
-masked392:
+masked399:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -10385,12 +10493,12 @@ masked392:
 	VMOVUPS Z10, K1, (BX)
 	ADDQ    CX, BX
 
-next393:
+next400:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done391
+	JLE     done398
 	CMPQ    DX, $0x10
-	JL      masked394
+	JL      masked401
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -10403,9 +10511,9 @@ next393:
 	ADDQ    CX, AX
 	VMOVUPS Z11, (AX)
 	ADDQ    CX, AX
-	JMP     next395
+	JMP     next402
 
-masked394:
+masked401:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -10422,8 +10530,8 @@ masked394:
 	VMOVUPS Z11, K1, (AX)
 	ADDQ    CX, AX
 
-next395:
-done391:
+next402:
+done398:
 	VZEROUPPER
 	RET
 
@@ -10441,9 +10549,9 @@ TEXT ·blocksVNNI32x1AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	SUBQ   $0x01, BX
-	JL     rest397
+	JL     rest404
 
-loop396:
+loop403:
 	VPBROADCASTD (DI), Z2
 	VMOVAPS      Z2, Z3
 	VMOVUPS      (DX), Z4
@@ -10505,13 +10613,13 @@ loop396:
 	ADDQ         $0x04, SI
 	ADDQ         $0x04, DI
 	SUBQ         $0x01, BX
-	JGE          loop396
+	JGE          loop403
 
-rest397:
+rest404:
 	ADDQ $0x01, BX
-	JZ   done399
+	JZ   done406
 
-one398:
+one405:
 	VPBROADCASTD (DI), Z2
 	VMOVAPS      Z2, Z3
 	VMOVUPS      (DX), Z4
@@ -10573,46 +10681,46 @@ one398:
 	ADDQ         $0x04, SI
 	ADDQ         $0x04, DI
 	DECQ         BX
-	JNZ          one398
+	JNZ          one405
 
-done399:
+done406:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked401
+	JL      masked408
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
-	JMP     next402
+	JMP     next409
 
-masked401:
+masked408:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
 	VMOVUPS Z0, K1, (BX)
 	ADDQ    CX, BX
 
-next402:
+next409:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done400
+	JLE     done407
 	CMPQ    DX, $0x10
-	JL      masked403
+	JL      masked410
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
-	JMP     next404
+	JMP     next411
 
-masked403:
+masked410:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
 	VMOVUPS Z1, K1, (AX)
 	ADDQ    CX, AX
 
-next404:
-done400:
+next411:
+done407:
 	VZEROUPPER
 	RET
 
@@ -10631,9 +10739,9 @@ TEXT ·blocksVNNI32Minx1AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	SUBQ   $0x01, BX
-	JL     rest406
+	JL     rest413
 
-loop405:
+loop412:
 	VMOVAPS      Z2, Z3
 	VMOVAPS      Z2, Z4
 	VMOVUPS      (DX), Z5
@@ -10698,13 +10806,13 @@ loop405:
 	ADDQ         $0x04, SI
 	ADDQ         $0x04, DI
 	SUBQ         $0x01, BX
-	JGE          loop405
+	JGE          loop412
 
-rest406:
+rest413:
 	ADDQ $0x01, BX
-	JZ   done408
+	JZ   done415
 
-one407:
+one414:
 	VMOVAPS      Z2, Z3
 	VMOVAPS      Z2, Z4
 	VMOVUPS      (DX), Z5
@@ -10769,46 +10877,46 @@ one407:
 	ADDQ         $0x04, SI
 	ADDQ         $0x04, DI
 	DECQ         BX
-	JNZ          one407
+	JNZ          one414
 
-done408:
+done415:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked410
+	JL      masked417
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
-	JMP     next411
+	JMP     next418
 
-masked410:
+masked417:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
 	VMOVUPS Z0, K1, (BX)
 	ADDQ    CX, BX
 
-next411:
+next418:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done409
+	JLE     done416
 	CMPQ    DX, $0x10
-	JL      masked412
+	JL      masked419
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
-	JMP     next413
+	JMP     next420
 
-masked412:
+masked419:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
 	VMOVUPS Z1, K1, (AX)
 	ADDQ    CX, AX
 
-next413:
-done409:
+next420:
+done416:
 	VZEROUPPER
 	RET
 
@@ -10828,9 +10936,9 @@ TEXT ·blocksVNNI32x2AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	SUBQ   $0x01, SI
-	JL     rest415
+	JL     rest422
 
-loop414:
+loop421:
 	VPBROADCASTD (R8), Z4
 	VMOVAPS      Z4, Z5
 	VPBROADCASTD (R8)(R9*1), Z6
@@ -10925,13 +11033,13 @@ loop414:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	SUBQ         $0x01, SI
-	JGE          loop414
+	JGE          loop421
 
-rest415:
+rest422:
 	ADDQ $0x01, SI
-	JZ   done417
+	JZ   done424
 
-one416:
+one423:
 	VPBROADCASTD (R8), Z4
 	VMOVAPS      Z4, Z5
 	VPBROADCASTD (R8)(R9*1), Z6
@@ -11026,23 +11134,23 @@ one416:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	DECQ         SI
-	JNZ          one416
+	JNZ          one423
 
-done417:
+done424:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked419
+	JL      masked426
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
 	ADDQ    CX, BX
-	JMP     next420
+	JMP     next427
 
-masked419:
+masked426:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -11051,19 +11159,19 @@ masked419:
 	VMOVUPS Z2, K1, (BX)
 	ADDQ    CX, BX
 
-next420:
+next427:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done418
+	JLE     done425
 	CMPQ    DX, $0x10
-	JL      masked421
+	JL      masked428
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
 	ADDQ    CX, AX
-	JMP     next422
+	JMP     next429
 
-masked421:
+masked428:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -11072,8 +11180,8 @@ masked421:
 	VMOVUPS Z3, K1, (AX)
 	ADDQ    CX, AX
 
-next422:
-done418:
+next429:
+done425:
 	VZEROUPPER
 	RET
 
@@ -11094,9 +11202,9 @@ TEXT ·blocksVNNI32Minx2AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 	SUBQ   $0x01, SI
-	JL     rest424
+	JL     rest431
 
-loop423:
+loop430:
 	VMOVAPS      Z4, Z5
 	VMOVAPS      Z4, Z6
 	VMOVAPS      Z4, Z7
@@ -11197,13 +11305,13 @@ loop423:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	SUBQ         $0x01, SI
-	JGE          loop423
+	JGE          loop430
 
-rest424:
+rest431:
 	ADDQ $0x01, SI
-	JZ   done426
+	JZ   done433
 
-one425:
+one432:
 	VMOVAPS      Z4, Z5
 	VMOVAPS      Z4, Z6
 	VMOVAPS      Z4, Z7
@@ -11304,23 +11412,23 @@ one425:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	DECQ         SI
-	JNZ          one425
+	JNZ          one432
 
-done426:
+done433:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked428
+	JL      masked435
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
 	ADDQ    CX, BX
-	JMP     next429
+	JMP     next436
 
-masked428:
+masked435:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -11329,19 +11437,19 @@ masked428:
 	VMOVUPS Z2, K1, (BX)
 	ADDQ    CX, BX
 
-next429:
+next436:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done427
+	JLE     done434
 	CMPQ    DX, $0x10
-	JL      masked430
+	JL      masked437
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
 	ADDQ    CX, AX
-	JMP     next431
+	JMP     next438
 
-masked430:
+masked437:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -11350,8 +11458,8 @@ masked430:
 	VMOVUPS Z3, K1, (AX)
 	ADDQ    CX, AX
 
-next431:
-done427:
+next438:
+done434:
 	VZEROUPPER
 	RET
 
@@ -11373,9 +11481,9 @@ TEXT ·blocksVNNI32x3AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
 	SUBQ   $0x01, SI
-	JL     rest433
+	JL     rest440
 
-loop432:
+loop439:
 	VPBROADCASTD (R8), Z6
 	VMOVAPS      Z6, Z7
 	VPBROADCASTD (R8)(R9*1), Z8
@@ -11503,13 +11611,13 @@ loop432:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	SUBQ         $0x01, SI
-	JGE          loop432
+	JGE          loop439
 
-rest433:
+rest440:
 	ADDQ $0x01, SI
-	JZ   done435
+	JZ   done442
 
-one434:
+one441:
 	VPBROADCASTD (R8), Z6
 	VMOVAPS      Z6, Z7
 	VPBROADCASTD (R8)(R9*1), Z8
@@ -11637,25 +11745,25 @@ one434:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	DECQ         SI
-	JNZ          one434
+	JNZ          one441
 
-done435:
+done442:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked437
+	JL      masked444
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z4, (BX)
 	ADDQ    CX, BX
-	JMP     next438
+	JMP     next445
 
-masked437:
+masked444:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -11666,21 +11774,21 @@ masked437:
 	VMOVUPS Z4, K1, (BX)
 	ADDQ    CX, BX
 
-next438:
+next445:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done436
+	JLE     done443
 	CMPQ    DX, $0x10
-	JL      masked439
+	JL      masked446
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z5, (AX)
 	ADDQ    CX, AX
-	JMP     next440
+	JMP     next447
 
-masked439:
+masked446:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -11691,8 +11799,8 @@ masked439:
 	VMOVUPS Z5, K1, (AX)
 	ADDQ    CX, AX
 
-next440:
-done436:
+next447:
+done443:
 	VZEROUPPER
 	RET
 
@@ -11715,9 +11823,9 @@ TEXT ·blocksVNNI32Minx3AVX512(SB), NOSPLIT, $0-80
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
 	SUBQ   $0x01, SI
-	JL     rest442
+	JL     rest449
 
-loop441:
+loop448:
 	VMOVAPS      Z6, Z7
 	VMOVAPS      Z6, Z8
 	VMOVAPS      Z6, Z9
@@ -11854,13 +11962,13 @@ loop441:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	SUBQ         $0x01, SI
-	JGE          loop441
+	JGE          loop448
 
-rest442:
+rest449:
 	ADDQ $0x01, SI
-	JZ   done444
+	JZ   done451
 
-one443:
+one450:
 	VMOVAPS      Z6, Z7
 	VMOVAPS      Z6, Z8
 	VMOVAPS      Z6, Z9
@@ -11997,25 +12105,25 @@ one443:
 	ADDQ         $0x04, DI
 	ADDQ         $0x04, R8
 	DECQ         SI
-	JNZ          one443
+	JNZ          one450
 
-done444:
+done451:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked446
+	JL      masked453
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z4, (BX)
 	ADDQ    CX, BX
-	JMP     next447
+	JMP     next454
 
-masked446:
+masked453:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -12026,21 +12134,21 @@ masked446:
 	VMOVUPS Z4, K1, (BX)
 	ADDQ    CX, BX
 
-next447:
+next454:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done445
+	JLE     done452
 	CMPQ    DX, $0x10
-	JL      masked448
+	JL      masked455
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z5, (AX)
 	ADDQ    CX, AX
-	JMP     next449
+	JMP     next456
 
-masked448:
+masked455:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -12051,8 +12159,8 @@ masked448:
 	VMOVUPS Z5, K1, (AX)
 	ADDQ    CX, AX
 
-next449:
-done445:
+next456:
+done452:
 	VZEROUPPER
 	RET
 
@@ -12080,9 +12188,9 @@ TEXT ·blocksVNNI32x4AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R8)(R12*1), R11
 	LEAQ   (R9)(R12*1), R12
 	SUBQ   $0x01, DI
-	JL     rest451
+	JL     rest458
 
-loop450:
+loop457:
 	VPBROADCASTD (R9), Z8
 	VMOVAPS      Z8, Z9
 	VPBROADCASTD (R9)(R10*1), Z10
@@ -12245,13 +12353,13 @@ loop450:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	SUBQ         $0x01, DI
-	JGE          loop450
+	JGE          loop457
 
-rest451:
+rest458:
 	ADDQ $0x01, DI
-	JZ   done453
+	JZ   done460
 
-one452:
+one459:
 	VPBROADCASTD (R9), Z8
 	VMOVAPS      Z8, Z9
 	VPBROADCASTD (R9)(R10*1), Z10
@@ -12414,16 +12522,16 @@ one452:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	DECQ         DI
-	JNZ          one452
+	JNZ          one459
 
-done453:
+done460:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked455
+	JL      masked462
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -12432,9 +12540,9 @@ done453:
 	ADDQ    CX, BX
 	VMOVUPS Z6, (BX)
 	ADDQ    CX, BX
-	JMP     next456
+	JMP     next463
 
-masked455:
+masked462:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -12447,12 +12555,12 @@ masked455:
 	VMOVUPS Z6, K1, (BX)
 	ADDQ    CX, BX
 
-next456:
+next463:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done454
+	JLE     done461
 	CMPQ    DX, $0x10
-	JL      masked457
+	JL      masked464
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -12461,9 +12569,9 @@ next456:
 	ADDQ    CX, AX
 	VMOVUPS Z7, (AX)
 	ADDQ    CX, AX
-	JMP     next458
+	JMP     next465
 
-masked457:
+masked464:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -12476,8 +12584,8 @@ masked457:
 	VMOVUPS Z7, K1, (AX)
 	ADDQ    CX, AX
 
-next458:
-done454:
+next465:
+done461:
 	VZEROUPPER
 	RET
 
@@ -12506,9 +12614,9 @@ TEXT ·blocksVNNI32Minx4AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R9)(R12*1), R12
 	VPXORD Z8, Z8, Z8
 	SUBQ   $0x01, DI
-	JL     rest460
+	JL     rest467
 
-loop459:
+loop466:
 	VMOVAPS      Z8, Z9
 	VMOVAPS      Z8, Z10
 	VMOVAPS      Z8, Z11
@@ -12683,13 +12791,13 @@ loop459:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	SUBQ         $0x01, DI
-	JGE          loop459
+	JGE          loop466
 
-rest460:
+rest467:
 	ADDQ $0x01, DI
-	JZ   done462
+	JZ   done469
 
-one461:
+one468:
 	VMOVAPS      Z8, Z9
 	VMOVAPS      Z8, Z10
 	VMOVAPS      Z8, Z11
@@ -12864,16 +12972,16 @@ one461:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	DECQ         DI
-	JNZ          one461
+	JNZ          one468
 
-done462:
+done469:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked464
+	JL      masked471
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -12882,9 +12990,9 @@ done462:
 	ADDQ    CX, BX
 	VMOVUPS Z6, (BX)
 	ADDQ    CX, BX
-	JMP     next465
+	JMP     next472
 
-masked464:
+masked471:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -12897,12 +13005,12 @@ masked464:
 	VMOVUPS Z6, K1, (BX)
 	ADDQ    CX, BX
 
-next465:
+next472:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done463
+	JLE     done470
 	CMPQ    DX, $0x10
-	JL      masked466
+	JL      masked473
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -12911,9 +13019,9 @@ next465:
 	ADDQ    CX, AX
 	VMOVUPS Z7, (AX)
 	ADDQ    CX, AX
-	JMP     next467
+	JMP     next474
 
-masked466:
+masked473:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -12926,8 +13034,8 @@ masked466:
 	VMOVUPS Z7, K1, (AX)
 	ADDQ    CX, AX
 
-next467:
-done463:
+next474:
+done470:
 	VZEROUPPER
 	RET
 
@@ -12957,9 +13065,9 @@ TEXT ·blocksVNNI32x5AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R8)(R12*1), R11
 	LEAQ   (R9)(R12*1), R12
 	SUBQ   $0x01, DI
-	JL     rest469
+	JL     rest476
 
-loop468:
+loop475:
 	VPBROADCASTD (R9), Z10
 	VMOVAPS      Z10, Z11
 	VPBROADCASTD (R9)(R10*1), Z12
@@ -13155,13 +13263,13 @@ loop468:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	SUBQ         $0x01, DI
-	JGE          loop468
+	JGE          loop475
 
-rest469:
+rest476:
 	ADDQ $0x01, DI
-	JZ   done471
+	JZ   done478
 
-one470:
+one477:
 	VPBROADCASTD (R9), Z10
 	VMOVAPS      Z10, Z11
 	VPBROADCASTD (R9)(R10*1), Z12
@@ -13357,16 +13465,16 @@ one470:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	DECQ         DI
-	JNZ          one470
+	JNZ          one477
 
-done471:
+done478:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked473
+	JL      masked480
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -13377,9 +13485,9 @@ done471:
 	ADDQ    CX, BX
 	VMOVUPS Z8, (BX)
 	ADDQ    CX, BX
-	JMP     next474
+	JMP     next481
 
-masked473:
+masked480:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -13394,12 +13502,12 @@ masked473:
 	VMOVUPS Z8, K1, (BX)
 	ADDQ    CX, BX
 
-next474:
+next481:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done472
+	JLE     done479
 	CMPQ    DX, $0x10
-	JL      masked475
+	JL      masked482
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -13410,9 +13518,9 @@ next474:
 	ADDQ    CX, AX
 	VMOVUPS Z9, (AX)
 	ADDQ    CX, AX
-	JMP     next476
+	JMP     next483
 
-masked475:
+masked482:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -13427,8 +13535,8 @@ masked475:
 	VMOVUPS Z9, K1, (AX)
 	ADDQ    CX, AX
 
-next476:
-done472:
+next483:
+done479:
 	VZEROUPPER
 	RET
 
@@ -13459,9 +13567,9 @@ TEXT ·blocksVNNI32Minx5AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R9)(R12*1), R12
 	VPXORD Z10, Z10, Z10
 	SUBQ   $0x01, DI
-	JL     rest478
+	JL     rest485
 
-loop477:
+loop484:
 	VMOVAPS      Z10, Z11
 	VMOVAPS      Z10, Z12
 	VMOVAPS      Z10, Z13
@@ -13672,13 +13780,13 @@ loop477:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	SUBQ         $0x01, DI
-	JGE          loop477
+	JGE          loop484
 
-rest478:
+rest485:
 	ADDQ $0x01, DI
-	JZ   done480
+	JZ   done487
 
-one479:
+one486:
 	VMOVAPS      Z10, Z11
 	VMOVAPS      Z10, Z12
 	VMOVAPS      Z10, Z13
@@ -13889,16 +13997,16 @@ one479:
 	ADDQ         $0x04, R11
 	ADDQ         $0x04, R12
 	DECQ         DI
-	JNZ          one479
+	JNZ          one486
 
-done480:
+done487:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked482
+	JL      masked489
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -13909,9 +14017,9 @@ done480:
 	ADDQ    CX, BX
 	VMOVUPS Z8, (BX)
 	ADDQ    CX, BX
-	JMP     next483
+	JMP     next490
 
-masked482:
+masked489:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -13926,12 +14034,12 @@ masked482:
 	VMOVUPS Z8, K1, (BX)
 	ADDQ    CX, BX
 
-next483:
+next490:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done481
+	JLE     done488
 	CMPQ    DX, $0x10
-	JL      masked484
+	JL      masked491
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -13942,9 +14050,9 @@ next483:
 	ADDQ    CX, AX
 	VMOVUPS Z9, (AX)
 	ADDQ    CX, AX
-	JMP     next485
+	JMP     next492
 
-masked484:
+masked491:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -13959,8 +14067,8 @@ masked484:
 	VMOVUPS Z9, K1, (AX)
 	ADDQ    CX, AX
 
-next485:
-done481:
+next492:
+done488:
 	VZEROUPPER
 	RET
 
@@ -13994,9 +14102,9 @@ TEXT ·blocksVNNI32x6AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R9)(R13*1), R12
 	LEAQ   (R10)(R13*1), R13
 	SUBQ   $0x01, R8
-	JL     rest487
+	JL     rest494
 
-loop486:
+loop493:
 	VPBROADCASTD (R10), Z12
 	VMOVAPS      Z12, Z13
 	VPBROADCASTD (R10)(R11*1), Z14
@@ -14233,13 +14341,13 @@ loop486:
 	ADDQ         $0x04, R12
 	ADDQ         $0x04, R13
 	SUBQ         $0x01, R8
-	JGE          loop486
+	JGE          loop493
 
-rest487:
+rest494:
 	ADDQ $0x01, R8
-	JZ   done489
+	JZ   done496
 
-one488:
+one495:
 	VPBROADCASTD (R10), Z12
 	VMOVAPS      Z12, Z13
 	VPBROADCASTD (R10)(R11*1), Z14
@@ -14476,16 +14584,16 @@ one488:
 	ADDQ         $0x04, R12
 	ADDQ         $0x04, R13
 	DECQ         R8
-	JNZ          one488
+	JNZ          one495
 
-done489:
+done496:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked491
+	JL      masked498
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -14498,9 +14606,9 @@ done489:
 	ADDQ    CX, BX
 	VMOVUPS Z10, (BX)
 	ADDQ    CX, BX
-	JMP     next492
+	JMP     next499
 
-masked491:
+masked498:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -14517,12 +14625,12 @@ masked491:
 	VMOVUPS Z10, K1, (BX)
 	ADDQ    CX, BX
 
-next492:
+next499:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done490
+	JLE     done497
 	CMPQ    DX, $0x10
-	JL      masked493
+	JL      masked500
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -14535,9 +14643,9 @@ next492:
 	ADDQ    CX, AX
 	VMOVUPS Z11, (AX)
 	ADDQ    CX, AX
-	JMP     next494
+	JMP     next501
 
-masked493:
+masked500:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -14554,8 +14662,8 @@ masked493:
 	VMOVUPS Z11, K1, (AX)
 	ADDQ    CX, AX
 
-next494:
-done490:
+next501:
+done497:
 	VZEROUPPER
 	RET
 
@@ -14590,9 +14698,9 @@ TEXT ·blocksVNNI32Minx6AVX512(SB), NOSPLIT, $0-80
 	LEAQ   (R10)(R13*1), R13
 	VPXORD Z12, Z12, Z12
 	SUBQ   $0x01, R8
-	JL     rest496
+	JL     rest503
 
-loop495:
+loop502:
 	VMOVAPS      Z12, Z13
 	VMOVAPS      Z12, Z14
 	VMOVAPS      Z12, Z15
@@ -14847,13 +14955,13 @@ loop495:
 	ADDQ         $0x04, R12
 	ADDQ         $0x04, R13
 	SUBQ         $0x01, R8
-	JGE          loop495
+	JGE          loop502
 
-rest496:
+rest503:
 	ADDQ $0x01, R8
-	JZ   done498
+	JZ   done505
 
-one497:
+one504:
 	VMOVAPS      Z12, Z13
 	VMOVAPS      Z12, Z14
 	VMOVAPS      Z12, Z15
@@ -15108,16 +15216,16 @@ one497:
 	ADDQ         $0x04, R12
 	ADDQ         $0x04, R13
 	DECQ         R8
-	JNZ          one497
+	JNZ          one504
 
-done498:
+done505:
 	MOVQ    c+32(FP), AX
 	MOVQ    cs+40(FP), CX
 	MOVQ    n+48(FP), DX
 	LEAQ    (AX), BX
 	MOVQ    DX, SI
 	CMPQ    SI, $0x10
-	JL      masked500
+	JL      masked507
 	VMOVUPS Z0, (BX)
 	ADDQ    CX, BX
 	VMOVUPS Z2, (BX)
@@ -15130,9 +15238,9 @@ done498:
 	ADDQ    CX, BX
 	VMOVUPS Z10, (BX)
 	ADDQ    CX, BX
-	JMP     next501
+	JMP     next508
 
-masked500:
+masked507:
 	MOVL    $-1, DI
 	BZHIL   SI, DI, SI
 	KMOVW   SI, K1
@@ -15149,12 +15257,12 @@ masked500:
 	VMOVUPS Z10, K1, (BX)
 	ADDQ    CX, BX
 
-next501:
+next508:
 	LEAQ    64(AX), AX
 	SUBQ    $0x10, DX
-	JLE     done499
+	JLE     done506
 	CMPQ    DX, $0x10
-	JL      masked502
+	JL      masked509
 	VMOVUPS Z1, (AX)
 	ADDQ    CX, AX
 	VMOVUPS Z3, (AX)
@@ -15167,9 +15275,9 @@ next501:
 	ADDQ    CX, AX
 	VMOVUPS Z11, (AX)
 	ADDQ    CX, AX
-	JMP     next503
+	JMP     next510
 
-masked502:
+masked509:
 	MOVL    $-1, BX
 	BZHIL   DX, BX, DX
 	KMOVW   DX, K1
@@ -15186,8 +15294,8 @@ masked502:
 	VMOVUPS Z11, K1, (AX)
 	ADDQ    CX, AX
 
-next503:
-done499:
+next510:
+done506:
 	VZEROUPPER
 	RET
 
@@ -15212,9 +15320,9 @@ TEXT ·rowQ4_0AVX512(SB), NOSPLIT, $0-56
 	VMOVDQU32 c0f0f0f0fAVX512<>+0(SB), Z2
 	VMOVDQU32 nibbleAVX512<>+0(SB), Z3
 	SUBQ      $0x01, AX
-	JL        rest505
+	JL        rest512
 
-loop504:
+loop511:
 	PREFETCHT0      (R12)
 	PREFETCHT1      10240(R12)
 	PREFETCHT0      64(R12)
@@ -15326,13 +15434,13 @@ loop504:
 	ADDQ            $+4, SI
 	ADDQ            $+4, DI
 	SUBQ            $0x01, AX
-	JGE             loop504
+	JGE             loop511
 
-rest505:
+rest512:
 	ADDQ $0x01, AX
-	JZ   done507
+	JZ   done514
 
-one506:
+one513:
 	PREFETCHT0      (R12)
 	PREFETCHT1      10240(R12)
 	PREFETCHT0      64(R12)
@@ -15444,9 +15552,9 @@ one506:
 	ADDQ            $+4, SI
 	ADDQ            $+4, DI
 	DECQ            AX
-	JNZ             one506
+	JNZ             one513
 
-done507:
+done514:
 	MOVQ    c+32(FP), AX
 	VMOVUPS Z0, (AX)
 	VZEROUPPER
@@ -15557,9 +15665,9 @@ TEXT ·rowQ4_1AVX512(SB), NOSPLIT, $0-56
 	VMOVDQU32 c0f0f0f0fAVX512<>+0(SB), Z2
 	VMOVDQU32 nibbleAVX512<>+0(SB), Z3
 	SUBQ      $0x01, AX
-	JL        rest509
+	JL        rest516
 
-loop508:
+loop515:
 	PREFETCHT0        (R12)
 	PREFETCHT1        10240(R12)
 	PREFETCHT0        64(R12)
@@ -15690,13 +15798,13 @@ loop508:
 	ADDQ              $+4, SI
 	ADDQ              $+4, DI
 	SUBQ              $0x01, AX
-	JGE               loop508
+	JGE               loop515
 
-rest509:
+rest516:
 	ADDQ $0x01, AX
-	JZ   done511
+	JZ   done518
 
-one510:
+one517:
 	PREFETCHT0        (R12)
 	PREFETCHT1        10240(R12)
 	PREFETCHT0        64(R12)
@@ -15827,9 +15935,9 @@ one510:
 	ADDQ              $+4, SI
 	ADDQ              $+4, DI
 	DECQ              AX
-	JNZ               one510
+	JNZ               one517
 
-done511:
+done518:
 	MOVQ    c+32(FP), AX
 	VMOVUPS Z0, (AX)
 	VZEROUPPER
@@ -15877,9 +15985,9 @@ TEXT ·rowQ5_0AVX512(SB), NOSPLIT, $0-56
 	VMOVDQU32 bitsAVX512<>+0(SB), Z5
 	VMOVDQU32 picksAVX512<>+0(SB), Z6
 	SUBQ      $0x01, AX
-	JL        rest513
+	JL        rest520
 
-loop512:
+loop519:
 	PREFETCHT0      (R12)
 	PREFETCHT1      10240(R12)
 	PREFETCHT0      64(R12)
@@ -16033,13 +16141,13 @@ loop512:
 	ADDQ            $+4, SI
 	ADDQ            $+4, DI
 	SUBQ            $0x01, AX
-	JGE             loop512
+	JGE             loop519
 
-rest513:
+rest520:
 	ADDQ $0x01, AX
-	JZ   done515
+	JZ   done522
 
-one514:
+one521:
 	PREFETCHT0      (R12)
 	PREFETCHT1      10240(R12)
 	PREFETCHT0      64(R12)
@@ -16193,9 +16301,9 @@ one514:
 	ADDQ            $+4, SI
 	ADDQ            $+4, DI
 	DECQ            AX
-	JNZ             one514
+	JNZ             one521
 
-done515:
+done522:
 	MOVQ    c+32(FP), AX
 	VMOVUPS Z0, (AX)
 	VZEROUPPER
@@ -16375,9 +16483,9 @@ TEXT ·rowQ5_1AVX512(SB), NOSPLIT, $0-56
 	VMOVDQU32 bitsAVX512<>+0(SB), Z5
 	VMOVDQU32 picksAVX512<>+0(SB), Z6
 	SUBQ      $0x01, AX
-	JL        rest517
+	JL        rest524
 
-loop516:
+loop523:
 	PREFETCHT0        (R12)
 	PREFETCHT1        10240(R12)
 	PREFETCHT0        64(R12)
@@ -16550,13 +16658,13 @@ loop516:
 	ADDQ              $+4, SI
 	ADDQ              $+4, DI
 	SUBQ              $0x01, AX
-	JGE               loop516
+	JGE               loop523
 
-rest517:
+rest524:
 	ADDQ $0x01, AX
-	JZ   done519
+	JZ   done526
 
-one518:
+one525:
 	PREFETCHT0        (R12)
 	PREFETCHT1        10240(R12)
 	PREFETCHT0        64(R12)
@@ -16729,9 +16837,9 @@ one518:
 	ADDQ              $+4, SI
 	ADDQ              $+4, DI
 	DECQ              AX
-	JNZ               one518
+	JNZ               one525
 
-done519:
+done526:
 	MOVQ    c+32(FP), AX
 	VMOVUPS Z0, (AX)
 	VZEROUPPER
@@ -16757,9 +16865,9 @@ TEXT ·rowQ8_0AVX512(SB), NOSPLIT, $0-56
 	KMOVW     R13, K1
 	VMOVDQU32 c80808080AVX512<>+0(SB), Z2
 	SUBQ      $0x01, AX
-	JL        rest521
+	JL        rest528
 
-loop520:
+loop527:
 	PREFETCHT0      (R12)
 	PREFETCHT1      10240(R12)
 	PREFETCHT0      64(R12)
@@ -16871,13 +16979,13 @@ loop520:
 	ADDQ            $+4, SI
 	ADDQ            $+4, DI
 	SUBQ            $0x01, AX
-	JGE             loop520
+	JGE             loop527
 
-rest521:
+rest528:
 	ADDQ $0x01, AX
-	JZ   done523
+	JZ   done530
 
-one522:
+one529:
 	PREFETCHT0      (R12)
 	PREFETCHT1      10240(R12)
 	PREFETCHT0      64(R12)
@@ -16989,9 +17097,9 @@ one522:
 	ADDQ            $+4, SI
 	ADDQ            $+4, DI
 	DECQ            AX
-	JNZ             one522
+	JNZ             one529
 
-done523:
+done530:
 	MOVQ    c+32(FP), AX
 	VMOVUPS Z0, (AX)
 	VZEROUPPER
@@ -17038,9 +17146,9 @@ TEXT ·rowQ4_KAVX512(SB), NOSPLIT, $0-56
 	MOVL   $0x0000f000, R13
 	KMOVW  R13, K3
 	SUBQ   $0x01, AX
-	JL     rest525
+	JL     rest532
 
-loop524:
+loop531:
 	PREFETCHT0        (R12)
 	PREFETCHT1        10240(R12)
 	PREFETCHT0        64(R12)
@@ -17787,13 +17895,13 @@ loop524:
 	ADDQ              $+32, SI
 	ADDQ              $+32, DI
 	SUBQ              $0x01, AX
-	JGE               loop524
+	JGE               loop531
 
-rest525:
+rest532:
 	ADDQ $0x01, AX
-	JZ   done527
+	JZ   done534
 
-one526:
+one533:
 	PREFETCHT0        (R12)
 	PREFETCHT1        10240(R12)
 	PREFETCHT0        64(R12)
@@ -18540,9 +18648,9 @@ one526:
 	ADDQ              $+32, SI
 	ADDQ              $+32, DI
 	DECQ              AX
-	JNZ               one526
+	JNZ               one533
 
-done527:
+done534:
 	MOVQ    c+32(FP), AX
 	VMOVUPS Z0, (AX)
 	VZEROUPPER
@@ -18625,9 +18733,9 @@ TEXT ·rowQ5_KAVX512(SB), NOSPLIT, $0-56
 	MOVL   $0x0000f000, R13
 	KMOVW  R13, K3
 	SUBQ   $0x01, AX
-	JL     rest529
+	JL     rest536
 
-loop528:
+loop535:
 	PREFETCHT0        (R12)
 	PREFETCHT1        10240(R12)
 	PREFETCHT0        64(R12)
@@ -19702,13 +19810,13 @@ loop528:
 	ADDQ              $+32, SI
 	ADDQ              $+32, DI
 	SUBQ              $0x01, AX
-	JGE               loop528
+	JGE               loop535
 
-rest529:
+rest536:
 	ADDQ $0x01, AX
-	JZ   done531
+	JZ   done538
 
-one530:
+one537:
 	PREFETCHT0        (R12)
 	PREFETCHT1        10240(R12)
 	PREFETCHT0        64(R12)
@@ -20783,9 +20891,9 @@ one530:
 	ADDQ              $+32, SI
 	ADDQ              $+32, DI
 	DECQ              AX
-	JNZ               one530
+	JNZ               one537
 
-done531:
+done538:
 	MOVQ    c+32(FP), AX
 	VMOVUPS Z0, (AX)
 	VZEROUPPER
@@ -20814,9 +20922,9 @@ TEXT ·rowQ6_KAVX512(SB), NOSPLIT, $0-56
 	MOVL   $0x0000f000, R13
 	KMOVW  R13, K3
 	SUBQ   $0x01, AX
-	JL     rest533
+	JL     rest540
 
-loop532:
+loop539:
 	PREFETCHT0      (R12)
 	PREFETCHT1      10240(R12)
 	PREFETCHT0      64(R12)
@@ -21926,13 +22034,13 @@ loop532:
 	ADDQ            $+64, SI
 	ADDQ            $+64, DI
 	SUBQ            $0x01, AX
-	JGE             loop532
+	JGE             loop539
 
-rest533:
+rest540:
 	ADDQ $0x01, AX
-	JZ   done535
+	JZ   done542
 
-one534:
+one541:
 	PREFETCHT0      (R12)
 	PREFETCHT1      10240(R12)
 	PREFETCHT0      64(R12)
@@ -23042,9 +23150,9 @@ one534:
 	ADDQ            $+64, SI
 	ADDQ            $+64, DI
 	DECQ            AX
-	JNZ             one534
+	JNZ             one541
 
-done535:
+done542:
 	MOVQ    c+32(FP), AX
 	VMOVUPS Z0, (AX)
 	VZEROUPPER
@@ -23072,9 +23180,9 @@ TEXT ·panelQ4_0AVX512(SB), NOSPLIT, $0-32
 	ADDQ      CX, R10
 	VMOVDQU32 c0f0f0f0fAVX512<>+0(SB), Z0
 	SUBQ      $0x01, AX
-	JL        rest537
+	JL        rest544
 
-loop536:
+loop543:
 	PREFETCHT1      (R10)
 	PREFETCHT1      64(R10)
 	PREFETCHT1      128(R10)
@@ -23154,13 +23262,13 @@ loop536:
 	ADDQ            $+18, R9
 	ADDQ            $+1152, BX
 	SUBQ            $0x01, AX
-	JGE             loop536
+	JGE             loop543
 
-rest537:
+rest544:
 	ADDQ $0x01, AX
-	JZ   done539
+	JZ   done546
 
-one538:
+one545:
 	PREFETCHT1      (R10)
 	PREFETCHT1      64(R10)
 	PREFETCHT1      128(R10)
@@ -23240,9 +23348,9 @@ one538:
 	ADDQ            $+18, R9
 	ADDQ            $+1152, BX
 	DECQ            AX
-	JNZ             one538
+	JNZ             one545
 
-done539:
+done546:
 	VZEROUPPER
 	RET
 
@@ -23268,9 +23376,9 @@ TEXT ·panelQ4_1AVX512(SB), NOSPLIT, $0-32
 	ADDQ      CX, R10
 	VMOVDQU32 c0f0f0f0fAVX512<>+0(SB), Z0
 	SUBQ      $0x01, AX
-	JL        rest541
+	JL        rest548
 
-loop540:
+loop547:
 	PREFETCHT1      (R10)
 	PREFETCHT1      64(R10)
 	PREFETCHT1      128(R10)
@@ -23355,13 +23463,13 @@ loop540:
 	ADDQ            $+20, R9
 	ADDQ            $+1280, BX
 	SUBQ            $0x01, AX
-	JGE             loop540
+	JGE             loop547
 
-rest541:
+rest548:
 	ADDQ $0x01, AX
-	JZ   done543
+	JZ   done550
 
-one542:
+one549:
 	PREFETCHT1      (R10)
 	PREFETCHT1      64(R10)
 	PREFETCHT1      128(R10)
@@ -23446,9 +23554,9 @@ one542:
 	ADDQ            $+20, R9
 	ADDQ            $+1280, BX
 	DECQ            AX
-	JNZ             one542
+	JNZ             one549
 
-done543:
+done550:
 	VZEROUPPER
 	RET
 
@@ -23481,9 +23589,9 @@ TEXT ·panelQ5_0AVX512(SB), NOSPLIT, $0-32
 	VMOVDQU32 c08040201AVX512<>+0(SB), Z6
 	VMOVDQU32 c80402010AVX512<>+0(SB), Z7
 	SUBQ      $0x01, AX
-	JL        rest545
+	JL        rest552
 
-loop544:
+loop551:
 	PREFETCHT1      (R10)
 	PREFETCHT1      64(R10)
 	PREFETCHT1      128(R10)
@@ -23592,13 +23700,13 @@ loop544:
 	ADDQ            $+22, R9
 	ADDQ            $+1152, BX
 	SUBQ            $0x01, AX
-	JGE             loop544
+	JGE             loop551
 
-rest545:
+rest552:
 	ADDQ $0x01, AX
-	JZ   done547
+	JZ   done554
 
-one546:
+one553:
 	PREFETCHT1      (R10)
 	PREFETCHT1      64(R10)
 	PREFETCHT1      128(R10)
@@ -23707,9 +23815,9 @@ one546:
 	ADDQ            $+22, R9
 	ADDQ            $+1152, BX
 	DECQ            AX
-	JNZ             one546
+	JNZ             one553
 
-done547:
+done554:
 	VZEROUPPER
 	RET
 
@@ -24042,9 +24150,9 @@ TEXT ·panelQ5_1AVX512(SB), NOSPLIT, $0-32
 	VMOVDQU32 c08040201AVX512<>+0(SB), Z6
 	VMOVDQU32 c80402010AVX512<>+0(SB), Z7
 	SUBQ      $0x01, AX
-	JL        rest549
+	JL        rest556
 
-loop548:
+loop555:
 	PREFETCHT1      (R10)
 	PREFETCHT1      64(R10)
 	PREFETCHT1      128(R10)
@@ -24155,13 +24263,13 @@ loop548:
 	ADDQ            $+24, R9
 	ADDQ            $+1280, BX
 	SUBQ            $0x01, AX
-	JGE             loop548
+	JGE             loop555
 
-rest549:
+rest556:
 	ADDQ $0x01, AX
-	JZ   done551
+	JZ   done558
 
-one550:
+one557:
 	PREFETCHT1      (R10)
 	PREFETCHT1      64(R10)
 	PREFETCHT1      128(R10)
@@ -24272,9 +24380,9 @@ one550:
 	ADDQ            $+24, R9
 	ADDQ            $+1280, BX
 	DECQ            AX
-	JNZ             one550
+	JNZ             one557
 
-done551:
+done558:
 	VZEROUPPER
 	RET
 
@@ -24301,9 +24409,9 @@ TEXT ·panelQ8_0AVX512(SB), NOSPLIT, $0-32
 	VMOVDQU32 c0f0f0f0fAVX512<>+0(SB), Z0
 	VMOVDQU32 c80808080AVX512<>+0(SB), Z0
 	SUBQ      $0x01, AX
-	JL        rest553
+	JL        rest560
 
-loop552:
+loop559:
 	PREFETCHT1      (R10)
 	PREFETCHT1      64(R10)
 	PREFETCHT1      128(R10)
@@ -24407,13 +24515,13 @@ loop552:
 	ADDQ            $+34, R9
 	ADDQ            $+1152, BX
 	SUBQ            $0x01, AX
-	JGE             loop552
+	JGE             loop559
 
-rest553:
+rest560:
 	ADDQ $0x01, AX
-	JZ   done555
+	JZ   done562
 
-one554:
+one561:
 	PREFETCHT1      (R10)
 	PREFETCHT1      64(R10)
 	PREFETCHT1      128(R10)
@@ -24517,9 +24625,9 @@ one554:
 	ADDQ            $+34, R9
 	ADDQ            $+1152, BX
 	DECQ            AX
-	JNZ             one554
+	JNZ             one561
 
-done555:
+done562:
 	VZEROUPPER
 	RET
 
@@ -24545,9 +24653,9 @@ TEXT ·panelQ4_KAVX512(SB), NOSPLIT, $0-32
 	ADDQ      CX, R10
 	VMOVDQU32 c0f0f0f0fAVX512<>+0(SB), Z0
 	SUBQ      $0x01, AX
-	JL        rest557
+	JL        rest564
 
-loop556:
+loop563:
 	PREFETCHT1      (R10)
 	PREFETCHT1      64(R10)
 	PREFETCHT1      128(R10)
@@ -25064,13 +25172,13 @@ loop556:
 	ADDQ            $+144, R9
 	ADDQ            $+10240, BX
 	SUBQ            $0x01, AX
-	JGE             loop556
+	JGE             loop563
 
-rest557:
+rest564:
 	ADDQ $0x01, AX
-	JZ   done559
+	JZ   done566
 
-one558:
+one565:
 	PREFETCHT1      (R10)
 	PREFETCHT1      64(R10)
 	PREFETCHT1      128(R10)
@@ -25587,9 +25695,9 @@ one558:
 	ADDQ            $+144, R9
 	ADDQ            $+10240, BX
 	DECQ            AX
-	JNZ             one558
+	JNZ             one565
 
-done559:
+done566:
 	VZEROUPPER
 	RET
 
@@ -25616,9 +25724,9 @@ TEXT ·panelQ5_KAVX512(SB), NOSPLIT, $0-32
 	VMOVDQU32 c0f0f0f0fAVX512<>+0(SB), Z0
 	VMOVDQU32 c10101010AVX512<>+0(SB), Z1
 	SUBQ      $0x01, AX
-	JL        rest561
+	JL        rest568
 
-loop560:
+loop567:
 	PREFETCHT1      (R10)
 	PREFETCHT1      64(R10)
 	PREFETCHT1      128(R10)
@@ -26383,13 +26491,13 @@ loop560:
 	ADDQ            $+176, R9
 	ADDQ            $+10240, BX
 	SUBQ            $0x01, AX
-	JGE             loop560
+	JGE             loop567
 
-rest561:
+rest568:
 	ADDQ $0x01, AX
-	JZ   done563
+	JZ   done570
 
-one562:
+one569:
 	PREFETCHT1      (R10)
 	PREFETCHT1      64(R10)
 	PREFETCHT1      128(R10)
@@ -27154,9 +27262,9 @@ one562:
 	ADDQ            $+176, R9
 	ADDQ            $+10240, BX
 	DECQ            AX
-	JNZ             one562
+	JNZ             one569
 
-done563:
+done570:
 	VZEROUPPER
 	RET
 
@@ -27183,9 +27291,9 @@ TEXT ·panelQ6_KAVX512(SB), NOSPLIT, $0-32
 	VMOVDQU32 c0f0f0f0fAVX512<>+0(SB), Z1
 	VMOVDQU32 c30303030AVX512<>+0(SB), Z2
 	SUBQ      $0x01, AX
-	JL        rest565
+	JL        rest572
 
-loop564:
+loop571:
 	PREFETCHT1      (R10)
 	PREFETCHT1      64(R10)
 	PREFETCHT1      128(R10)
@@ -27992,13 +28100,13 @@ loop564:
 	ADDQ            $+210, R9
 	ADDQ            $+10240, BX
 	SUBQ            $0x01, AX
-	JGE             loop564
+	JGE             loop571
 
-rest565:
+rest572:
 	ADDQ $0x01, AX
-	JZ   done567
+	JZ   done574
 
-one566:
+one573:
 	PREFETCHT1      (R10)
 	PREFETCHT1      64(R10)
 	PREFETCHT1      128(R10)
@@ -28805,8 +28913,8 @@ one566:
 	ADDQ            $+210, R9
 	ADDQ            $+10240, BX
 	DECQ            AX
-	JNZ             one566
+	JNZ             one573
 
-done567:
+done574:
 	VZEROUPPER
 	RET

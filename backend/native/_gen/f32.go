@@ -77,6 +77,7 @@ func emitVNNI(g *gen) {
 	}
 	g.quantize(true)
 	g.sumInt8()
+	g.scaleInt8()
 	g.allBlocks(6, true)
 	g.emitRowBlocks()
 	g.emitPanels()

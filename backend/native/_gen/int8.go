@@ -98,6 +98,39 @@ func (g *gen) tileInt8(rows int, vnni bool) {
 	g.ret()
 }
 
+// scaleInt8 is what tileInt8 does with its sums, for a row of sums.
+func (g *gen) scaleInt8() {
+	g.fn("scaleInt8", "func(dst *float32, acc *int32, n int, zero int32, sx float32, wsum *int32, sw, bias, res *float32)")
+	g.Doc("scaleInt8" + g.sfx + " writes n values of a row, (acc - zero·wsum)·sx·sw + bias + res; res may be nil.")
+	dst, acc, n, wsum, sw, bias, res := g.arg("dst"), g.arg("acc"), g.arg("n"), g.arg("wsum"), g.arg("sw"), g.arg("bias"), g.arg("res")
+	zr, zero, sx := g.GP32(), g.v(), g.bcast("sx")
+	g.Load(g.Param("zero"), zr)
+	g.VPBROADCASTD(zr, zero)
+	row := func(body func(v vec, at func(gp) mem, tail bool)) {
+		g.each(n, func(at func(gp) mem, tail bool) {
+			s := g.load(at(wsum), tail)
+			g.VPMULLD(zero, s, s)
+			v := g.load(at(acc), tail)
+			g.VPSUBD(s, v, v)
+			g.VCVTDQ2PS(v, v)
+			g.VMULPS(sx, v, v)
+			g.VMULPS(g.load(at(sw), tail), v, v)
+			g.VADDPS(g.load(at(bias), tail), v, v)
+			body(v, at, tail)
+		})
+		g.ret()
+	}
+	plain := g.label("plain")
+	g.TESTQ(res, res)
+	g.JZ(operand.LabelRef(plain))
+	row(func(v vec, at func(gp) mem, tail bool) {
+		g.VADDPS(g.load(at(res), tail), v, v)
+		g.store(v, at(dst), tail)
+	})
+	g.Label(plain)
+	row(func(v vec, at func(gp) mem, tail bool) { g.store(v, at(dst), tail) })
+}
+
 // columnsOf runs body for each of the two vectors of columns that has any of n columns, with tail set where it has not all.
 func (g *gen) columnsOf(body func(v int, tail bool)) {
 	n := g.arg("n")

@@ -65,6 +65,7 @@ func run(dir string, check bool) error {
 		files["stubs_"+l.file+"_amd64.go"] = stubs
 	}
 	files["neon_arm64.s"], files["stubs_neon_arm64.go"] = neon()
+	files["amx_amd64.s"], files["stubs_amx_amd64.go"] = amx()
 	var stale []string
 	for name, want := range files {
 		path := filepath.Join(dir, name)

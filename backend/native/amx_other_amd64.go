@@ -1,0 +1,5 @@
+//go:build amd64 && !purego && !linux
+
+package native
+
+func offersAMX() bool { return false }
