@@ -244,10 +244,11 @@ async function download(url, sink, o) {
   const waiting = [], spare = [];
   let ended = false;
   const after = (f) => {
-    chain = chain.then(f, f);
-    writing.set(url, chain);
-    chain.finally(() => { if (writing.get(url) === chain) writing.delete(url); }).catch(() => {});
-    return chain;
+    const link = chain.then(f, f);
+    chain = link;
+    writing.set(url, link);
+    link.finally(() => { if (writing.get(url) === link) writing.delete(url); }).catch(() => {});
+    return link;
   };
   const flush = async () => {
     if (!part || filled === 0) return;
