@@ -9,6 +9,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/temper-ml/temper/backend"
@@ -468,27 +469,45 @@ func (g *Generator) run(live []*job) []*job {
 	if err != nil {
 		return g.fail(live, err)
 	}
-	kept := live[:0]
-	for i, j := range live {
+	over, errs := make([]bool, len(live)), make([]error, len(live))
+	g.each(len(live), func(i int) {
+		j, at := live[i], &g.cache.all[live[i].slot]
 		ids := b.IDs[b.Offsets[i]:b.Offsets[i+1]]
-		at := &g.cache.all[j.slot]
 		if parts[i].echo >= 0 {
 			j.echo(out.Logits, parts[i].echo, len(at.held), parts[i].ids)
 		}
 		at.held = append(at.held, ids[:parts[i].ids]...)
 		j.pending -= parts[i].ids
-		over := false
 		if row := parts[i].row; row >= 0 {
-			over, err = g.choose(j, out.Logits, row)
+			over[i], errs[i] = g.choose(j, out.Logits, row)
 		}
-		if over || err != nil {
-			g.end(j, err)
-			err = nil
+	})
+	kept := live[:0]
+	for i, j := range live {
+		if over[i] || errs[i] != nil {
+			g.end(j, errs[i])
 			continue
 		}
 		kept = append(kept, j)
 	}
 	return kept
+}
+
+// each calls f for each of n sequences, as many at a time as the kernels have threads: choosing from a large vocabulary takes its time, and each
+// sequence chooses for itself.
+func (g *Generator) each(n int, f func(i int)) {
+	var next atomic.Int64
+	work := func() {
+		for i := next.Add(1) - 1; int(i) < n; i = next.Add(1) - 1 {
+			f(int(i))
+		}
+	}
+	var wg sync.WaitGroup
+	for range min(g.k.Threads(), n) - 1 {
+		wg.Go(work)
+	}
+	work()
+	wg.Wait()
 }
 
 // echo sends the log-probabilities of the prompt's tokens that follow n tokens from position at; their logits begin at a row.

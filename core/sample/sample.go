@@ -91,15 +91,30 @@ type Sampler struct {
 	rng     *rand.Rand
 	history []int32
 	mu      float64 // mirostat
-	cand    []token
 	counts  map[int32]int
 	match   []int
+
+	// cand are the likeliest candidates in order, rest the others, in no order, each with a logit below reach: few draws need more than the
+	// first of a large vocabulary.
+	cand  []token
+	rest  []other
+	reach float64
+	step  float64
+	top   float64 // the largest logit
+	sum   float64 // of exp(logit-top) over all candidates
 }
 
+// token is a candidate; its logit is divided by the temperature.
 type token struct {
 	id    int32
 	logit float64
 	p     float64
+}
+
+// other is a candidate that is not in order yet; its logit is as it came.
+type other struct {
+	id int32
+	v  float32
 }
 
 // New checks p and returns a sampler with an empty history.
@@ -130,13 +145,24 @@ func (s *Sampler) plain() bool {
 
 // ArgMax is the index of the largest logit, the first among equals; -1 when none is finite.
 func ArgMax(logits []float32) int32 {
-	best, at := float32(math.Inf(-1)), int32(-1)
-	for i, v := range logits {
-		if v > best {
-			best, at = v, int32(i)
+	best, at := float32(math.Inf(-1)), -1
+	i := 0
+	for ; i+8 <= len(logits); i += 8 { // a larger one is rare
+		x := (*[8]float32)(logits[i:])
+		if x[0] > best || x[1] > best || x[2] > best || x[3] > best || x[4] > best || x[5] > best || x[6] > best || x[7] > best {
+			for j, v := range x {
+				if v > best {
+					best, at = v, i+j
+				}
+			}
 		}
 	}
-	return at
+	for ; i < len(logits); i++ {
+		if logits[i] > best {
+			best, at = logits[i], i
+		}
+	}
+	return int32(at)
 }
 
 // Next draws a token from logits, which it may change. The token is not accepted yet. An error means that every token was excluded.
@@ -150,7 +176,7 @@ func (s *Sampler) Next(logits []float32) (int32, error) {
 		return id, nil
 	}
 	s.candidates(logits)
-	if len(s.cand) == 0 {
+	if !s.has(0) {
 		return 0, errNone
 	}
 	if s.p.Mirostat > 0 {
@@ -237,49 +263,98 @@ func (s *Sampler) dry(logits []float32) {
 	}
 }
 
-// candidates fills cand with the finite logits over temperature, likeliest first; top-k bounds the sort.
+// cutOff is how far below the likeliest, in nats, a token of a large vocabulary cannot matter: 1e-9 of its probability.
+const cutOff = 20.7
+
+// candidates fills rest with the finite logits.
 func (s *Sampler) candidates(logits []float32) {
-	s.cand = s.cand[:0]
-	floor := math.Inf(-1)
-	for i, v := range logits {
-		if f := float64(v); f > math.Inf(-1) && !math.IsNaN(f) {
-			s.cand = append(s.cand, token{id: int32(i), logit: f / s.p.Temperature})
-			floor = max(floor, f/s.p.Temperature)
-		}
-	}
-	if len(s.cand) == 0 {
+	s.cand, s.rest, s.sum = s.cand[:0], s.rest[:0], 0
+	best := ArgMax(logits)
+	if best < 0 {
 		return
 	}
-	// Tokens whose probability is below 1e-9 of the best cannot matter; dropping them first keeps the sort short. Mirostat needs all.
-	if s.p.Mirostat == 0 && len(s.cand) > 256 {
-		s.cand = slices.DeleteFunc(s.cand, func(t token) bool { return t.logit < floor-20.7 })
+	s.top = float64(logits[best]) / s.p.Temperature
+	s.reach, s.step = s.top, 4
+	least := math.Inf(-1)
+	if s.p.Mirostat == 0 && moreThan(logits, 256) { // mirostat needs all
+		least = s.top - cutOff
 	}
-	slices.SortFunc(s.cand, func(a, b token) int {
-		if c := cmp.Compare(b.logit, a.logit); c != 0 {
-			return c
+	floor := float32(least * s.p.Temperature)
+	floor -= max(1, -floor, floor) / (1 << 20) // rounding: what comes near is looked at
+	for i, v := range logits {
+		if v >= floor && v > float32(math.Inf(-1)) && float64(v)/s.p.Temperature >= least {
+			s.rest = append(s.rest, other{int32(i), v})
 		}
-		return cmp.Compare(a.id, b.id)
-	})
-	if s.p.TopK > 0 && len(s.cand) > s.p.TopK {
-		s.cand = s.cand[:s.p.TopK]
 	}
+	if k := s.p.TopK; k > 0 && k < len(s.rest) {
+		s.has(k - 1)
+		s.keep(k)
+		return
+	}
+	for _, t := range s.rest {
+		s.sum += math.Exp(float64(t.v)/s.p.Temperature - s.top)
+	}
+}
+
+// moreThan reports whether more than n logits are above -Inf.
+func moreThan(logits []float32, n int) bool {
+	for _, v := range logits {
+		if v > float32(math.Inf(-1)) {
+			if n--; n < 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// has reports whether there is a candidate i, the likeliest being the first; it is then in cand.
+func (s *Sampler) has(i int) bool {
+	for i >= len(s.cand) && len(s.rest) > 0 {
+		s.reach -= s.step
+		s.step *= 2
+		from, left := len(s.cand), 0
+		for _, t := range s.rest {
+			if logit := float64(t.v) / s.p.Temperature; logit >= s.reach || math.IsInf(s.reach, 0) {
+				s.cand = append(s.cand, token{id: t.id, logit: logit, p: math.Exp(logit-s.top) / s.sum})
+			} else {
+				s.rest[left] = t
+				left++
+			}
+		}
+		s.rest = s.rest[:left]
+		slices.SortFunc(s.cand[from:], func(a, b token) int {
+			if c := cmp.Compare(b.logit, a.logit); c != 0 {
+				return c
+			}
+			return cmp.Compare(a.id, b.id)
+		})
+	}
+	return i < len(s.cand)
+}
+
+// keep leaves the n likeliest, which are in cand, and normalises them.
+func (s *Sampler) keep(n int) {
+	s.cand, s.rest = s.cand[:n], s.rest[:0]
 	s.normalise()
 }
 
 func (s *Sampler) normalise() {
-	top, sum := s.cand[0].logit, 0.0
+	s.sum = 0
 	for i := range s.cand {
-		s.cand[i].p = math.Exp(s.cand[i].logit - top)
-		sum += s.cand[i].p
+		s.cand[i].p = math.Exp(s.cand[i].logit - s.cand[0].logit)
+		s.sum += s.cand[i].p
 	}
 	for i := range s.cand {
-		s.cand[i].p /= sum
+		s.cand[i].p /= s.sum
 	}
 }
 
 // truncate applies typical, top-p and min-p, in this order.
 func (s *Sampler) truncate() {
 	if cuts(s.p.TypicalP) {
+		for s.has(len(s.cand)) {
+		}
 		h := 0.0
 		for _, t := range s.cand {
 			if t.p > 0 {
@@ -288,41 +363,38 @@ func (s *Sampler) truncate() {
 		}
 		odd := func(t token) float64 { return math.Abs(-math.Log(t.p) - h) }
 		slices.SortStableFunc(s.cand, func(a, b token) int { return cmp.Compare(odd(a), odd(b)) })
-		s.cand = s.cand[:mass(s.cand, s.p.TypicalP)]
+		s.cand = s.cand[:s.mass(s.p.TypicalP)]
 		slices.SortStableFunc(s.cand, func(a, b token) int { return cmp.Compare(b.p, a.p) })
 		s.normalise()
 	}
 	if cuts(s.p.TopP) {
-		s.cand = s.cand[:mass(s.cand, s.p.TopP)]
-		s.normalise()
+		s.keep(s.mass(s.p.TopP))
 	}
 	if s.p.MinP > 0 {
-		least := s.p.MinP * s.cand[0].p
 		n := 1
-		for n < len(s.cand) && s.cand[n].p >= least {
+		for s.has(n) && s.cand[n].p >= s.p.MinP*s.cand[0].p {
 			n++
 		}
-		s.cand = s.cand[:n]
-		s.normalise()
+		s.keep(n)
 	}
 }
 
 // mass is the length of the shortest prefix that holds probability p.
-func mass(c []token, p float64) int {
+func (s *Sampler) mass(p float64) int {
 	sum := 0.0
-	for i, t := range c {
-		if sum += t.p; sum >= p {
+	for i := 0; s.has(i); i++ {
+		if sum += s.cand[i].p; sum >= p {
 			return i + 1
 		}
 	}
-	return len(c)
+	return len(s.cand)
 }
 
 func (s *Sampler) draw() int32 {
 	u := s.rng.Float64()
-	for _, t := range s.cand {
-		if u -= t.p; u < 0 {
-			return t.id
+	for i := 0; s.has(i); i++ {
+		if u -= s.cand[i].p; u < 0 {
+			return s.cand[i].id
 		}
 	}
 	return s.cand[len(s.cand)-1].id
@@ -330,8 +402,9 @@ func (s *Sampler) draw() int32 {
 
 // mirostat keeps the surprise of the text near MirostatTau bits.
 func (s *Sampler) mirostat(vocab int) int32 {
-	k := len(s.cand)
+	k := math.MaxInt
 	if s.p.Mirostat == 1 {
+		s.has(100)
 		// Zipf exponent from the 100 likeliest, then the k that gives the wanted surprise (eq. 30 of the paper).
 		var num, den float64
 		for i := 0; i < min(100, len(s.cand)-1); i++ {
@@ -349,12 +422,12 @@ func (s *Sampler) mirostat(vocab int) int32 {
 		}
 	} else {
 		k = 0
-		for k < len(s.cand) && -math.Log2(s.cand[k].p) <= s.mu {
+		for s.has(k) && -math.Log2(s.cand[k].p) <= s.mu {
 			k++
 		}
 	}
-	s.cand = s.cand[:max(1, min(k, len(s.cand)))]
-	s.normalise()
+	s.has(k)
+	s.keep(max(1, min(k, len(s.cand))))
 	id := s.draw()
 	for _, t := range s.cand {
 		if t.id == id {

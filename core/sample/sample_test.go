@@ -1,7 +1,10 @@
 package sample
 
 import (
+	"cmp"
 	"math"
+	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -133,6 +136,113 @@ func TestSeedRepeats(t *testing.T) {
 	}
 	require.Equal(t, run(4), run(4))
 	require.NotEqual(t, run(4), run(5))
+}
+
+// All candidates in order, as the sampler would have them without being lazy.
+func ordered(p Params, logits []float32) (cand []token) {
+	top, sum := math.Inf(-1), 0.0
+	for i, v := range logits {
+		if v > ninf {
+			cand = append(cand, token{id: int32(i), logit: float64(v) / p.Temperature})
+			top = max(top, float64(v)/p.Temperature)
+		}
+	}
+	if p.Mirostat == 0 && len(cand) > 256 {
+		cand = slices.DeleteFunc(cand, func(t token) bool { return t.logit < top-20.7 })
+	}
+	slices.SortStableFunc(cand, func(a, b token) int { return cmp.Compare(b.logit, a.logit) })
+	if p.TopK > 0 {
+		cand = cand[:min(p.TopK, len(cand))]
+	}
+	for _, t := range cand {
+		sum += math.Exp(t.logit - top)
+	}
+	for i, t := range cand {
+		cand[i].p = math.Exp(t.logit-top) / sum
+	}
+	return cand
+}
+
+func TestOrderIsThatOfAFullSort(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for n, p := range map[int]Params{
+		1: {Temperature: 1}, 40: {Temperature: 0.01}, 256: {Temperature: 1}, 257: {Temperature: 1}, 5000: {Temperature: 0.7}, 5001: {Temperature: 90},
+		3000: {Temperature: 1, TopK: 40}, 3001: {Temperature: 1, TopK: 1}, 3002: {Temperature: 2, TopK: 2999}, 2000: {Temperature: 0.02, Mirostat: 2},
+	} {
+		logits := make([]float32, n)
+		for i := range logits {
+			logits[i] = float32(6*r.NormFloat64() - 10)
+			if r.IntN(4) == 0 {
+				logits[i] = float32(math.Round(float64(logits[i]))) // equals
+			}
+			if r.IntN(9) == 0 {
+				logits[i] = []float32{ninf, float32(math.NaN())}[r.IntN(2)]
+			}
+		}
+		logits[n/2] = 3
+		s, err := New(p)
+		require.NoError(t, err)
+		s.candidates(logits)
+		want := ordered(p, logits)
+		for i, w := range want {
+			require.True(t, s.has(i), "%d of %d", i, n)
+			require.Equal(t, w.id, s.cand[i].id, "%d of %d", i, n)
+			require.InDelta(t, w.p, s.cand[i].p, 1e-12)
+		}
+		require.False(t, s.has(len(want)))
+	}
+}
+
+func TestInfiniteLogits(t *testing.T) {
+	inf := float32(math.Inf(1))
+	for _, p := range []Params{{}, {Temperature: 1}, {Temperature: 1, TopP: 0.5}, {Temperature: 1, TopK: 2}, {Temperature: 1, Mirostat: 1}, {Temperature: 1, TypicalP: 0.5}} {
+		s, err := New(p)
+		require.NoError(t, err)
+		_, err = s.Next([]float32{0, inf, 1, inf, ninf})
+		require.NoError(t, err)
+	}
+}
+
+func TestArgMax(t *testing.T) {
+	nan := float32(math.NaN())
+	for _, c := range []struct {
+		logits []float32
+		want   int32
+	}{
+		{nil, -1}, {[]float32{ninf, nan}, -1}, {[]float32{nan, -3, nan}, 1}, {make([]float32, 20), 0},
+		{[]float32{0, 1, 2, 3, 4, 3, 2, 5, 5}, 7}, {[]float32{0, 1, 2, 3, 4, 3, 2, nan, 6, 7, 7}, 9}, {[]float32{9, 9, nan, 3, 4, 3, 2, nan, 6, 7, 9}, 0},
+	} {
+		require.Equal(t, c.want, ArgMax(c.logits), "%v", c.logits)
+	}
+}
+
+// BenchmarkNext draws from a vocabulary of 262144, the size of Gemma's.
+// go test -run xxx -bench Next ./core/sample
+func BenchmarkNext(b *testing.B) {
+	r := rand.New(rand.NewPCG(1, 2))
+	logits := make([]float32, 1<<18)
+	for i := range logits {
+		logits[i] = float32(3*r.NormFloat64() - 10)
+	}
+	for i := range 20 {
+		logits[1000*i] = float32(4 - i/4)
+	}
+	for _, c := range []struct {
+		name string
+		p    Params
+	}{
+		{"greedy", Params{}}, {"temperature 1", Params{Temperature: 1}}, {"temperature 0.7, top-p 0.9", Params{Temperature: 0.7, TopP: 0.9}},
+		{"top-k 40", Params{Temperature: 1, TopK: 40}}, {"mirostat 2", Params{Temperature: 1, Mirostat: 2}},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			s, err := New(c.p)
+			require.NoError(b, err)
+			for b.Loop() {
+				_, err := s.Next(logits)
+				require.NoError(b, err)
+			}
+		})
+	}
 }
 
 func TestErrors(t *testing.T) {
