@@ -47,7 +47,7 @@ export class Engine {
     });
     e.exports = /** @type {any} */ (instance.exports);
     e.guard(() => e.exports._initialize());
-    const p = e.guard(() => e.exports.threads(threads));
+    const p = e.guard(() => e.exports.threads(threads)) >>> 0;
     e.workers = [];
     if (threads > 1 && p) {
       const [control, stacks, stackBytes] = new Uint32Array(e.memory.buffer, p, 3);
@@ -111,7 +111,7 @@ export class Engine {
       this.request.ptr = this.alloc(this.request.size);
     }
     this.write(this.request.ptr, body);
-    const h = this.guard(() => this.exports.call(this.request.ptr, body.length));
+    const h = this.guard(() => this.exports.call(this.request.ptr, body.length)) >>> 0;
     const [ptr, n, blobPtr, blobLen] = new Uint32Array(this.memory.buffer, h, 4);
     const r = JSON.parse(decoder.decode(this.read(ptr, n)));
     if (r.error) {

@@ -33,7 +33,8 @@ class Pieces {
 
   async meta(url) {
     const r = await this.cache?.match(Pieces.key(`meta/${encodeURIComponent(url)}`));
-    return r ? await r.json() : null;
+    const m = await r?.json().catch(() => null); // what cannot be read was never there
+    return m && (m.missing || (Array.isArray(m.sums) && m.size >= 0)) ? m : null;
   }
 
   async setMeta(url, meta) {

@@ -81,6 +81,7 @@ export function wasi(memory, onLine) {
     },
     fd_prestat_get: () => badf,
   };
-  // Whatever else the program names exists and says that it does nothing.
-  return new Proxy(imports, { get: (t, name) => t[name] ?? (() => nosys), has: () => true });
+  // Whatever else the program names exists and says that it does nothing. Addresses above 2 GiB come as negative numbers.
+  const unsigned = (f) => (...a) => f(...a.map((x) => (typeof x === 'number' ? x >>> 0 : x)));
+  return new Proxy(imports, { get: (t, name) => (t[name] ? unsigned(t[name]) : () => nosys), has: () => true });
 }
