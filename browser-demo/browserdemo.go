@@ -26,6 +26,8 @@ var site embed.FS
 // Model says where a model of the page is; URL is relative to the page.
 type Model struct {
 	URL string `json:"url"`
+	// Story is set for a decoder that tells stories and cannot answer.
+	Story bool `json:"story,omitempty"`
 }
 
 // Models are what the page shows: two classifiers side by side, and optionally an encoder to teach on and a decoder to talk to. Each is a
@@ -34,6 +36,16 @@ type Models struct {
 	Ordinary, Hardened, Encoder, Decoder []byte
 	// DecoderName ends in .gguf or .temper.
 	DecoderName string
+	// Story says that the decoder goes on with a text and cannot answer: the page lets it tell stories.
+	Story bool
+	// Samples are messages to begin with, the first one shown at once; none leaves the page its own.
+	Samples []Sample
+}
+
+// Sample is a message that is worth attacking, and by which recipe.
+type Sample struct {
+	Text   string `json:"text"`
+	Recipe string `json:"recipe"`
 }
 
 // files returns all files of the page by name.
@@ -57,10 +69,10 @@ func files(m Models) (map[string][]byte, error) {
 	for name, b := range pkg {
 		out["temper/"+name] = b
 	}
-	list := map[string]Model{}
+	list := map[string]any{}
 	add := func(role, name string, b []byte) {
 		if b != nil {
-			list[role] = Model{"models/" + name}
+			list[role] = Model{URL: "models/" + name, Story: role == "decoder" && m.Story}
 			out["models/"+name] = b
 		}
 	}
@@ -75,6 +87,9 @@ func files(m Models) (map[string][]byte, error) {
 		name = "decoder.temper"
 	}
 	add("decoder", path.Base(name), m.Decoder)
+	if len(m.Samples) > 0 {
+		list["samples"] = m.Samples
+	}
 	b, err := json.Marshal(list)
 	if err != nil {
 		return nil, err

@@ -8,7 +8,7 @@ const store = {
   set: (k, v) => { try { localStorage.setItem(k, v); } catch { /* private windows */ } },
 };
 let language = store.get('language') ?? (navigator.language?.startsWith('zh') ? 'zh' : 'en');
-const t = (key, values = {}) => (words[language][key] ?? words.en[key]).replace(/\{(\w+)\}/g, (_, k) => values[k] ?? '');
+const t = (key, values = {}) => (words[language][key] ?? words.en[key] ?? key).replace(/\{(\w+)\}/g, (_, k) => values[k] ?? '');
 
 /** What the page has: for tests and for the curious. */
 const state = (globalThis.temperDemo = { engine: null, models: {}, ready: false, attacking: false });
@@ -20,30 +20,43 @@ function setStatus(text, share) {
   if (share !== undefined) $('progress').value = share;
 }
 
+/** Messages to begin with: those that the page's models are known to differ on, or a few plain ones. */
+const samples = () => state.samples ?? words[language].messages.map((text) => ({ text }));
+
+function take(sample) {
+  $('message').value = sample.text;
+  if (sample.recipe) $('recipe').value = sample.recipe;
+}
+
 function translate() {
   document.documentElement.lang = language;
   for (const e of document.querySelectorAll('[data-t]')) e.textContent = t(e.dataset.t);
   for (const e of document.querySelectorAll('[data-t-label]')) e.setAttribute('aria-label', t(e.dataset.tLabel));
   $('language').textContent = language === 'zh' ? 'English' : '中文';
   $('language').lang = language === 'zh' ? 'en' : 'zh';
-  $('samples').replaceChildren(...words[language].messages.map((m) => {
+  $('samples').replaceChildren(...samples().map((m) => {
     const b = document.createElement('button');
     b.type = 'button';
-    b.textContent = m.length > 32 ? `${m.slice(0, 30)}…` : m;
-    b.onclick = () => { $('message').value = m; judge(); };
+    b.textContent = m.text.length > 32 ? `${m.text.slice(0, 30)}…` : m.text;
+    b.title = m.text;
+    b.onclick = () => { take(m); judge(); };
     return b;
   }));
+  decoderWords();
   if (state.ready) { setStatus(t('ready')); facts(); judge(); }
 }
+
+/** What a label of the built-in filter means; other models' labels are shown as they are. */
+const said = (label) => (label in words.en.labels ? words[language].labels[label] : label);
 
 // ---- verdicts ----
 
 function show(side, p, ms) {
   const e = $(side);
-  e.querySelector('.label').textContent = p.label;
+  e.querySelector('.label').textContent = said(p.label);
   const share = Math.round(p.score * 100);
   e.querySelector('.bar span').style.width = `${share}%`;
-  e.querySelector('.bar').setAttribute('aria-label', `${p.label}: ${t('sure', { p: share })}`);
+  e.querySelector('.bar').setAttribute('aria-label', `${said(p.label)}: ${t('sure', { p: share })}`);
   e.querySelector('.detail').textContent = `${t('sure', { p: share })} · ${t('ms', { n: ms.toFixed(ms < 10 ? 1 : 0) })}`;
 }
 
@@ -132,7 +145,7 @@ async function attackSide(side, text, signal) {
   if (r.status === 'won') {
     e.classList.add('fell');
     e.querySelector('.trace').replaceChildren(marked(text, r.adversarial));
-    e.querySelector('.outcome').textContent = t('fell', { n: r.queries, label: report.labels[r.predicted_after] });
+    e.querySelector('.outcome').textContent = t('fell', { n: r.queries, label: said(report.labels[r.predicted_after]) });
     show(side, { label: report.labels[r.predicted_after], score: r.after[r.predicted_after] }, 0);
     e.querySelector('.detail').textContent = t('sure', { p: Math.round(r.after[r.predicted_after] * 100) });
   } else {
@@ -197,11 +210,11 @@ function facts() {
   const e = state.engine;
   if (!e) return;
   $('machine').textContent = e.threads === 1 ? t('thread', { level: e.level }) : t('threads', { n: e.threads, level: e.level });
-  if (state.bytes) $('size').textContent = t('meg', { n: (state.bytes / 1048576).toFixed(1) });
+  if (state.bytes) $('size').textContent = t('meg', { n: ((state.bytes + (e.bytes ?? 0)) / 1048576).toFixed(1) });
   if (speeds.length) {
     const ms = [...speeds].sort((a, b) => a - b)[speeds.length >> 1];
     $('speed').textContent = t('ms', { n: ms.toFixed(1) });
-    $('here').textContent = `${t('free')}, ${t('time', { n: duration(ms * 1e6) })}`;
+    $('here').textContent = `${t('free')}, ${duration(ms * 1e6)}`;
   }
   $('api').textContent = `$${(60 * 0.15 + 5 * 0.6).toFixed(2)}`;
 }
@@ -249,11 +262,23 @@ $('keep').onclick = async () => {
 // ---- chat ----
 
 const history = [];
+const asked = { temperature: 0.7, topP: 0.9 };
+
+/** Words of the part that depend on whether the model answers or tells stories. */
+function decoderWords() {
+  if (!state.decoder?.story) return;
+  $('chat-title').textContent = t('story');
+  document.querySelector('label[for=line]').textContent = t('story-line');
+  $('send').textContent = t('tell');
+  if (!$('line').value && !$('log').childElementCount) $('line').value = t('once');
+}
+
 $('say').onsubmit = async (e) => {
   e.preventDefault();
   const text = $('line').value.trim();
-  if (!text || !state.models.decoder && !state.decoder) return;
+  if (!text || !state.decoder || $('send').disabled) return;
   $('line').value = '';
+  $('send').disabled = true;
   const put = (who, s) => {
     const p = document.createElement('p');
     p.className = who;
@@ -262,22 +287,29 @@ $('say').onsubmit = async (e) => {
     $('log').scrollTop = $('log').scrollHeight;
     return p;
   };
-  put('you', `${t('you')}: ${text}`);
-  history.push({ role: 'user', content: text });
-  const p = put('model', `${t('model')}: `);
+  const story = state.decoder.story;
+  if (!story) put('you', `${t('you')}: ${text}`);
+  const before = story ? text : `${t('model')}: `;
+  const p = put('model', before);
   try {
     state.models.decoder ??= await loadModel('decoder', state.decoder);
     const began = performance.now();
     let n = 0, whole = '';
-    for await (const x of state.models.decoder.chat(history, { maxTokens: 128, temperature: 0.7, topP: 0.9 })) {
+    const words = story ? state.models.decoder.generate(text, { maxTokens: 160, ...asked, seed: Date.now() % 1e9 })
+      : state.models.decoder.chat([...history, { role: 'user', content: text }], { maxTokens: 128, ...asked });
+    for await (const x of words) {
       whole = x.whole;
-      p.textContent = `${t('model')}: ${whole}`;
+      p.textContent = before + whole;
+      $('log').scrollTop = $('log').scrollHeight;
       $('rate').textContent = t('rate', { t: (++n / ((performance.now() - began) / 1000)).toFixed(1) });
     }
-    history.push({ role: 'assistant', content: whole });
+    history.push({ role: 'user', content: text }, { role: 'assistant', content: whole });
     setStatus(t('ready'));
+    facts();
   } catch (err) {
     p.textContent = t('failed', { why: err.message });
+  } finally {
+    $('send').disabled = false;
   }
 };
 
@@ -312,17 +344,22 @@ $('message').oninput = () => { clearTimeout(pause); pause = setTimeout(judge, 60
 async function start() {
   if (store.get('theme')) document.documentElement.dataset.theme = store.get('theme');
   translate();
-  $('message').value = words[language].messages[0];
+  const models = await (await fetch('models/models.json')).json();
+  state.samples = models.samples;
+  translate();
+  take(samples()[0]);
   for (const x of ['a', 'b']) {
     $(`name-${x}`).value = t(x);
     $(`examples-${x}`).value = t(`${x}-examples`);
   }
   $('trial').value = t('trial-text');
-  if ('serviceWorker' in navigator && isSecureContext) {
+  // A host that sets no headers: once the service worker serves the page, it adds them, and the page may use threads.
+  const worker = 'serviceWorker' in navigator && isSecureContext;
+  const keep = () => navigator.serviceWorker.register('sw.js').catch(() => {});
+  if (worker && !globalThis.crossOriginIsolated) {
     const had = navigator.serviceWorker.controller;
-    await navigator.serviceWorker.register('sw.js').catch(() => {});
-    // A host that sets no headers: once the worker serves the page, it adds them, and the page may use threads.
-    if (!globalThis.crossOriginIsolated && !had && !sessionStorage.getItem('reloaded')) {
+    await keep();
+    if (!had && !sessionStorage.getItem('reloaded')) {
       await Promise.race([navigator.serviceWorker.ready, new Promise((ok) => setTimeout(ok, 3000))]);
       sessionStorage.setItem('reloaded', '1');
       location.reload();
@@ -330,18 +367,19 @@ async function start() {
     }
   }
   setStatus(t('starting'), 0);
-  const models = await (await fetch('models/models.json')).json();
   state.engine = await Engine.create();
   const offered = ['deepwordbug', 'textbugger-chars', 'pruthi', 'bad-characters', 'leetspeak', 'spacing', 'evasions'].filter((r) => state.engine.recipes.includes(r));
   $('recipe').replaceChildren(...offered.map((r) => new Option(r, r)));
+  if (samples()[0].recipe) $('recipe').value = samples()[0].recipe;
   facts();
   for (const side of sides) state.models[side] = await loadModel(side, models[side]);
   state.ready = true;
   for (const id of ['attack', 'teach']) $(id).disabled = false;
   if (models.encoder) state.models.encoder = await loadModel('ordinary', models.encoder);
-  if (models.decoder) { state.decoder = models.decoder; $('chat').hidden = false; }
+  if (models.decoder) { state.decoder = models.decoder; $('chat').hidden = false; decoderWords(); }
   setStatus(t('ready'));
   facts();
   await judge();
+  if (worker && globalThis.crossOriginIsolated) keep(); // not before the models: it fetches the page once more, for visits without a network
 }
 start().catch((e) => { state.failed = e; setStatus(t('failed', { why: e.message })); });

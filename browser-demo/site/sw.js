@@ -3,7 +3,8 @@
 const cacheName = 'temper-page-v1';
 const page = ['./', 'index.html', 'app.js', 'words.js', 'style.css', 'icon.svg', 'manifest.webmanifest', 'models/models.json', 'temper/src/index.js', 'temper/src/errors.js',
   'temper/src/browser-worker.js', 'temper/src/engine-worker.js', 'temper/src/kernel-worker.js', 'temper/src/engine.js', 'temper/src/source.js', 'temper/src/wasi.js',
-  'temper/src/link.js', 'temper/src/plugin.js'];
+  'temper/src/link.js', 'temper/src/plugin.js', 'temper/dist/temper.wasm',
+  ...['', '-relaxed', '-threads', '-relaxed-threads'].map((k) => `temper/dist/kernels${k}.wasm`)];
 
 self.addEventListener('install', (e) => {
   e.waitUntil(caches.open(cacheName).then((c) => c.addAll(page)).then(() => self.skipWaiting()));

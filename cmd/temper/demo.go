@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	browserdemo "github.com/temper-ml/temper/browser-demo"
 	"github.com/temper-ml/temper/core/attack"
 	"github.com/temper-ml/temper/core/attack/canon"
 	"github.com/temper-ml/temper/core/builtin"
@@ -41,7 +43,7 @@ var demoRecipes = []string{"deepwordbug", "leetspeak", "bad-characters"}
 
 func (a *app) demoCmd() *cobra.Command {
 	var noServe bool
-	var addr string
+	var addr, decoder, site string
 	var examples int
 	cmd := &cobra.Command{
 		Use:   "demo",
@@ -49,8 +51,14 @@ func (a *app) demoCmd() *cobra.Command {
 		Long: "demo trains a scam and spam filter on messages that come with temper, shows how easily it is fooled, hardens it, and shows how it\n" +
 			"stands then. Nothing is downloaded. Afterwards it serves the in-browser demo, unless --no-serve is given.",
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			ctx := cmd.Context()
+			if decoder, err = a.decoderPath(cmd, decoder); err != nil {
+				return fmt.Errorf("--decoder: %w", err)
+			}
+			if writes, err := a.writes(decoder); err != nil || !writes {
+				return errors.Join(fmt.Errorf("--decoder: %s is no model that generates", decoder), err)
+			}
 			dir, err := os.MkdirTemp("", "temper-demo-")
 			if err != nil {
 				return err
@@ -63,15 +71,31 @@ func (a *app) demoCmd() *cobra.Command {
 			if err := a.result(r, func(w io.Writer) error { return printDemo(w, r) }); err != nil {
 				return err
 			}
+			if noServe && site == "" {
+				return nil
+			}
+			m, err := a.pageModels(dir, decoder)
+			if err != nil {
+				return err
+			}
+			m.Samples = samples(r)
+			if site != "" {
+				if err := browserdemo.WriteStatic(site, m); err != nil {
+					return fmt.Errorf("--site: %w", err)
+				}
+				fmt.Fprintf(a.err, "the page, for any static host: %s\n", site)
+			}
 			if noServe {
 				return nil
 			}
-			return a.serveDemo(ctx, addr, dir)
+			return a.serveDemo(ctx, addr, m)
 		},
 	}
 	f := cmd.Flags()
 	f.BoolVar(&noServe, "no-serve", false, "do not serve the page afterwards")
 	f.StringVar(&addr, "addr", "127.0.0.1:8765", "address of the page")
+	f.StringVar(&decoder, "decoder", builtinStories, "decoder of the page: a folder, a GGUF file or a built-in name")
+	f.StringVar(&site, "site", "", "folder to write the page to, for any static host")
 	f.IntVar(&examples, "attack-examples", 100, "test messages to attack")
 	return cmd
 }
@@ -246,6 +270,48 @@ func fooled(r *demoResult) (before example, after, recipe string, ok bool) {
 		after = label(before.Labels, before.Label)
 	}
 	return before, after, recipe, ok
+}
+
+// samples are messages that the page begins with: each turned by a recipe before hardening, within the page's budget, and not after. Spam goes
+// first, which is what senders disguise; the shortest first among equals.
+func samples(r *demoResult) []browserdemo.Sample {
+	const most, budget, long = 3, 300, 160
+	type found struct {
+		browserdemo.Sample
+		spam bool
+	}
+	var all []found
+	seen := map[string]bool{}
+	for _, name := range demoRecipes {
+		b, a := r.Before.Reports[name], r.After.Reports[name]
+		if b == nil || a == nil {
+			continue
+		}
+		held := map[int]bool{}
+		for _, x := range a.Results {
+			held[x.Row] = x.Status == attack.Held
+		}
+		for _, x := range b.Results {
+			if x.Status == attack.Won && held[x.Row] && x.Queries <= budget && len(x.Text) <= long && !seen[x.Text] {
+				seen[x.Text] = true
+				all = append(all, found{browserdemo.Sample{Text: x.Text, Recipe: name}, label(b.Labels, x.Label) == builtin.Spam})
+			}
+		}
+	}
+	slices.SortStableFunc(all, func(x, y found) int {
+		if x.spam != y.spam {
+			if x.spam {
+				return -1
+			}
+			return 1
+		}
+		return len(x.Text) - len(y.Text)
+	})
+	var out []browserdemo.Sample
+	for _, x := range all[:min(most, len(all))] {
+		out = append(out, x.Sample)
+	}
+	return out
 }
 
 // letters shows two texts with the places where they differ marked below, and the code points of what came in.

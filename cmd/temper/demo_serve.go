@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/temper-ml/temper/backend"
@@ -34,25 +36,45 @@ func scoresOf(ctx context.Context, res *harden.Result, k backend.Kernels, d *dat
 	return s.Accuracy, err
 }
 
-// serveDemo serves the page with the two models until ctx ends.
-func (a *app) serveDemo(ctx context.Context, addr, dir string) error {
-	var m browserdemo.Models
-	for name, to := range map[string]*[]byte{demoOrdinary: &m.Ordinary, demoHardened: &m.Hardened} {
-		f, err := checkpoint.OpenFolder(filepath.Join(dir, name))
-		if err != nil {
-			return err
-		}
-		files, err := bundle.FromFolder(f)
-		if err == nil {
-			var b bytes.Buffer
-			err = bundle.Write(&b, files)
-			*to = b.Bytes()
-		}
-		if err := errors.Join(err, f.Close()); err != nil {
-			return err
-		}
+// bundled packs a folder into a bundle and closes it.
+func bundled(f *checkpoint.Folder, err error) ([]byte, error) {
+	if err != nil {
+		return nil, err
 	}
-	m.Encoder = m.Ordinary
+	var b bytes.Buffer
+	files, err := bundle.FromFolder(f)
+	if err == nil {
+		err = bundle.Write(&b, files)
+	}
+	return b.Bytes(), errors.Join(err, f.Close())
+}
+
+// pageModels are the models of the page: the two of the demo in dir, the built-in encoder to teach, and a decoder.
+func (a *app) pageModels(dir, decoder string) (m browserdemo.Models, err error) {
+	if m.Ordinary, err = bundled(checkpoint.OpenFolder(filepath.Join(dir, demoOrdinary))); err != nil {
+		return m, err
+	}
+	if m.Hardened, err = bundled(checkpoint.OpenFolder(filepath.Join(dir, demoHardened))); err != nil {
+		return m, err
+	}
+	if m.Encoder, err = bundled(a.builtin(builtinBase)); err != nil {
+		return m, err
+	}
+	switch {
+	case a.named(decoder):
+		m.Story = true
+		m.Decoder, err = bundled(a.builtin(decoder))
+	case strings.EqualFold(filepath.Ext(decoder), ".gguf"):
+		m.DecoderName = "decoder.gguf"
+		m.Decoder, err = os.ReadFile(decoder)
+	default:
+		m.Decoder, err = bundled(checkpoint.OpenFolder(decoder))
+	}
+	return m, err
+}
+
+// serveDemo serves the page until ctx ends.
+func (a *app) serveDemo(ctx context.Context, addr string, m browserdemo.Models) error {
 	h, err := browserdemo.Handler(m)
 	if err != nil {
 		return err

@@ -30,12 +30,14 @@ function sharing() {
 }
 
 const platform = {
+  bytes: 0,
   isolated: globalThis.crossOriginIsolated === true && typeof SharedArrayBuffer !== 'undefined',
   cores: navigator.hardwareConcurrency || 1,
   async module(name, shared) {
     const url = new URL(`../dist/${name}`, import.meta.url);
     let r = await fetch(url);
     if (!r.ok) throw new Error(`${url}: the server answered ${r.status}`);
+    platform.bytes += Number(r.headers.get('content-length')) || 0;
     // Compiled while it comes; a host that does not know the type of such files is helped.
     const rewrap = shared || !/^application\/wasm$/i.test(r.headers.get('content-type') ?? '');
     if (rewrap) r = new Response(shared ? r.body.pipeThrough(sharing()) : r.body, { headers: { 'Content-Type': 'application/wasm' } });

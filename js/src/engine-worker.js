@@ -35,7 +35,7 @@ export function serveEngine(host) {
         early?.drop();
         throw e;
       }
-      return engine.call({ op: 'info' }).value;
+      return { ...engine.call({ op: 'info' }).value, bytes: host.platform.bytes ?? 0 };
     },
     info: () => ({ ...engine.call({ op: 'info' }).value, memory: engine.memory.buffer.byteLength }),
     async open({ source, name, head, maxTokens, cache }, { id, signal }) {

@@ -172,6 +172,8 @@ export class Engine {
   readonly level: 'simd128' | 'simd128-relaxed';
   readonly threads: number;
   readonly recipes: string[];
+  /** Bytes of the engine's download as sent, 0 where that is not known. */
+  readonly bytes: number;
   load(source: Source, options?: LoadOptions): Promise<Model>;
   addPlugin(file: Blob | ArrayBuffer | Uint8Array, limits?: { memory?: number; fuel?: number }): Promise<Plugin>;
   info(): Promise<Info>;

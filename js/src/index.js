@@ -53,6 +53,7 @@ export class Engine {
       e.level = info.level;
       e.threads = info.threads;
       e.recipes = info.recipes;
+      e.bytes = info.bytes ?? 0;
     } catch (err) {
       e.close();
       throw err;

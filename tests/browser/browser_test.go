@@ -3,10 +3,12 @@ package browser
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net/http"
 	"net/http/httptest"
@@ -85,6 +87,27 @@ func pack(t testing.TB, dir string) []byte {
 	return b.Bytes()
 }
 
+// stories is the built-in decoder.
+func stories(t testing.TB) []byte {
+	dir := filepath.Join(fixture.Root(), "cmd", "temper", "stories")
+	files := map[string][]byte{}
+	for _, name := range []string{"config.json", "model.safetensors", "tokenizer_config.json", "tokenizer.json.gz"} {
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		require.NoError(t, err)
+		if plain, ok := strings.CutSuffix(name, ".gz"); ok {
+			z, err := gzip.NewReader(bytes.NewReader(b))
+			require.NoError(t, err)
+			b, err = io.ReadAll(z)
+			require.NoError(t, err)
+			name = plain
+		}
+		files[name] = b
+	}
+	var b bytes.Buffer
+	require.NoError(t, bundle.Write(&b, files))
+	return b.Bytes()
+}
+
 func messages(t testing.TB) *data.Dataset {
 	set := &data.Dataset{Name: "messages", LabelNames: []string{builtin.Ham, builtin.Spam}}
 	for i, m := range builtin.Messages().Train {
@@ -134,7 +157,8 @@ func tuned(t testing.TB, k backend.Kernels, base string, set *data.Dataset) []by
 // site serves the demo and, under /test/, the models and an empty page. Without isolation the headers are left out.
 func site(t testing.TB, isolated bool) *httptest.Server {
 	m := models(t)
-	h, err := browserdemo.Handler(browserdemo.Models{Ordinary: m["ordinary.temper"], Hardened: m["hardened.temper"]})
+	h, err := browserdemo.Handler(browserdemo.Models{Ordinary: m["ordinary.temper"], Hardened: m["hardened.temper"], Decoder: stories(t), Story: true,
+		Samples: []browserdemo.Sample{{Text: "You have won a prize, claim your money now", Recipe: "bad-characters"}}})
 	require.NoError(t, err)
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		name, test := strings.CutPrefix(r.URL.Path, "/test/")
@@ -205,7 +229,7 @@ func profile(t testing.TB) string {
 
 // tab opens a fresh browser.
 func tab(t testing.TB) context.Context {
-	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(chromium(t)), chromedp.NoSandbox, chromedp.DisableGPU,
+	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(chromium(t)), chromedp.WSURLReadTimeout(time.Minute), chromedp.NoSandbox, chromedp.DisableGPU,
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.UserDataDir(profile(t)), chromedp.WindowSize(1200, 1400))
 	alloc, stop := chromedp.NewExecAllocator(context.Background(), opts...)
 	ctx, end := chromedp.NewContext(alloc, chromedp.WithErrorf(func(string, ...any) {}))
@@ -378,12 +402,14 @@ func TestDemo(t *testing.T) {
 	require.NoError(t, chromedp.Run(ctx, chromedp.Evaluate(`String(temperDemo.failed?.message ?? '')`, &failed)))
 	require.Empty(t, failed)
 
-	var text, machine string
+	var text, machine, message, recipe string
 	require.NoError(t, chromedp.Run(ctx,
-		chromedp.Text("#ordinary .label", &text), chromedp.Text("#machine", &machine),
+		chromedp.Text("#ordinary .label", &text), chromedp.Text("#machine", &machine), chromedp.Value("#message", &message), chromedp.Value("#recipe", &recipe),
 		chromedp.Click("#attack"), wait(`temperDemo.lastAttack`),
 	))
-	require.NotEmpty(t, text)
+	require.Equal(t, "Spam or scam", text)
+	require.Equal(t, "You have won a prize, claim your money now", message)
+	require.Equal(t, "bad-characters", recipe)
 	t.Log(text, machine)
 	var outcome struct{ Ordinary, Hardened string }
 	run(t, ctx, &outcome, `return {ordinary: document.querySelector('#ordinary .outcome').textContent, hardened: document.querySelector('#hardened .outcome').textContent}`)
@@ -398,6 +424,19 @@ func TestDemo(t *testing.T) {
 	t.Log(verdict)
 	require.Contains(t, verdict, "complaint")
 
+	// A story, then a plugin from a file.
+	var told string
+	require.NoError(t, chromedp.Run(ctx, chromedp.Click("#send"), wait(`document.querySelector('#log').textContent.length > 60 && !document.querySelector('#send').disabled`), chromedp.Text("#log", &told)))
+	t.Log(told)
+	require.Contains(t, told, "Once upon a time")
+
+	require.NoError(t, chromedp.Run(ctx, chromedp.SetUploadFiles("#plugin", []string{filepath.Join(fixture.Root(), "plugins", "examples", "homoglyphs", "homoglyphs.wasm")}, chromedp.ByQuery), wait(`document.querySelector('#recipe').selectedOptions[0].textContent.includes('lugin')`),
+		chromedp.Evaluate(`temperDemo.lastAttack = null`, nil), chromedp.Click("#attack"), wait(`temperDemo.lastAttack`)))
+	run(t, ctx, &outcome, `return {ordinary: document.querySelector('#ordinary .outcome').textContent, hardened: document.querySelector('#hardened .outcome').textContent}`)
+	t.Logf("plugin: %+v", outcome)
+	require.NotEmpty(t, outcome.Ordinary)
+	require.NotContains(t, outcome.Ordinary, "did not work")
+
 	require.NoError(t, chromedp.Run(ctx, chromedp.Click("#language")))
 	require.NoError(t, chromedp.Run(ctx, chromedp.Text("#headline", &text)))
 	require.Contains(t, text, "被骗")
@@ -409,10 +448,8 @@ func TestDemo(t *testing.T) {
 	shootAs(t, ctx, "demo-phone")
 	require.False(t, wide, "the page is wider than a phone")
 
-	// Without a network.
+	// Without a network, after one visit.
 	require.NoError(t, chromedp.Run(ctx, wait(`navigator.serviceWorker.controller`)))
-	time.Sleep(time.Second)
-	require.NoError(t, chromedp.Run(ctx, chromedp.Reload(), wait(`globalThis.temperDemo && (`+ready+`)`)))
 	s.CloseClientConnections()
 	s.Close()
 	require.NoError(t, chromedp.Run(ctx, chromedp.Reload(), wait(`globalThis.temperDemo && (`+ready+`)`)))
