@@ -18,6 +18,7 @@ var _ = register("chat", kind{fixture: chatFixture})
 
 // chatFixture renders every case of a style and compares the text, or the complaint.
 func chatFixture(t *testing.T, dir string) {
+	onlyFiles(t, dir, "chat_template.jinja", "special_tokens.json", "cases.jsonl")
 	source, err := os.ReadFile(filepath.Join(dir, "chat_template.jinja"))
 	require.NoError(t, err)
 	tokens := map[string]string{}

@@ -2,6 +2,7 @@ package parity_test
 
 import (
 	"bytes"
+	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -21,6 +22,9 @@ import (
 func ggufFolders(t *testing.T) []string {
 	found, err := filepath.Glob(filepath.Join(fixture.Parity(t), "gguf", "*", "expected.safetensors"))
 	require.NoError(t, err)
+	if len(found) == 0 && os.Getenv("TEMPER_PARITY") != "" { // a folder that is named may hold some of the kinds only
+		t.Skip("no GGUF fixtures")
+	}
 	require.NotEmpty(t, found)
 	for i, f := range found {
 		found[i] = filepath.Dir(f)

@@ -40,6 +40,7 @@ type ggufExpected struct {
 // runGGUF runs a tiny decoder from each of its files: logits of the last ten positions and greedy tokens, against a float32 forward over the
 // same dequantized weights. (Expanded tensors and tokenization have tests of their own: TestGGUFDequantized here, TestGGUF in core/token.)
 func runGGUF(t *testing.T, dir string) {
+	onlyFiles(t, dir, "model-*.gguf", "expected.json", "expected.safetensors", "tokenize.jsonl", "tokenizer.json", "tokenizer_config.json")
 	data, err := os.ReadFile(filepath.Join(dir, "expected.json"))
 	require.NoError(t, err)
 	var want ggufExpected

@@ -20,6 +20,7 @@ var _ = register("models", kind{fixture: runModel})
 
 // runModel checks one tiny model on every level: hidden states, pooler, logits, loss, gradients, greedy decoding.
 func runModel(t *testing.T, dir string) {
+	onlyFiles(t, dir, "config.json", "config-v4.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "meta.json", "expected.safetensors")
 	eachLevel(t, func(t *testing.T, k backend.Kernels) {
 		m := loadModel(t, dir, "config.json")
 		e := open(t, dir, "expected.safetensors")
@@ -36,6 +37,7 @@ func runModel(t *testing.T, dir string) {
 		}
 		checkGradients(t, k, m, e, b, false)
 		checkGradients(t, k, m, e, b, true)
+		e.done()
 	})
 }
 

@@ -2,6 +2,7 @@ package parity
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	"github.com/temper-ml/temper/core/grad"
 	"github.com/temper-ml/temper/core/model"
 	"github.com/temper-ml/temper/core/peft"
+	"github.com/temper-ml/temper/core/tensor"
 )
 
 var _ = register("peft", kind{fixture: runPeft})
@@ -23,6 +25,7 @@ var _ = register("peft", kind{fixture: runPeft})
 // runPeft checks one adapter on every level: logits, loss and gradients, logits after merging, the base restored by switching off and by
 // unmerging, and a saved copy equal to the original file.
 func runPeft(t *testing.T, dir string) {
+	onlyFiles(t, dir, checkpoint.AdapterConfigFile, checkpoint.AdapterWeightsFile, "train_state.safetensors", "meta.json", "expected.safetensors")
 	eachLevel(t, func(t *testing.T, k backend.Kernels) {
 		f, err := checkpoint.OpenFolder(dir)
 		require.NoError(t, err)
@@ -70,7 +73,11 @@ func runPeft(t *testing.T, dir string) {
 		sameTensors(t, filepath.Join(dir, checkpoint.AdapterWeightsFile), filepath.Join(out, checkpoint.AdapterWeightsFile))
 		sameConfig(t, raw, filepath.Join(out, checkpoint.AdapterConfigFile))
 
+		if e.has("prompt_embeddings") {
+			peftPrompt(t, base.Config(), m, e)
+		}
 		peftGradients(t, k, dir, cfg, m, e, b)
+		e.done()
 	})
 }
 
@@ -96,6 +103,38 @@ func peftExpected(e *expected, b *batch, cfg *model.Config, name string) []float
 		out = append(out, v[row*width:(row+1)*width]...)
 	}
 	return out
+}
+
+// peftPrompt compares the virtual tokens and, for prefixes, what they put in the cache: of each token's row [layers, 2, heads, head size], key
+// and value of a layer as [heads, tokens, head size].
+func peftPrompt(t *testing.T, cfg *model.Config, m *peft.Model, e *expected) {
+	ts, err := m.Tensors()
+	require.NoError(t, err)
+	i := slices.IndexFunc(ts, func(x tensor.Tensor) bool { return x.Name == "prompt_embeddings" })
+	require.GreaterOrEqual(t, i, 0, "the adapter has no prompt_embeddings")
+	v, err := ts[i].F32()
+	require.NoError(t, err)
+	near(t, "logits", ts[i].Name, e.floats(ts[i].Name), v, 2e-5)
+	tokens := ts[i].Shape[0]
+	for layer := range cfg.Layers {
+		for half, what := range []string{"key", "value"} {
+			name := fmt.Sprintf("prefix.layer_%d.%s", layer, what)
+			if !e.has(name) {
+				continue
+			}
+			shape := e.tensor(name).Shape
+			require.Len(t, shape, 4)
+			heads, size := shape[1], shape[3]
+			var got []float32
+			for h := range heads {
+				for tok := range tokens {
+					at := ((tok*cfg.Layers+layer)*2+half)*heads*size + h*size
+					got = append(got, v[at:at+size]...)
+				}
+			}
+			near(t, "logits", name, e.floats(name), got, 2e-5)
+		}
+	}
 }
 
 func peftGradients(t *testing.T, k backend.Kernels, dir string, cfg peft.Config, m *peft.Model, e *expected, b *batch) {
@@ -139,6 +178,9 @@ func peftGradients(t *testing.T, k backend.Kernels, dir string, cfg peft.Config,
 		l = loss(t, c, m, e, b, out)
 	}
 	total := l.Data[0]
+	if name := "loss_without_orthogonal_term"; e.has(name) {
+		near(t, "loss", name, e.floats(name), []float32{total}, 2e-5*max(1, float64(total)))
+	}
 	c.Backward(l, nil)
 	total += float32(m.Regularise())
 	near(t, "loss", "loss", e.floats("loss"), []float32{total}, 2e-5*max(1, float64(total)))

@@ -55,6 +55,7 @@ type curve struct {
 
 // runTrain repeats a training run step by step: rates, losses and gradient norms of every step, weights after 0, 1, 10 and 30.
 func runTrain(t *testing.T, dir string) {
+	onlyFiles(t, dir, "initial.safetensors", "step_01.safetensors", "step_10.safetensors", "final.safetensors", "batches.safetensors", "curve.json")
 	eachLevel(t, func(t *testing.T, k backend.Kernels) {
 		raw, err := os.ReadFile(filepath.Join(dir, "curve.json"))
 		require.NoError(t, err)

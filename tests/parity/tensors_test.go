@@ -3,7 +3,9 @@ package parity
 import (
 	"encoding/binary"
 	"math"
+	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -17,6 +19,7 @@ type expected struct {
 	t    *testing.T
 	src  checkpoint.Source
 	have map[string]bool
+	seen map[string]bool
 }
 
 func open(t *testing.T, dir, name string) *expected {
@@ -24,7 +27,7 @@ func open(t *testing.T, dir, name string) *expected {
 	src, err := checkpoint.OpenSafetensors(filepath.Join(dir, name))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, src.Close()) })
-	e := &expected{t: t, src: src, have: map[string]bool{}}
+	e := &expected{t: t, src: src, have: map[string]bool{}, seen: map[string]bool{}}
 	for _, n := range src.Names() {
 		e.have[n] = true
 	}
@@ -37,7 +40,32 @@ func (e *expected) tensor(name string) tensor.Tensor {
 	e.t.Helper()
 	x, err := e.src.Tensor(name)
 	require.NoError(e.t, err)
+	e.seen[name] = true
 	return x
+}
+
+// done fails on tensors that nothing looked at: the fixture promises something that no check here knows.
+func (e *expected) done() {
+	e.t.Helper()
+	if e.t.Failed() {
+		return // and may have stopped before it came to them
+	}
+	for _, n := range e.src.Names() {
+		if !e.seen[n] {
+			e.t.Errorf("%s: a tensor that no check looks at", n)
+		}
+	}
+}
+
+// onlyFiles fails on files of a fixture that its runner does not know; names may be patterns.
+func onlyFiles(t *testing.T, dir string, names ...string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	for _, f := range entries {
+		known := slices.ContainsFunc(names, func(n string) bool { ok, _ := filepath.Match(n, f.Name()); return ok })
+		require.True(t, known, "%s: a file that no runner looks at", f.Name())
+	}
 }
 
 // floats returns a tensor of floating-point numbers.

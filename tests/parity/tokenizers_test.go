@@ -76,6 +76,7 @@ func orAll(s []int32, n int, v int32) []int32 {
 }
 
 func tokenizerFixture(t *testing.T, dir string) {
+	onlyFiles(t, dir, "tokenizer.json", "tokenizer_config.json", "cases.jsonl", "batches.json")
 	tok := loadTokenizer(t, filepath.Join(dir, "tokenizer.json"))
 	// What is saved must tokenize as what was loaded.
 	saved, err := tok.Save()
