@@ -41,9 +41,33 @@ func benchIDs(b *testing.B, tok *token.Tokenizer) {
 	b.SetBytes(int64(len(text)))
 	b.ReportAllocs()
 	b.ResetTimer()
+	defer perCPU(b, len(text))()
 	for range b.N {
 		for _, p := range parts {
 			ids = tok.AppendIDs(ids[:0], p, true)
+		}
+	}
+}
+
+// benchBatch is benchIDs on all processors: run it with -cpu 1,2,4 to see it scale.
+func benchBatch(b *testing.B, tok *token.Tokenizer) {
+	text := english(b)
+	parts := chunks(text, 512)
+	b.SetBytes(int64(len(text)))
+	b.ReportAllocs()
+	defer perCPU(b, len(text))()
+	for b.Loop() {
+		_, err := tok.EncodeBatch(parts, token.Options{NoLimits: true})
+		require.NoError(b, err)
+	}
+}
+
+// perCPU reports megabytes a second of processor time, which other programs on the machine disturb less than they do the clock.
+func perCPU(b *testing.B, bytes int) (report func()) {
+	start := cpuSeconds()
+	return func() {
+		if used := cpuSeconds() - start; used > 0 {
+			b.ReportMetric(float64(bytes)*float64(b.N)/1e6/used, "MB/cpu-s")
 		}
 	}
 }
@@ -87,4 +111,11 @@ func BenchmarkLoad(b *testing.B) {
 		_, err := token.Load(data)
 		require.NoError(b, err)
 	}
+}
+
+func BenchmarkBatch(b *testing.B) {
+	b.Run("minilm", func(b *testing.B) { benchBatch(b, load(b, filepath.Join(fixture.MiniLM(b), "tokenizer.json"))) })
+	b.Run("bpe-gpt2", func(b *testing.B) {
+		benchBatch(b, load(b, filepath.Join(fixture.Parity(b), "tokenizers", "bpe-gpt2", "tokenizer.json")))
+	})
 }
