@@ -72,10 +72,7 @@ func (ws *scratch) amxTile(f func(*amxJob), a unsafe.Pointer, rs, rows int, b un
 			j.add = 1
 		}
 		j.a, j.b = unsafe.Add(a, 4*k0), unsafe.Add(b, 4*k0*bs)
-		j.next = j.b
-		if ahead != nil {
-			j.next = unsafe.Pointer(ahead.take((*float32)(j.b), 8*16*j.blocks*panels/4))
-		}
+		j.next = unsafe.Pointer(ahead.take((*float32)(j.b), 8*16*j.blocks*panels/4))
 		f(j)
 	}
 	j.a, j.b, j.c, j.next = nil, nil, nil, nil
@@ -161,8 +158,10 @@ func (k *kernels) pieceInt8AMX(ws *scratch, t0, t1, p0, p1 int) {
 	apart := ep.Pre != nil || ep.Act != backend.None && ep.Residual != nil
 	var b unsafe.Pointer
 	if size > 0 {
-		b = unsafe.Pointer(&w.panels[4*p0*size])
+		b = unsafe.Pointer(&w.panels[0])
 	}
+	ahead := g.panelsAhead((*float32)(b), size, p0, t1, k.pool.threads)
+	b = unsafe.Add(b, 4*p0*size)
 	bias := p(k.zeros)
 	if ep.Bias != nil && !apart {
 		bias = p(ep.Bias[c0:])
@@ -170,7 +169,7 @@ func (k *kernels) pieceInt8AMX(ws *scratch, t0, t1, p0, p1 int) {
 	for t := t0; t < t1; t++ {
 		r0, r1 := t*g.m/g.tiles, (t+1)*g.m/g.tiles
 		near := grow(&ws.tile, (r1-r0)*ldc)
-		ws.amxTile(o.amxInt8, unsafe.Pointer(unsafe.SliceData(g.q[r0*g.qs:])), g.qs/4, r1-r0, b, nr, size, p1-p0, w.groups, p(near), ldc, false, nil)
+		ws.amxTile(o.amxInt8, unsafe.Pointer(unsafe.SliceData(g.q[r0*g.qs:])), g.qs/4, r1-r0, b, nr, size, p1-p0, w.groups, p(near), ldc, false, &ahead)
 		for r := r0; r < r1; r++ {
 			sums := near[(r-r0)*ldc:][:c1-c0]
 			dst := g.c[r*g.ldc+c0:][:c1-c0]

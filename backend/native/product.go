@@ -265,8 +265,16 @@ type ahead struct {
 
 // ahead is what comes after panels from p0 on and rows up to tile t1 when threads share the pieces.
 func (g *product) ahead(p0, t1, threads int) ahead {
+	if g.bs*g.k != g.panel || g.lastPanel != nil { // strided
+		return ahead{}
+	}
+	return g.panelsAhead(g.b, g.panel, p0, t1, threads)
+}
+
+// panelsAhead is ahead for panels that lie side by side at b, panel elements each.
+func (g *product) panelsAhead(b *float32, panel, p0, t1, threads int) ahead {
 	q := p0 + threads*g.panelCut
-	if g.bs*g.k != g.panel || g.lastPanel != nil || g.panelCut >= g.panels { // strided, or all of it is here already
+	if g.panelCut >= g.panels { // all of it is here already
 		return ahead{}
 	}
 	if q >= g.panels {
@@ -275,7 +283,7 @@ func (g *product) ahead(p0, t1, threads int) ahead {
 		}
 		q = 0
 	}
-	return ahead{off(g.b, q*g.panel), min(g.panelCut, g.panels-q) * g.panel}
+	return ahead{off(b, q*panel), min(g.panelCut, g.panels-q) * panel}
 }
 
 // take is where a tile of k steps is to fetch from; b where there is nothing to fetch.
