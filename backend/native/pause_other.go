@@ -5,3 +5,8 @@ package native
 import "runtime"
 
 func pause() { runtime.Gosched() }
+
+// knowsCPU: cpuNumber tells a CPU of cpuMask.
+const knowsCPU = false
+
+func cpuNumber() int { return 0 }

@@ -22,28 +22,42 @@ type pool struct {
 	next  atomic.Int64
 	_     [64]byte
 
-	waiting atomic.Bool   // the caller is parked on done
-	done    chan struct{} // the last worker to leave sends when waiting was set
-	seats   []seat
-	closed  atomic.Bool
+	done   parker // of the caller, whom the last worker to leave wakes
+	seats  []seat
+	closed atomic.Bool
+
+	// Two threads may end up on one CPU, and stay there while another is idle: until the system notices, the second worker does nothing. So a worker
+	// that was last seen on the caller's CPU is kept off it.
+	apart bool
+	cpus  cpuMask // that this process may use
 }
 
 // seat is where a worker parks.
 type seat struct {
-	parked atomic.Bool
-	wake   chan struct{}
-	_      [48]byte
+	parker
+	thread, cpu atomic.Int32 // of the worker, as of its last loop
+	off         int          // the CPU that it is kept off, -1: none; the caller's
+	_           [40]byte
 }
 
 const open = 1 << 31
 
 func newPool(threads int) *pool {
-	p := &pool{threads: threads, spins: 3000, done: make(chan struct{}, 1), seats: make([]seat, threads-1)}
+	p := &pool{threads: threads, spins: 3000, seats: make([]seat, threads-1)}
+	p.done.init()
 	if runtime.GOMAXPROCS(0) < threads {
 		p.spins = 1 // spinning would only keep the others from running
 	}
+	if threads > 1 && knowsCPU {
+		var n int
+		p.cpus, n = allowedCPUs()
+		p.apart = n >= threads && p.spins > 1
+	}
 	for i := range p.seats {
-		p.seats[i].wake = make(chan struct{}, 1)
+		s := &p.seats[i]
+		s.init()
+		s.cpu.Store(-1)
+		s.off = -1
 		go p.worker(i)
 	}
 	return p
@@ -61,10 +75,17 @@ func (p *pool) run(items, grain int, f func(worker, lo, hi int)) {
 	p.f, p.items, p.grain = f, items, grain
 	p.next.Store(0)
 	p.state.Store((p.state.Load()>>32+1)<<32 | open)
+	here := -1
+	if p.apart {
+		here = cpuNumber()
+	}
 	for i := range p.seats {
-		if s := &p.seats[i]; s.parked.Load() && s.parked.CompareAndSwap(true, false) {
-			s.wake <- struct{}{}
+		s := &p.seats[i]
+		if here >= 0 && here < maxCPUs && here != s.off && int(s.cpu.Load()) == here {
+			s.off = here
+			p.cpus.keepFrom(int(s.thread.Load()), here)
 		}
+		s.wake()
 	}
 	p.work(0)
 	for {
@@ -77,11 +98,10 @@ func (p *pool) run(items, grain int, f func(worker, lo, hi int)) {
 			pause()
 			continue
 		}
-		p.waiting.Store(true)
-		if p.state.Load()&(open-1) != 0 || !p.waiting.CompareAndSwap(true, false) {
-			<-p.done
+		p.done.prepare()
+		if p.state.Load()&(open-1) != 0 || !p.done.cancel() {
+			p.done.wait() // or woken by one who left the loop before
 		}
-		break
 	}
 }
 
@@ -98,6 +118,11 @@ func (p *pool) work(worker int) {
 
 func (p *pool) worker(i int) {
 	s := &p.seats[i]
+	if p.apart {
+		runtime.LockOSThread() // for good: the thread ends with the worker, and with it what it is kept off
+		s.thread.Store(int32(threadID()))
+		s.cpu.Store(int32(cpuNumber()))
+	}
 	last := uint64(0)
 	for idle := 0; ; {
 		st := p.state.Load()
@@ -106,9 +131,12 @@ func (p *pool) worker(i int) {
 				continue
 			}
 			last = st >> 32
+			if p.apart {
+				s.cpu.Store(int32(cpuNumber()))
+			}
 			p.work(i + 1)
-			if st := p.state.Add(^uint64(0)); st&(2*open-1) == 0 && p.waiting.CompareAndSwap(true, false) {
-				p.done <- struct{}{}
+			if st := p.state.Add(^uint64(0)); st&(2*open-1) == 0 {
+				p.done.wake()
 			}
 			idle = 0
 			continue
@@ -118,16 +146,16 @@ func (p *pool) worker(i int) {
 			continue
 		}
 		idle = 0
-		s.parked.Store(true)
+		s.prepare()
 		if st := p.state.Load(); p.closed.Load() || st&open != 0 && st>>32 != last {
-			if s.parked.CompareAndSwap(true, false) {
+			if s.cancel() {
 				if p.closed.Load() {
 					return
 				}
 				continue
 			}
 		}
-		<-s.wake
+		s.wait()
 		if p.closed.Load() {
 			return
 		}
@@ -137,8 +165,6 @@ func (p *pool) worker(i int) {
 func (p *pool) close() {
 	p.closed.Store(true)
 	for i := range p.seats {
-		if s := &p.seats[i]; s.parked.CompareAndSwap(true, false) {
-			s.wake <- struct{}{}
-		}
+		p.seats[i].wake()
 	}
 }
