@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -155,18 +156,15 @@ func (a *app) openTokenizer(cmd *cobra.Command, ref string) (*token.Tokenizer, e
 		}
 	}
 	defer f.Close()
-	raw, err := f.File(checkpoint.TokenizerFile)
-	if err != nil {
-		return nil, err
+	var config struct {
+		ModelType string `json:"model_type"`
 	}
-	tok, err := token.Load(raw)
+	if raw, err := f.Config(); err == nil {
+		_ = json.Unmarshal(raw, &config) // a folder without a model may hold a tokenizer.json
+	}
+	tok, err := token.FromFiles(f.File, config.ModelType)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", f.Path(), err)
-	}
-	if raw, err := f.File(checkpoint.TokenizerConfig); err == nil {
-		if err := tok.ApplyConfig(raw); err != nil {
-			return nil, fmt.Errorf("%s: %w", f.Path(), err)
-		}
 	}
 	return tok, nil
 }

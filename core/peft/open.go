@@ -191,8 +191,8 @@ func openBase(f *checkpoint.Folder, o OpenOptions) (*Bundle, error) {
 		}
 	}
 	tokenizer := func() (*token.Tokenizer, error) { return nil, nil }
-	if f.Has(checkpoint.TokenizerFile) {
-		tokenizer = later(func() (*token.Tokenizer, error) { return loadTokenizer(f) })
+	if token.HasFiles(f.Has, cfg.ModelType) {
+		tokenizer = later(func() (*token.Tokenizer, error) { return token.FromFiles(f.File, cfg.ModelType) })
 		defer tokenizer() // it reads from f, which closes when this fails
 	}
 	src, err := f.Source()
@@ -214,7 +214,7 @@ func openBase(f *checkpoint.Folder, o OpenOptions) (*Bundle, error) {
 			b.MaxTokens = n
 		}
 		if int(b.Tokenizer.MaxID()) >= cfg.Vocab {
-			return nil, fmt.Errorf("%s: tokenizer.json has ids up to %d, the model a vocabulary of %d", f.Path(), b.Tokenizer.MaxID(), cfg.Vocab)
+			return nil, fmt.Errorf("%s: the tokenizer has ids up to %d, the model a vocabulary of %d", f.Path(), b.Tokenizer.MaxID(), cfg.Vocab)
 		}
 	}
 	if raw, err := f.File("sentence_bert_config.json"); err == nil {
@@ -241,23 +241,6 @@ func later[T any](f func() (T, error)) func() (T, error) {
 		<-done
 		return v, err
 	}
-}
-
-func loadTokenizer(f *checkpoint.Folder) (*token.Tokenizer, error) {
-	raw, err := f.File(checkpoint.TokenizerFile)
-	if err != nil {
-		return nil, err
-	}
-	t, err := token.Load(raw)
-	if err != nil {
-		return nil, err
-	}
-	if raw, err := f.File(checkpoint.TokenizerConfig); err == nil {
-		if err := t.ApplyConfig(raw); err != nil {
-			return nil, err
-		}
-	}
-	return t, nil
 }
 
 // SetTokenizer replaces the tokenizer by another tokenizer.json over the same vocabulary of ids, which is written with the model from then on.

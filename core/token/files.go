@@ -3,9 +3,76 @@ package token
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 )
+
+// HasFiles reports whether FromFiles finds a tokenizer of a model family among the files of a folder.
+func HasFiles(has func(name string) bool, family string) bool {
+	switch family {
+	case "bert", "distilbert", "electra":
+		return has("tokenizer.json") || has("vocab.txt")
+	case "gpt2", "roberta":
+		return has("tokenizer.json") || has("vocab.json") && has("merges.txt")
+	}
+	return has("tokenizer.json")
+}
+
+// FromFiles reads the tokenizer of a model folder: tokenizer.json, or what older checkpoints of some families have in its place: vocab.txt (BERT,
+// DistilBERT, ELECTRA), vocab.json with merges.txt (GPT-2, RoBERTa). tokenizer_config.json adds its settings. family is the model_type; read gives
+// a file's content, or an error that wraps fs.ErrNotExist.
+func FromFiles(read func(name string) ([]byte, error), family string) (*Tokenizer, error) {
+	config, err := read("tokenizer_config.json")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	t, err := fromFiles(read, family, config)
+	if err != nil || config == nil {
+		return t, err
+	}
+	return t, t.ApplyConfig(config)
+}
+
+func fromFiles(read func(name string) ([]byte, error), family string, config []byte) (*Tokenizer, error) {
+	raw, missing := read("tokenizer.json")
+	if missing == nil {
+		return Load(raw)
+	}
+	if !errors.Is(missing, fs.ErrNotExist) {
+		return nil, missing
+	}
+	var vocab, merges []byte
+	var err error
+	switch family {
+	case "bert", "distilbert", "electra":
+		if vocab, err = read("vocab.txt"); err != nil {
+			break
+		}
+		set := struct {
+			Lower *bool `json:"do_lower_case"`
+		}{}
+		if config != nil {
+			if err := json.Unmarshal(config, &set); err != nil {
+				return nil, fmt.Errorf("token: tokenizer_config.json: %w", err)
+			}
+		}
+		return FromVocabTxt(vocab, set.Lower == nil || *set.Lower)
+	case "gpt2", "roberta":
+		if vocab, err = read("vocab.json"); err != nil {
+			break
+		}
+		if merges, err = read("merges.txt"); err != nil {
+			break
+		}
+		return FromGPT2(vocab, merges)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return nil, missing
+}
 
 // FromVocabTxt makes a BERT tokenizer of a vocab.txt: one token a line, the line number is the id.
 func FromVocabTxt(vocab []byte, lowercase bool) (*Tokenizer, error) {

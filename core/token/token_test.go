@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -203,6 +204,44 @@ func TestFromVocabTxt(t *testing.T) {
 	}
 	_, err = token.FromVocabTxt([]byte("a\nb\n"), true)
 	assert.ErrorContains(t, err, "[UNK]")
+}
+
+func TestFromFiles(t *testing.T) {
+	dir := fixture.MiniLM(t)
+	whole := os.DirFS(dir)
+	without := func(name string) ([]byte, error) {
+		if name == "tokenizer.json" {
+			return nil, fs.ErrNotExist
+		}
+		return fs.ReadFile(whole, name)
+	}
+	want, err := token.FromFiles(func(name string) ([]byte, error) { return fs.ReadFile(whole, name) }, "bert")
+	require.NoError(t, err)
+	got, err := token.FromFiles(without, "bert")
+	require.NoError(t, err)
+	for _, s := range texts(t) {
+		assert.Equal(t, want.AppendIDs(nil, s, true), got.AppendIDs(nil, s, true), "%q", s)
+	}
+	assert.Equal(t, want.MaxLength(), got.MaxLength())
+	// Other families number and cut otherwise.
+	_, err = token.FromFiles(without, "mpnet")
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	_, err = token.FromFiles(without, "gpt2")
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	has := func(name string) bool { return name == "vocab.txt" }
+	assert.True(t, token.HasFiles(has, "electra"))
+	assert.False(t, token.HasFiles(has, "gpt2"))
+	assert.True(t, token.HasFiles(func(name string) bool { return name == "vocab.json" || name == "merges.txt" }, "roberta"))
+
+	cased := map[string]string{"vocab.txt": "[UNK]\n[CLS]\n[SEP]\nAa\naa\n", "tokenizer_config.json": `{"do_lower_case":false}`}
+	tok, err := token.FromFiles(func(name string) ([]byte, error) {
+		if s, ok := cased[name]; ok {
+			return []byte(s), nil
+		}
+		return nil, fs.ErrNotExist
+	}, "bert")
+	require.NoError(t, err)
+	assert.Equal(t, []int32{1, 3, 4, 2}, tok.AppendIDs(nil, "Aa aa", true))
 }
 
 func TestFromGPT2(t *testing.T) {
