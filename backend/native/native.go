@@ -67,7 +67,7 @@ func Levels() []string { return append([]string{generic}, levels()...) }
 
 // OffersBF16 reports whether Options.BF16 may be set at a level (one of Levels).
 func OffersBF16(level string) bool {
-	return level != generic && slices.Contains(Levels(), level) && table(level).bf16Tile != nil
+	return level != generic && slices.Contains(Levels(), level) && (table(level).bf16Tile != nil || table(level).amxBF16 != nil)
 }
 
 // Best is the fastest of Levels.

@@ -49,7 +49,7 @@ func table(level string) *ops {
 var avx512VNNI = func() ops {
 	o := avx512
 	o.level, o.group, o.quantizeBytes = "avx512vnni", 4, quantizeBytesAVX512
-	o.sumInt8 = sumInt8AVX512
+	o.quantizeWords, o.sumInt8 = nil, sumInt8AVX512
 	o.int8Tile = [15]int8Func{nil, int8VNNI1AVX512, int8VNNI2AVX512, int8VNNI3AVX512, int8VNNI4AVX512, int8VNNI5AVX512, int8VNNI6AVX512, int8VNNI7AVX512, int8VNNI8AVX512, int8VNNI9AVX512, int8VNNI10AVX512, int8VNNI11AVX512, int8VNNI12AVX512, int8VNNI13AVX512, int8VNNI14AVX512}
 	o.rowWidth, o.blockRow = 16, map[tensor.DType]blockRowFunc{
 		tensor.Q4_0: rowQ4_0AVX512, tensor.Q4_1: rowQ4_1AVX512, tensor.Q5_0: rowQ5_0AVX512, tensor.Q5_1: rowQ5_1AVX512, tensor.Q8_0: rowQ8_0AVX512,
@@ -79,6 +79,8 @@ var avx512BF16 = func() ops {
 var amxTiles = func() ops {
 	o := avx512BF16
 	o.level, o.amxInt8, o.amxBF16, o.scaleInt8 = "amx", int8AMX, bf16AMX, scaleInt8AVX512
+	o.bf16Tile = nil
+	clear(o.int8Tile[amxFew:])
 	return o
 }()
 
