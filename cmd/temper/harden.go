@@ -19,10 +19,10 @@ func (a *app) hardenCmd() *cobra.Command {
 	var t tuneFlags
 	var method, against, before, clean string
 	var plugins, recipes []string
-	var examples, budget, guard int
+	var examples, budget, guard, wide int
 	var heldOut []string
 	var lexicon string
-	var wordNoise, share float64
+	var wordNoise, share, closed float64
 	cmd := &cobra.Command{
 		Use:   "harden BASE --data FILE -o DIR",
 		Short: "Train a classifier to resist being fooled",
@@ -47,6 +47,12 @@ func (a *app) hardenCmd() *cobra.Command {
 			if guard < 0 {
 				return usagef("--guard %d: want 0 (none) or more", guard)
 			}
+			if wide < 0 {
+				return usagef("--guard-unseen %d: want 0 (none) or more", wide)
+			}
+			if !(closed >= 0 && closed < 1) {
+				return usagef("--drop-pieces %g: want at least 0, less than 1", closed)
+			}
 			for _, r := range heldOut {
 				if !slices.Contains(attack.RecipeNames(), r) {
 					return usagef("--held-out %q: expected one of %s", r, strings.Join(attack.RecipeNames(), ", "))
@@ -60,7 +66,7 @@ func (a *app) hardenCmd() *cobra.Command {
 			}
 			o := harden.Defaults()
 			o.Method, o.Before, o.Recipes, o.Guard, o.Canon, o.HeldOut = method, before, recipes, guard, canonical, heldOut
-			o.Share, o.Perturbers = share, nil
+			o.Share, o.Perturbers, o.Wide, o.Closed = share, nil, wide, closed
 			if wordNoise > 0 {
 				o.Perturbers = append(o.Perturbers, &harden.WordNoise{Least: wordNoise / 2, Rate: wordNoise})
 			}
@@ -134,11 +140,14 @@ func (a *app) hardenCmd() *cobra.Command {
 		},
 	}
 	t.add(cmd, "tune")
+	def := harden.Defaults()
 	f := cmd.Flags()
 	f.StringVar(&method, "method", harden.DefaultMethod, "defence, see above")
 	f.StringVar(&clean, "canonical", "invisible,compatibility,confusables", "disguises that the tokenizer undoes: invisible, compatibility, confusables, accents,\nspacing, leetspeak, all or none")
-	f.IntVar(&guard, "guard", 8000, "words whose misspellings the tokenizer reads as the word (0: none; some 7 MB a thousand)")
-	f.Float64Var(&share, "share", 0.5, "with augment or online: share of the texts that get a copy")
+	f.IntVar(&guard, "guard", def.Guard, "words whose misspellings the tokenizer reads as the word (0: none; some 7 MB a thousand)")
+	f.IntVar(&wide, "guard-unseen", def.Wide, "with --guard: that many usual words which no training text holds are guarded too")
+	f.Float64Var(&closed, "drop-pieces", def.Closed, "with --guard: parts of words that make up less than this share of the training texts leave the vocabulary, so that\ngarbled words are unknown words (0: all stay)")
+	f.Float64Var(&share, "share", def.Share, "with augment or online: share of the texts that get a copy")
 	f.Float64Var(&wordNoise, "word-noise", 0.5, "with augment or online: some copies lose up to this share of their words, so that no prediction hangs on a few\n(0: none)")
 	f.StringVar(&lexicon, "lexicon", "", "synonyms for ascc and a2t, word<TAB>synonym synonym … (default: words that the base finds near)")
 	f.StringSliceVar(&heldOut, "held-out", nil, "attacks whose edits training must not see")

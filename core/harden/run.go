@@ -123,10 +123,14 @@ type Options struct {
 	// Guard is the number of words, those that tell most of the label, whose misspellings the written tokenizer reads as the word itself (see
 	// canon.Typos); 0 is none. Training runs without it, so that the weights resist what it does not catch.
 	Guard int
-	// Rare is the number of the first of those words whose misspellings win against words of the vocabulary that no training text holds.
-	// StandIns guards words of several pieces too: their misspellings are read as the nearest word of one piece.
-	Rare     int
+	// Wide is the number of words guarded beside those: the most usual ones of the base's vocabulary that no training text holds.
+	Wide int
+	// Slips decides between an unusual word and a misspelling of a usual one (see canon.Guard); StandIns guards words of several pieces too: their
+	// misspellings are read as the nearest word of one piece; Closed is the least share of the training texts' tokens that keeps a continuation
+	// ("##ing") in the vocabulary, 0 keeps all.
+	Slips    float64
 	StandIns bool
+	Closed   float64
 	// Canon is the canonicalisation that the written tokenizer's normalizer begins with: zero-width and look-alike letters, spacing, leetspeak.
 	Canon canon.Options
 	// Augment, when not nil, changes the settings of augmentation before the run.
@@ -145,7 +149,8 @@ type Options struct {
 
 // Defaults are the settings that `temper harden` begins with.
 func Defaults() Options {
-	return Options{Method: DefaultMethod, Share: 0.5, Perturbers: []attack.Perturber{&WordNoise{Least: 0.25, Rate: 0.5}}, Guard: 8000,
+	return Options{Method: DefaultMethod, Share: 0.5, Perturbers: []attack.Perturber{&WordNoise{Least: 0.25, Rate: 0.5}}, Guard: 8000, Wide: 4000,
+		Slips: 0.25, Closed: 0.0004,
 		Canon: canon.Options{Invisible: true, Compatibility: true, Confusables: true}}
 }
 
@@ -302,11 +307,9 @@ func (o *Options) Tokenizer(ctx context.Context) ([]byte, error) {
 		return nil, fmt.Errorf("guard: %w", err)
 	}
 	if typos {
-		g := canon.Guard{Words: canon.Telling(o.Tune.Train.Texts, o.Tune.Train.Labels, o.Guard), Rare: o.Rare}
-		if o.StandIns {
-			if g.StandIns, err = o.standIns(ctx, g.Words); err != nil {
-				return nil, fmt.Errorf("%s: guard: %w", f.Path(), err)
-			}
+		g, err := o.guard(ctx, raw)
+		if err != nil {
+			return nil, fmt.Errorf("%s: guard: %w", f.Path(), err)
 		}
 		if raw, _, err = canon.Typos(raw, g); err != nil {
 			return nil, fmt.Errorf("%s: guard: %w (run without the guard)", f.Path(), err)
@@ -318,6 +321,59 @@ func (o *Options) Tokenizer(ctx context.Context) ([]byte, error) {
 		}
 	}
 	return raw, nil
+}
+
+// guard chooses what the tokenizer is to read through.
+func (o *Options) guard(ctx context.Context, tokenizer []byte) (canon.Guard, error) {
+	d := o.Tune.Train
+	g := canon.Guard{Words: canon.Telling(d.Texts, d.Labels, o.Guard), Counts: map[string]float64{}, Slips: o.Slips}
+	tok, err := token.Load(tokenizer)
+	if err != nil {
+		return g, err
+	}
+	total := 0
+	for _, t := range d.Texts {
+		for _, w := range lowerWords(t) {
+			g.Counts[w]++
+			total++
+		}
+	}
+	// Words that the training texts do not hold may still come: a little of what Zipf's law gives them, as vocabularies begin with the
+	// most usual words.
+	const share = 0.02
+	wide, rank := 0, 0
+	for id := int32(0); id <= tok.MaxID(); id++ {
+		w, ok := tok.Token(id)
+		if !ok || tok.IsSpecial(id) || len(w) < 2 || !letterWord(w) {
+			continue
+		}
+		rank++
+		if g.Counts[w] == 0 && wide < o.Wide && len(w) > 3 {
+			g.Words = append(g.Words, w)
+			wide++
+		}
+		g.Counts[w] += share * float64(total) / float64(rank)
+	}
+	if o.Closed > 0 {
+		used := map[int32]float64{}
+		all := 0.0
+		for _, t := range d.Texts {
+			for _, id := range tok.AppendIDs(nil, t, false) {
+				used[id]++
+				all++
+			}
+		}
+		g.Pieces = map[string]bool{}
+		for id, n := range used {
+			if w, ok := tok.Token(id); ok && n >= o.Closed*all {
+				g.Pieces[w] = true
+			}
+		}
+	}
+	if o.StandIns {
+		g.StandIns, err = o.standIns(ctx, g.Words)
+	}
+	return g, err
 }
 
 // standIns are words of one piece for those of several, by what the base says of each word alone.

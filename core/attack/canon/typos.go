@@ -12,13 +12,26 @@ import (
 
 // Guard is what Typos protects. Words of several pieces without a stand-in, and those of fewer than three letters, are passed over.
 type Guard struct {
-	// Words are guarded, the most important first: an edit that two of them share is read as the first.
+	// Words are guarded, the most important first.
 	Words []string
+	// Counts say how often a text holds a word, in any unit: an edit that two guarded words share is read as the one that it more likely
+	// comes from, by their counts and by the number of other edits that each has. Where nothing is known, the first of Words wins.
+	Counts map[string]float64
 	// StandIns name, for words of several pieces, one of one piece that means nearly the same: misspellings are read as that.
 	StandIns map[string]string
-	// Rare is the number of the first Words whose misspellings win against entries of the vocabulary too, when those are not among
-	// Words: "bat" is read as "bad" where no text of the task held a bat.
-	Rare int
+	// Slips is the number of misspelt words per well-spelt one that is expected. An entry of the vocabulary that is not among Words is read
+	// as the word that it is an edit of when the counts say that this is likelier: 0.25 reads "gret" as "great" and leaves "heart". At 0
+	// all entries stay what they are.
+	Slips float64
+	// Pieces, when not nil, are the continuations ("##ing") that stay in the vocabulary. A word that cannot be put together from what is left
+	// is one unknown word to the model, in place of pieces that may say anything.
+	Pieces map[string]bool
+}
+
+// reading is what an edit is read as.
+type reading struct {
+	id    int
+	score float64
 }
 
 // Typos teaches a WordPiece tokenizer to read misspelt words: every single edit of a guarded word (a letter swapped with its neighbour,
@@ -37,9 +50,14 @@ func Typos(tokenizer []byte, g Guard) ([]byte, int, error) {
 	if err := json.Unmarshal(doc["model"], &model); err != nil {
 		return nil, 0, fmt.Errorf("tokenizer.json: model: %w", err)
 	}
-	var kind string
+	var kind, prefix string
 	if err := json.Unmarshal(model["type"], &kind); err != nil || kind != "WordPiece" {
 		return nil, 0, fmt.Errorf("tokenizer.json: the guard against typos needs a WordPiece vocabulary, found %q", kind)
+	}
+	if raw := model["continuing_subword_prefix"]; raw != nil {
+		if err := json.Unmarshal(raw, &prefix); err != nil {
+			return nil, 0, fmt.Errorf("tokenizer.json: continuing_subword_prefix: %w", err)
+		}
 	}
 	var vocab map[string]int
 	if err := json.Unmarshal(model["vocab"], &vocab); err != nil {
@@ -49,15 +67,9 @@ func Typos(tokenizer []byte, g Guard) ([]byte, int, error) {
 	for _, w := range g.Words {
 		real[w] = true
 	}
-	type entry struct {
-		token string
-		id    int
-	}
-	var added []entry
-	taken := map[string]bool{}
+	found := map[string]reading{}
 	guarded := 0
-	replaced := map[string]int{}
-	for i, w := range g.Words {
+	for _, w := range g.Words {
 		if len(w) < 3 || strings.IndexFunc(w, func(r rune) bool { return r > 'z' || r < 'a' }) >= 0 {
 			continue
 		}
@@ -68,24 +80,42 @@ func Typos(tokenizer []byte, g Guard) ([]byte, int, error) {
 			}
 		}
 		guarded++
-		for e := range edits(w) {
-			if e == "" || real[e] || taken[e] {
+		for e, share := range edits(w) {
+			if e == "" || real[e] {
 				continue
 			}
-			taken[e] = true
-			if _, known := vocab[e]; !known {
-				added = append(added, entry{e, id})
-			} else if i < g.Rare && len(e) > 2 {
-				replaced[e] = id
+			score := g.Counts[w] * share
+			if r, ok := found[e]; !ok || score > r.score {
+				found[e] = reading{id, score}
 			}
 		}
 	}
+	type entry struct {
+		token string
+		id    int
+	}
+	var added []entry
+	changed := map[string]int{}
+	for e, r := range found {
+		if _, known := vocab[e]; !known {
+			added = append(added, entry{e, r.id})
+		} else if len(e) > 2 && g.Slips*r.score > g.Counts[e] {
+			changed[e] = r.id
+		}
+	}
 	slices.SortFunc(added, func(a, b entry) int { return strings.Compare(a.token, b.token) })
+	if g.Pieces != nil && prefix != "" {
+		for t := range vocab {
+			if strings.HasPrefix(t, prefix) && !g.Pieces[t] {
+				changed[t] = -1
+			}
+		}
+	}
 	// The old entries stay where they were; the new ones follow.
 	old := bytes.TrimSpace(model["vocab"])
-	if len(replaced) > 0 {
+	if len(changed) > 0 {
 		var err error
-		if old, err = renumber(old, replaced); err != nil {
+		if old, err = renumber(old, changed); err != nil {
 			return nil, 0, fmt.Errorf("tokenizer.json: vocab: %w", err)
 		}
 	}
@@ -108,7 +138,7 @@ func Typos(tokenizer []byte, g Guard) ([]byte, int, error) {
 	return out, guarded, err
 }
 
-// renumber gives entries of a vocabulary other ids and keeps their order.
+// renumber gives entries of a vocabulary other ids and keeps their order; -1 leaves one out.
 func renumber(vocab []byte, ids map[string]int) ([]byte, error) {
 	dec := json.NewDecoder(bytes.NewReader(vocab))
 	if _, err := dec.Token(); err != nil {
@@ -116,7 +146,7 @@ func renumber(vocab []byte, ids map[string]int) ([]byte, error) {
 	}
 	var b bytes.Buffer
 	b.WriteByte('{')
-	for n := 0; dec.More(); n++ {
+	for n := 0; dec.More(); {
 		key, err := dec.Token()
 		if err != nil {
 			return nil, err
@@ -129,6 +159,9 @@ func renumber(vocab []byte, ids map[string]int) ([]byte, error) {
 		if to, ok := ids[name]; ok {
 			id = to
 		}
+		if id < 0 {
+			continue
+		}
 		quoted, err := json.Marshal(name)
 		if err != nil {
 			return nil, err
@@ -137,31 +170,34 @@ func renumber(vocab []byte, ids map[string]int) ([]byte, error) {
 			b.WriteByte(',')
 		}
 		fmt.Fprintf(&b, "%s:%d", quoted, id)
+		n++
 	}
 	b.WriteByte('}')
 	return b.Bytes(), nil
 }
 
-// edits yields the strings at one edit from a word of small Latin letters.
-func edits(w string) func(yield func(string) bool) {
+// edits yields the strings at one edit from a word of small Latin letters, some more than once, with the share of each among all: the four kinds
+// of edit alike, and alike within a kind.
+func edits(w string) func(yield func(string, float64) bool) {
 	const letters = "abcdefghijklmnopqrstuvwxyz"
-	return func(yield func(string) bool) {
+	n := float64(len(w))
+	return func(yield func(string, float64) bool) {
 		for i := range len(w) {
-			if !yield(w[:i] + w[i+1:]) {
+			if !yield(w[:i]+w[i+1:], 1/(4*n)) {
 				return
 			}
-			if i+1 < len(w) && !yield(w[:i]+w[i+1:i+2]+w[i:i+1]+w[i+2:]) {
+			if i+1 < len(w) && !yield(w[:i]+w[i+1:i+2]+w[i:i+1]+w[i+2:], 1/(4*(n-1))) {
 				return
 			}
 			for _, c := range letters {
-				if !yield(w[:i] + string(c) + w[i+1:]) {
+				if !yield(w[:i]+string(c)+w[i+1:], 1/(4*26*n)) {
 					return
 				}
 			}
 		}
 		for i := range len(w) + 1 {
 			for _, c := range letters {
-				if !yield(w[:i] + string(c) + w[i:]) {
+				if !yield(w[:i]+string(c)+w[i:], 1/(4*26*(n+1))) {
 					return
 				}
 			}

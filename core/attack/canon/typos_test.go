@@ -42,7 +42,7 @@ func TestTyposStandIns(t *testing.T) {
 	raw, err := tok.Save()
 	require.NoError(t, err)
 	ids := func(k *token.Tokenizer, s string) []int32 { return k.AppendIDs(nil, s, false) }
-	out, n, err := Typos(raw, Guard{Words: []string{"grand", "fin"}, StandIns: map[string]string{"grand": "great", "fin": "nothing"}, Rare: 1})
+	out, n, err := Typos(raw, Guard{Words: []string{"grand", "fin"}, StandIns: map[string]string{"grand": "great", "fin": "nothing"}, Slips: 1})
 	require.NoError(t, err)
 	require.Equal(t, 1, n)
 	guarded, err := token.Load(out)
@@ -50,17 +50,68 @@ func TestTyposStandIns(t *testing.T) {
 	require.Equal(t, ids(tok, "great"), ids(guarded, "garnd"))
 	require.Equal(t, ids(tok, "grand"), ids(guarded, "grand"))
 
-	out, _, err = Typos(raw, Guard{Words: []string{"fun", "filt"}, StandIns: map[string]string{"filt": "story"}, Rare: 2})
+	out, _, err = Typos(raw, Guard{Words: []string{"fun", "filt"}, StandIns: map[string]string{"filt": "story"}, Counts: map[string]float64{"filt": 1}, Slips: 1})
 	require.NoError(t, err)
 	guarded, err = token.Load(out)
 	require.NoError(t, err)
 	require.Equal(t, ids(tok, "story"), ids(guarded, "film"), "no text held a film")
 	require.Equal(t, ids(tok, "great"), ids(guarded, "great"))
-	out, _, err = Typos(raw, Guard{Words: []string{"fun", "filt"}, StandIns: map[string]string{"filt": "story"}, Rare: 1})
+	out, _, err = Typos(raw, Guard{Words: []string{"fun", "filt"}, StandIns: map[string]string{"filt": "story"}, Counts: map[string]float64{"filt": 1}, Slips: 0})
 	require.NoError(t, err)
 	guarded, err = token.Load(out)
 	require.NoError(t, err)
 	require.Equal(t, ids(tok, "film"), ids(guarded, "film"))
+}
+
+// An edit of two words is read as the one that it more likely comes from, and continuations that are not kept leave unknown words.
+func TestTyposReading(t *testing.T) {
+	tok, err := token.TrainWordPiece(slices.Values(slices.Repeat([]string{"world words gret film", "film world", "a film lot"}, 3)), token.TrainOptions{VocabSize: 120, Lowercase: true})
+	require.NoError(t, err)
+	raw, err := tok.Save()
+	require.NoError(t, err)
+	words := []string{"words", "world", "film"}
+	for _, c := range []struct {
+		name   string
+		counts map[string]float64
+		slips  float64
+		typo   string
+		want   string
+	}{
+		{"a swap is one of few, a replaced letter one of many", map[string]float64{"words": 1, "world": 1}, 0, "wordl", "world"},
+		{"far more usual", map[string]float64{"words": 100, "world": 1}, 0, "wordl", "words"},
+		{"nothing known: the first", nil, 0, "wordl", "words"},
+		{"an entry stays", map[string]float64{"film": 100}, 0, "lot", "lot"},
+	} {
+		out, n, err := Typos(raw, Guard{Words: words, Counts: c.counts, Slips: c.slips})
+		require.NoError(t, err)
+		require.Equal(t, 3, n)
+		guarded, err := token.Load(out)
+		require.NoError(t, err)
+		require.Equal(t, tok.AppendIDs(nil, c.want, false), guarded.AppendIDs(nil, c.typo, false), c.name)
+	}
+	for slips, want := range map[float64]string{0: "gret", 0.25: "great"} {
+		both, err := token.TrainWordPiece(slices.Values(slices.Repeat([]string{"great gret"}, 3)), token.TrainOptions{VocabSize: 60, Lowercase: true})
+		require.NoError(t, err)
+		raw, err := both.Save()
+		require.NoError(t, err)
+		out, _, err := Typos(raw, Guard{Words: []string{"great"}, Counts: map[string]float64{"great": 40, "gret": 0.1}, Slips: slips})
+		require.NoError(t, err)
+		guarded, err := token.Load(out)
+		require.NoError(t, err)
+		require.Equal(t, both.AppendIDs(nil, want, false), guarded.AppendIDs(nil, "gret", false))
+	}
+
+	require.Greater(t, len(tok.AppendIDs(nil, "filmilm", false)), 1)
+	out, _, err := Typos(raw, Guard{Words: words, Pieces: map[string]bool{}})
+	require.NoError(t, err)
+	closed, err := token.Load(out)
+	require.NoError(t, err)
+	unknown := closed.AppendIDs(nil, "filmilm", false)
+	require.Len(t, unknown, 1)
+	name, ok := closed.Token(unknown[0])
+	require.True(t, ok)
+	require.Equal(t, "[UNK]", name)
+	require.Equal(t, tok.AppendIDs(nil, "world film", false), closed.AppendIDs(nil, "world film", false))
 }
 
 func TestTelling(t *testing.T) {

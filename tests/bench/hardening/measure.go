@@ -41,7 +41,7 @@ var sets = []set{
 	{Name: "mr", Train: "train.tsv", Draw: "mr-train-3000.txt", Attack: "mr-test-attack200.txt"},
 	{Name: "ag_news", Train: "train.tsv", Draw: "ag_news-train-4000.txt", Attack: "ag_news-test-attack200.txt", Epochs: 1, HardEpochs: 1},
 	{Name: "jigsaw_toxic_balanced", Train: "train.tsv", Draw: "jigsaw_toxic_balanced-train-4000.txt", Attack: "jigsaw_toxic_balanced-test-attack.txt", Epochs: 1, HardEpochs: 1, Positive: "toxic"},
-	{Name: "sms_spam", Train: "train.tsv", Attack: "sms_spam-test-attack.txt", Positive: "spam"},
+	{Name: "sms_spam", Train: "train.tsv", Attack: "sms_spam-test-attack.txt", Epochs: 1, HardEpochs: 1, Positive: "spam"},
 }
 
 // variant is a way to train. Of names another variant whose weights it takes, changing the tokenizer alone.
@@ -63,7 +63,6 @@ var variants = []variant{
 	{Name: "plain+guard", Of: "plain", Options: func(o *harden.Options) {}},
 	{Name: "held-out-weights", Of: "held-out", Options: func(o *harden.Options) { o.Guard = 0; o.Canon = canon.Options{} }},
 	{Name: "held-out+stand-ins", Of: "held-out", Options: func(o *harden.Options) { o.StandIns = true }},
-	{Name: "held-out+rare", Of: "held-out", Options: func(o *harden.Options) { o.StandIns, o.Rare = true, 1000 }},
 	{Name: "held-out-guard", Of: "held-out", Options: func(o *harden.Options) { o.Guard = 0 }},
 }
 

@@ -45,8 +45,12 @@ func parseSettings(list string) (func(*harden.Options), error) {
 			changes = append(changes, func(o *harden.Options) { o.Tune.LR = x })
 		case "guard":
 			changes = append(changes, func(o *harden.Options) { o.Guard = int(x) })
-		case "rare":
-			changes = append(changes, func(o *harden.Options) { o.Rare = int(x) })
+		case "wide":
+			changes = append(changes, func(o *harden.Options) { o.Wide = int(x) })
+		case "slips":
+			changes = append(changes, func(o *harden.Options) { o.Slips = x })
+		case "closed":
+			changes = append(changes, func(o *harden.Options) { o.Closed = x })
 		case "stand-ins":
 			changes = append(changes, func(o *harden.Options) { o.StandIns = x != 0 })
 		case "word-noise":
@@ -78,7 +82,7 @@ func parseSettings(list string) (func(*harden.Options), error) {
 				}
 			})
 		default:
-			return nil, fmt.Errorf("-set %q: expected method, epochs, lr, guard, rare, stand-ins, word-noise, synonyms, char-rate, share, consistency, likeness or epsilon", key)
+			return nil, fmt.Errorf("-set %q: expected method, epochs, lr, guard, wide, slips, closed, stand-ins, word-noise, synonyms, char-rate, share, consistency, likeness or epsilon", key)
 		}
 	}
 	return func(o *harden.Options) {
