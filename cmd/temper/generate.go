@@ -93,6 +93,11 @@ func (g *genFlags) open(a *app, cmd *cobra.Command, ref string) (*generate.Decod
 	if err != nil {
 		return nil, err
 	}
+	if writes, err := a.writes(path); err != nil {
+		return nil, err
+	} else if !writes {
+		return nil, fmt.Errorf("%s is an encoder, which writes no text: give a decoder", ref)
+	}
 	d, err := a.openDecoder(path, generate.OpenOptions{Base: g.base, Adapters: g.adapters})
 	if err != nil {
 		return nil, err

@@ -33,6 +33,9 @@ func (a *app) openPipeline(cmd *cobra.Command, ref string, o pipeline.Options) (
 	if err != nil {
 		return nil, err
 	}
+	if strings.HasSuffix(path, ".gguf") {
+		return nil, fmt.Errorf("%s: a GGUF file holds a decoder: it is for temper generate, chat, serve, and classify with --labels", ref)
+	}
 	return pipeline.Open(path, k, o)
 }
 
@@ -265,6 +268,9 @@ func (a *app) fillCmd() *cobra.Command {
 				return err
 			}
 			defer p.Close()
+			if fresh := p.Bundle().Fresh; len(fresh) > 0 {
+				return fmt.Errorf("%s: no trained tensor %q: the model was not trained to fill in masks", args[0], fresh[0])
+			}
 			words, err := p.Fill(cmd.Context(), args[1], n)
 			if err != nil {
 				return err

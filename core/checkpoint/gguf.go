@@ -1,12 +1,14 @@
 package checkpoint
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/temper-ml/temper/core/tensor"
@@ -20,6 +22,7 @@ const (
 	ggufMaxDims          = 4
 	ggufMaxNesting       = 4 // of arrays; llama.cpp writes none
 	ggufMaxName          = 64 * 1024
+	ggufMaxKey           = 1<<16 - 1
 )
 
 // Value types of GGUF metadata.
@@ -125,7 +128,7 @@ func (g *GGUF) parse(b []byte) error {
 		return fmt.Errorf("%d values and %d tensors cannot stand in %d bytes (truncated file?)", values, tensors, r.left())
 	}
 	for i := range values {
-		key, err := r.str()
+		key, err := r.key()
 		if err != nil {
 			return fmt.Errorf("key %d of %d: %w", i, values, err)
 		}
@@ -326,6 +329,26 @@ func (r *ggufReader) str() (string, error) {
 	b, err := r.bytes(n)
 	if err != nil {
 		return "", fmt.Errorf("a string: %w", err)
+	}
+	return string(b), nil
+}
+
+// key reads a key, whose length the format bounds. What is no key at all, because the file lies about what comes before it, is told from its bytes,
+// which are not fit to be printed.
+func (r *ggufReader) key() (string, error) {
+	n, err := r.u64()
+	if err != nil {
+		return "", err
+	}
+	b, err := r.bytes(n)
+	if err != nil {
+		return "", fmt.Errorf("a string: %w", err)
+	}
+	if n > ggufMaxKey {
+		return "", fmt.Errorf("a key of %d bytes, at most %d are allowed", n, ggufMaxKey)
+	}
+	if i := bytes.IndexFunc(b, func(c rune) bool { return c == utf8.RuneError || unicode.IsControl(c) }); i >= 0 {
+		return "", fmt.Errorf("a key at byte %d is no text (byte %#x)", r.at-len(b), b[i])
 	}
 	return string(b), nil
 }

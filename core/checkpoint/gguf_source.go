@@ -273,6 +273,14 @@ func (g *GGUF) ConfigJSON() ([]byte, error) {
 	if layers > 1<<16 || heads > 1<<16 || hidden > 1<<24 {
 		return nil, fmt.Errorf("%s: %d layers, %d heads and width %d are beyond any model", g.path, layers, heads, hidden)
 	}
+	for name := range g.tensors {
+		if rest, ok := strings.CutPrefix(name, "blk."); ok {
+			at, _, _ := strings.Cut(rest, ".")
+			if n, err := strconv.Atoi(at); err == nil && n >= layers {
+				return nil, fmt.Errorf("%s: %s is %d, but there is a tensor %s", g.path, key("block_count"), layers, name)
+			}
+		}
+	}
 	embd, ok := g.tensors["token_embd.weight"]
 	if !ok || len(embd.shape) != 2 {
 		return nil, fmt.Errorf("%s: expected a matrix token_embd.weight", g.path)

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -139,6 +140,8 @@ func TestParseGGUFRefuses(t *testing.T) {
 		{"values", "cannot stand in", head(0, 1<<60)},
 		{"negative", "cannot stand in", head(-1, 0)},
 		{"key length", "bytes expected at byte", head(0, 1, 1<<60)},
+		{"key without end", "a key of 65536 bytes", head(0, 1, str(strings.Repeat("k", 1<<16)))},
+		{"key of bytes", "is no text (byte 0x0)", head(0, 1, str("a\x00b"), u(13))},
 		{"value type", `key "k": unknown value type 13`, head(0, 1, str("k"), u(13))},
 		{"bool", "expected a boolean", head(0, 1, str("k"), u(7), uint8(2))},
 		{"string length", "a string:", head(0, 1, str("k"), u(8), 1<<40)},

@@ -57,7 +57,7 @@ func EncodeGGUF(ctx context.Context, w io.Writer, m *checkpoint.GGUFModel, o Opt
 	}
 	for _, t := range m.Tensors {
 		if t.DType.Quantized() && !o.Requantize {
-			return nil, fmt.Errorf("tensor %q is %s already: quantizing again adds up the losses (start from the original weights, or allow it)", t.Name, t.DType)
+			return nil, fmt.Errorf("tensor %q is %s already: quantizing again adds up the losses (start from the original weights, or allow it with --requantize)", t.Name, t.DType)
 		}
 	}
 	// llama.cpp's order: by layer, then by name.
