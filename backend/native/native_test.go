@@ -41,7 +41,7 @@ func TestEveryFunction(t *testing.T) {
 				backendtest.RunBF16(t, half)
 				left = slices.DeleteFunc(left, func(name string) bool { return !slices.Contains(idleHalf(), name) })
 			}
-			require.Equal(t, []string{"peakFMA", "sum"}, left, "beside what measures the machine")
+			require.Subset(t, []string{"peakFMA", "sum"}, left, "beside what measures the machine")
 		})
 	}
 }

@@ -28,7 +28,7 @@ func table(level string) *ops {
 // neonDot is neon with SDOT for integer products. SDOT takes signed bytes, so activations are stored less 128.
 var neonDot = func() ops {
 	o := neon
-	o.level, o.group, o.quantizeBytes = "neondot", 4, quantizeLess128
+	o.level, o.group, o.quantizeBytes, o.quantizeWords = "neondot", 4, quantizeLess128, nil
 	for r := 1; r <= o.rows; r++ {
 		o.int8Tile[r] = func(k int, a *byte, rs int, b *int8, c *float32, cs, n int, zero *int32, sx *float32, wsum *int32, sw, bias, res *float32) {
 			var sums [96]int32
@@ -104,7 +104,9 @@ var neon = func() ops {
 		for r, tile := range rows {
 			o.tile[v][r+1] = wholeTile(tile, r+1, 4*(v+1))
 		}
+		clear(o.tile[v][o.rows+1:])
 	}
+	clear(o.int8Tile[o.rows+1:])
 	return o
 }()
 
