@@ -70,17 +70,16 @@ func ask(ctx context.Context, out any, body string) error {
 	return json.Unmarshal(r.OK, out)
 }
 
-// memory is the proportional set size of all of the browser's processes, in bytes (Linux only).
-func (b *browser) memory() (int64, error) {
+// processes are the browser's own, all of them (Linux only).
+func (b *browser) processes() ([]int, error) {
 	c := chromedp.FromContext(b.ctx)
 	if c == nil || c.Browser == nil || c.Browser.Process() == nil {
-		return 0, errors.New("the browser has no process")
+		return nil, errors.New("the browser has no process")
 	}
-	root := c.Browser.Process().Pid
 	children := map[int][]int{}
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	for _, p := range stats {
 		s, err := os.ReadFile(p)
@@ -101,10 +100,21 @@ func (b *browser) memory() (int64, error) {
 		}
 		children[parent] = append(children[parent], pid)
 	}
+	all := []int{c.Browser.Process().Pid}
+	for i := 0; i < len(all); i++ {
+		all = append(all, children[all[i]]...)
+	}
+	return all, nil
+}
+
+// memory is the proportional set size of all of the browser's processes, in bytes.
+func (b *browser) memory() (int64, error) {
+	all, err := b.processes()
+	if err != nil {
+		return 0, err
+	}
 	var sum int64
-	for todo := []int{root}; len(todo) > 0; {
-		pid := todo[0]
-		todo = append(todo[1:], children[pid]...)
+	for _, pid := range all {
 		s, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 		if err != nil {
 			continue
@@ -123,4 +133,28 @@ func (b *browser) memory() (int64, error) {
 		return 0, errors.New("no memory figures: they need Linux's /proc")
 	}
 	return sum, nil
+}
+
+// cpu is the processor time that all threads of the browser have used, 0 where that cannot be told. Threads that have ended are not counted:
+// only differences over a stretch of work mean something.
+func (b *browser) cpu() time.Duration {
+	all, err := b.processes()
+	if err != nil {
+		return 0
+	}
+	var sum time.Duration
+	for _, pid := range all {
+		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+		for _, p := range threads {
+			s, err := os.ReadFile(p)
+			if err != nil {
+				continue
+			}
+			if f := strings.Fields(string(s)); len(f) > 0 {
+				ns, _ := strconv.ParseInt(f[0], 10, 64)
+				sum += time.Duration(ns)
+			}
+		}
+	}
+	return sum
 }

@@ -30,6 +30,7 @@ type options struct {
 	only                                 []string
 	shapes                               []string
 	rounds, kernelTime                   int
+	calls, prompt, generate              int
 	model, onnx, onnxInt8, gemma, output string
 	chromium, cache                      string
 }
@@ -42,6 +43,8 @@ type row struct {
 	Unit    string  `json:"unit"`
 	Median  float64 `json:"median"`
 	Best    float64 `json:"best"`
+	// CPU is the median in processor time of the whole browser instead of wall time, 0 where it was not measured.
+	CPU     float64 `json:"cpu,omitempty"`
 	Samples int     `json:"samples"`
 }
 
@@ -52,7 +55,9 @@ type verdict struct {
 	Engine  string  `json:"engine"`
 	Peer    string  `json:"peer"`
 	Ratio   float64 `json:"ratio"`
-	Bar     float64 `json:"bar"`
+	// CPURatio is the ratio by processor time, which other work on the machine disturbs less.
+	CPURatio float64 `json:"cpu_ratio,omitempty"`
+	Bar      float64 `json:"bar"`
 }
 
 func main() {
@@ -64,6 +69,9 @@ func main() {
 	only := flag.String("only", "f32,int8,decoder,start", "parts to measure")
 	shapes := flag.String("shapes", "1x16,1x128,8x64", "texts x tokens")
 	flag.IntVar(&o.rounds, "rounds", 7, "turns of each engine")
+	flag.IntVar(&o.calls, "calls", 3, "timed calls of a turn, at least")
+	flag.IntVar(&o.prompt, "prompt", 250, "words of a decoder's prompt")
+	flag.IntVar(&o.generate, "generate", 48, "tokens that a decoder generates")
 	flag.IntVar(&o.kernelTime, "kernel-time", 60, "milliseconds for each line of -only kernels")
 	flag.StringVar(&o.model, "model", env("TEMPER_MINILM", filepath.Join(cache, "minilm")), "Hugging Face folder of MiniLM")
 	flag.StringVar(&o.onnx, "onnx", filepath.Join(cache, "bench-f32.onnx"), "its ONNX export")
@@ -185,23 +193,27 @@ func encoders(o options, url string, stderr io.Writer, pages []page) ([]row, err
 		if !ok {
 			return nil, fmt.Errorf("-shapes %s: expected texts x tokens", shape)
 		}
-		times := make([][]float64, len(pages))
+		times, cpus := make([][]float64, len(pages)), make([][]float64, len(pages))
 		for round := range o.rounds + 1 {
 			for i := range pages {
 				var got []float64
-				// The first call of a turn wakes threads that have gone to sleep; a turn has at least three timed calls and 60 ms of them.
+				// The first call of a turn wakes threads that have gone to sleep; a turn has a few timed calls, and 60 ms of them at least.
+				began := b.cpu()
 				err := ask(tabs[i], &got, fmt.Sprintf(`await once(%[1]s, %[2]s); const out = []; let sum = 0;
-					while (out.length < 3 || sum < 60) { const t = performance.now(); await once(%[1]s, %[2]s); const d = performance.now() - t; out.push(d); sum += d; } return out`, batch, seq))
+					while (out.length < %[3]d || sum < 60) { const t = performance.now(); await once(%[1]s, %[2]s); const d = performance.now() - t; out.push(d); sum += d; } return out`, batch, seq, o.calls))
 				if err != nil {
 					return nil, fmt.Errorf("%s: %w", pages[i].Name, err)
 				}
 				if round > 0 { // the first turn compiles
 					times[i] = append(times[i], got...)
+					cpus[i] = append(cpus[i], (b.cpu()-began).Seconds()*1e3/float64(len(got)+1))
 				}
 			}
 		}
 		for i, p := range pages {
-			rows = append(rows, summary("MiniLM "+p.Work+" "+shape, p, "ms", times[i]))
+			r := summary("MiniLM "+p.Work+" "+shape, p, "ms", times[i], cpus[i])
+			fmt.Fprintf(stderr, "%s, %s: %.1f ms, %.1f ms of processor time\n", r.Work, r.Engine, r.Median, r.CPU)
+			rows = append(rows, r)
 		}
 	}
 	return rows, nil
@@ -219,27 +231,32 @@ func decoders(o options, url string, stderr io.Writer, pages []page) ([]row, err
 	}
 	type rate struct{ Tokens, Rate float64 }
 	prompts, generations := make([][]float64, len(pages)), make([][]float64, len(pages))
+	promptCPU, generationCPU := make([][]float64, len(pages)), make([][]float64, len(pages))
 	for round := range min(o.rounds, 3) {
 		for i := range pages {
 			var r rate
-			if err := ask(tabs[i], &r, fmt.Sprintf(`return await prompt(250, 'Story %d.')`, round)); err != nil {
+			began := b.cpu()
+			if err := ask(tabs[i], &r, fmt.Sprintf(`return await prompt(%d, 'Story %d.')`, o.prompt, round)); err != nil {
 				return nil, fmt.Errorf("%s: %w", pages[i].Name, err)
 			}
-			fmt.Fprintf(stderr, "%s: prompt of %g tokens, %.1f tokens/s\n", pages[i].Name, r.Tokens, r.Rate)
+			promptCPU[i] = append(promptCPU[i], r.Tokens/(b.cpu()-began).Seconds())
+			fmt.Fprintf(stderr, "%s: prompt of %g tokens, %.1f tokens/s, %.1f by processor time\n", pages[i].Name, r.Tokens, r.Rate, promptCPU[i][round])
 			prompts[i] = append(prompts[i], r.Rate)
-			if err := ask(tabs[i], &r, `return await generate(48)`); err != nil {
+			began = b.cpu()
+			if err := ask(tabs[i], &r, fmt.Sprintf(`return await generate(%d)`, o.generate)); err != nil {
 				return nil, fmt.Errorf("%s: %w", pages[i].Name, err)
 			}
-			fmt.Fprintf(stderr, "%s: %g tokens at %.1f tokens/s\n", pages[i].Name, r.Tokens, r.Rate)
+			generationCPU[i] = append(generationCPU[i], r.Tokens/(b.cpu()-began).Seconds())
+			fmt.Fprintf(stderr, "%s: %g tokens at %.1f tokens/s, %.1f by processor time\n", pages[i].Name, r.Tokens, r.Rate, generationCPU[i][round])
 			generations[i] = append(generations[i], r.Rate)
 		}
 	}
 	var rows []row
 	for i, p := range pages {
-		rows = append(rows, summary(p.Work+" prompt", p, "tok/s", prompts[i]))
+		rows = append(rows, summary(p.Work+" prompt", p, "tok/s", prompts[i], promptCPU[i]))
 	}
 	for i, p := range pages {
-		rows = append(rows, summary(p.Work+" generation", p, "tok/s", generations[i]))
+		rows = append(rows, summary(p.Work+" generation", p, "tok/s", generations[i], generationCPU[i]))
 	}
 	return rows, nil
 }
@@ -247,7 +264,7 @@ func decoders(o options, url string, stderr io.Writer, pages []page) ([]row, err
 // starts visits each engine's page with a new browser: time from navigation to the first embedding, and the memory that the page adds.
 func starts(o options, url string, threads int, stderr io.Writer) ([]row, error) {
 	pages := []page{temperPage("int8", threads, true), transformersPage("int8", threads), ortPage("int8", threads)}
-	times, added := make([][]float64, len(pages)), make([][]float64, len(pages))
+	times, added, cpus := make([][]float64, len(pages)), make([][]float64, len(pages)), make([][]float64, len(pages))
 	visit := func(i int) error {
 		b, err := start(o.chromium)
 		if err != nil {
@@ -260,6 +277,7 @@ func starts(o options, url string, threads int, stderr io.Writer) ([]row, error)
 			return err
 		}
 		var first float64
+		began := b.cpu()
 		if err := chromedp.Run(b.ctx, chromedp.Navigate(url)); err != nil {
 			return err
 		}
@@ -268,6 +286,7 @@ func starts(o options, url string, threads int, stderr io.Writer) ([]row, error)
 		if err := ask(b.ctx, &first, `await (async () => {`+body+`})(); await once(1, 16); return performance.now()`); err != nil {
 			return fmt.Errorf("%s: %w", pages[i].Name, err)
 		}
+		cpu := (b.cpu() - began).Seconds() * 1e3
 		if err := ask(b.ctx, nil, `for (let i = 0; i < 5; i++) await once(1, 128); await new Promise((ok) => setTimeout(ok, 1500))`); err != nil {
 			return err
 		}
@@ -277,7 +296,7 @@ func starts(o options, url string, threads int, stderr io.Writer) ([]row, error)
 		}
 		mb := float64(after-blank) / (1 << 20)
 		fmt.Fprintf(stderr, "%s: first result after %.0f ms, %.0f MiB added\n", pages[i].Name, first, mb)
-		times[i], added[i] = append(times[i], first), append(added[i], mb)
+		times[i], added[i], cpus[i] = append(times[i], first), append(added[i], mb), append(cpus[i], cpu)
 		return nil
 	}
 	for range min(o.rounds, 5) {
@@ -289,19 +308,23 @@ func starts(o options, url string, threads int, stderr io.Writer) ([]row, error)
 	}
 	var rows []row
 	for i, p := range pages {
-		rows = append(rows, summary("navigation to first result, cold, MiniLM int8", p, "ms", times[i]))
+		rows = append(rows, summary("navigation to first result, cold, MiniLM int8", p, "ms", times[i], cpus[i]))
 	}
 	for i, p := range pages {
-		rows = append(rows, summary("memory added, MiniLM int8", p, "MiB", added[i]))
+		rows = append(rows, summary("memory added, MiniLM int8", p, "MiB", added[i], nil))
 	}
 	return rows, nil
 }
 
-func summary(work string, p page, unit string, v []float64) row {
+func summary(work string, p page, unit string, v, cpu []float64) row {
 	slices.Sort(v)
+	slices.Sort(cpu)
 	r := row{Work: work, Threads: p.Threads, Engine: p.Name, Unit: unit, Median: v[len(v)/2], Best: v[0], Samples: len(v)}
 	if unit == "tok/s" {
 		r.Best = v[len(v)-1]
+	}
+	if len(cpu) > 0 {
+		r.CPU = cpu[len(cpu)/2]
 	}
 	return r
 }
@@ -341,12 +364,18 @@ func judge(rows []row) []verdict {
 			if p.Work != r.Work || p.Threads != r.Threads || !slices.Contains(names, p.Engine) {
 				continue
 			}
-			ratio := p.Median / r.Median
+			ratio, cpu := p.Median/r.Median, 0.0
+			if r.CPU > 0 {
+				cpu = p.CPU / r.CPU
+			}
 			if r.Unit == "tok/s" {
 				ratio = r.Median / p.Median
+				if p.CPU > 0 {
+					cpu = r.CPU / p.CPU
+				}
 			}
 			if v.Peer == "" || ratio < v.Ratio {
-				v.Peer, v.Ratio = p.Engine, ratio
+				v.Peer, v.Ratio, v.CPURatio = p.Engine, ratio, cpu
 			}
 		}
 		if v.Peer != "" {
@@ -357,15 +386,21 @@ func judge(rows []row) []verdict {
 }
 
 func table(w io.Writer, rows []row, verdicts []verdict) {
-	fmt.Fprintln(w, "| work | threads | engine | median (best) | ratio | bar |")
-	fmt.Fprintln(w, "|---|---|---|---|---|---|")
+	fmt.Fprintln(w, "| work | threads | engine | median (best) | processor time | ratio | by processor time | bar |")
+	fmt.Fprintln(w, "|---|---|---|---|---|---|---|---|")
 	for _, r := range rows {
-		ratio, want := "", ""
+		ratio, byCPU, want, cpu := "", "", "", ""
 		for _, v := range verdicts {
 			if v.Work == r.Work && v.Threads == r.Threads && v.Engine == r.Engine {
 				ratio, want = fmt.Sprintf("%.2f × %s", v.Ratio, v.Peer), fmt.Sprintf("%g", v.Bar)
+				if v.CPURatio > 0 {
+					byCPU = fmt.Sprintf("%.2f", v.CPURatio)
+				}
 			}
 		}
-		fmt.Fprintf(w, "| %s | %d | %s | %.1f (%.1f) %s | %s | %s |\n", r.Work, r.Threads, r.Engine, r.Median, r.Best, r.Unit, ratio, want)
+		if r.CPU > 0 {
+			cpu = fmt.Sprintf("%.1f", r.CPU)
+		}
+		fmt.Fprintf(w, "| %s | %d | %s | %.1f (%.1f) %s | %s | %s | %s | %s |\n", r.Work, r.Threads, r.Engine, r.Median, r.Best, r.Unit, cpu, ratio, byCPU, want)
 	}
 }
