@@ -15,6 +15,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
+	"github.com/temper-ml/temper/core/checkpoint"
 	"github.com/temper-ml/temper/core/data"
 	"github.com/temper-ml/temper/core/distill"
 	"github.com/temper-ml/temper/core/harden"
@@ -150,7 +151,7 @@ func (a *app) distillCmd() *cobra.Command {
 	var c corpusFlags
 	var o distill.Options
 	var vocab, hidden, layers, heads, ffn, positions, held, cut int
-	var tokenizer, config string
+	var tokenizer, config, from string
 	var deep layerFlags
 	var lab labelFlags
 	cmd := &cobra.Command{
@@ -193,6 +194,25 @@ func (a *app) distillCmd() *cobra.Command {
 			n := min(held, len(sentences)/10)
 			o.Held, o.Texts = sentences[:n], sentences[n:]
 			o.Texts = append(slices.Clone(o.Texts), phrases(o.Texts, cut, a.seed)...)
+			if from != "" {
+				if deep.wanted() {
+					return usagef("--init goes without losses inside: --from-layers begins with the teacher's blocks")
+				}
+				f, err := a.openFolder(cmd, from)
+				if err != nil {
+					return err
+				}
+				defer f.Close()
+				if o.Init, err = f.Source(); err != nil {
+					return err
+				}
+				if o.Config, err = f.Config(); err != nil {
+					return err
+				}
+				if o.Tokenizer, err = f.File(checkpoint.TokenizerFile); err != nil {
+					return err
+				}
+			}
 			if deep.wanted() {
 				o.Texts = append(o.Texts, o.Held...) // what is compared inside is not measured apart
 				shape := func(vocab int) []byte { return studentConfig(vocab, hidden, layers, heads, ffn, positions) }
@@ -202,7 +222,7 @@ func (a *app) distillCmd() *cobra.Command {
 				if o.Tokenizer, err = os.ReadFile(tokenizer); err != nil {
 					return err
 				}
-			} else {
+			} else if from == "" {
 				t, err := token.TrainWordPiece(slices.Values(o.Texts), token.TrainOptions{VocabSize: vocab, Lowercase: true})
 				if err != nil {
 					return err
@@ -219,7 +239,7 @@ func (a *app) distillCmd() *cobra.Command {
 				if o.Config, err = os.ReadFile(config); err != nil {
 					return err
 				}
-			} else {
+			} else if from == "" {
 				o.Config = studentConfig(int(t.MaxID())+1, hidden, layers, heads, ffn, positions)
 			}
 			p, err := a.openPipeline(cmd, args[0], pipeline.Options{Head: model.HeadNone, MaxTokens: o.MaxTokens})
@@ -267,6 +287,7 @@ func (a *app) distillCmd() *cobra.Command {
 	f.IntVar(&ffn, "ffn", 768, "width of the feed-forward layers")
 	f.IntVar(&positions, "positions", 256, "longest text in tokens")
 	f.StringVar(&tokenizer, "tokenizer", "", "tokenizer.json of the student (default: learnt from the text)")
+	f.StringVar(&from, "init", "", "go on from the weights, tokenizer and shape of this student")
 	f.StringVar(&o.Cache, "cache", "", "file that keeps the teacher's outputs")
 	f.IntVar(&held, "held", 1000, "sentences held out to measure on")
 	f.IntVar(&cut, "phrases", 0, "also learn this many phrases of 1 to 6 words cut from the text")
