@@ -152,6 +152,7 @@ func (a *app) distillCmd() *cobra.Command {
 	var o distill.Options
 	var vocab, hidden, layers, heads, ffn, positions, held, cut int
 	var tokenizer, config, from string
+	var base string // where --init was found
 	var deep layerFlags
 	var lab labelFlags
 	cmd := &cobra.Command{
@@ -203,6 +204,9 @@ func (a *app) distillCmd() *cobra.Command {
 					return err
 				}
 				defer f.Close()
+				if base = from; !a.named(from) {
+					base = f.Path()
+				}
 				if o.Init, err = f.Source(); err != nil {
 					return err
 				}
@@ -263,7 +267,7 @@ func (a *app) distillCmd() *cobra.Command {
 			if err != nil {
 				return a.interrupted(ctx, err, o.Out)
 			}
-			if err := addCost("", o.Out, ledgerStep{Step: "distill", Method: o.TeacherName, Seconds: r.Seconds, Cost: r.Cost}); err != nil {
+			if err := addCost(base, o.Out, ledgerStep{Step: "distill", Method: o.TeacherName, Seconds: r.Seconds, Cost: r.Cost}); err != nil {
 				return err
 			}
 			return a.result(r, func(w io.Writer) error {
