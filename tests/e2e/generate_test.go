@@ -67,7 +67,7 @@ func TestGenerate(t *testing.T) {
 		"TOKEN=VALUE":        {2, []string{"--prompt", "a", "--logit-bias", "x"}},
 		"empty":              {1, []string{"--prompt", "", "--no-bos"}},
 		"PEFT folder":        {1, []string{"--prompt", "a", "--adapter", m}},
-		"want 0 or more":  {2, []string{"--prompt", "a", "--max-tokens", "-1"}},
+		"want 0 or more":     {2, []string{"--prompt", "a", "--max-tokens", "-1"}},
 		"no such file":       {1, []string{"--prompt", "a", "--grammar", "./nothing"}},
 		"expected 1 to 3":    {-1, nil},
 		"--logprobs 1000":    {2, []string{"--prompt", "a", "--logprobs", "1000"}},
