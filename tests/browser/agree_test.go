@@ -219,7 +219,7 @@ func TestFillEqualsNative(t *testing.T) {
 	}
 }
 
-// TestGreedyEqualsNative: the same tokens in the page up to a near tie.
+// TestGreedyEqualsNative: each token that the page chooses after its own text is the one chosen here, or nearly ties with it.
 func TestGreedyEqualsNative(t *testing.T) {
 	chromium(t)
 	path := fixture.Gemma(t)
@@ -242,8 +242,8 @@ func TestGreedyEqualsNative(t *testing.T) {
 		ids := d.Encode(prompt, false)
 		cache := model.NewCache(d.Model.Config(), 1, len(ids)+tokens)
 		var arena grad.Arena
-		at, next := 0, ids
-		for ; at < len(got); at++ {
+		equal, next := 0, ids
+		for at, token := range got {
 			arena.Reset()
 			out, err := d.Model.Forward(grad.Infer(k, &arena), &model.Batch{IDs: next, Offsets: []int32{0, int32(len(next))}, Cache: cache, Want: model.WantLastLogits})
 			require.NoError(t, err)
@@ -254,14 +254,16 @@ func TestGreedyEqualsNative(t *testing.T) {
 					best = int32(i)
 				}
 			}
-			if best != got[at] {
-				require.InDelta(t, logits[best], logits[got[at]], tie, "%q: token %d is %d in the page and %d here, which is no near tie", prompt, at, got[at], best)
-				break
+			if best == token {
+				equal++
+			} else {
+				require.InDelta(t, logits[best], logits[token], tie, "%q: token %d is %d in the page and %d here, which is no near tie", prompt, at, token, best)
 			}
-			next = []int32{best}
+			next = []int32{token}
 		}
-		t.Logf("%q: %d of %d tokens equal until a near tie", prompt, at, len(got))
-		require.GreaterOrEqual(t, at, 3)
+		require.Len(t, got, tokens)
+		t.Logf("%q: %d of %d tokens equal, the others near ties", prompt, equal, len(got))
+		require.GreaterOrEqual(t, equal, tokens*3/4)
 	}
 }
 

@@ -133,11 +133,27 @@ func TestTwoTabs(t *testing.T) {
 		run(t, ctx, &n, `return (await many).length`)
 		require.Equal(t, 40, n)
 	}
-	var cached float64
-	require.NoError(t, chromedp.Run(second, chromedp.Reload()))
-	run(t, second, &cached, `const {load} = await import('/temper/src/index.js'); let last;
-		await load('/m/model.temper', {onProgress: (p) => { if (p.phase === 'download') last = p }}); return last.cached`)
-	require.Equal(t, float64(len(bundle)), cached)
+	becomesWhole(t, second, len(bundle))
+}
+
+// becomesWhole visits until all of the model comes from the cache. Pieces are written beside the work, so a visit that ends early leaves the last of
+// them to the next one; what is there once stays there.
+func becomesWhole(t *testing.T, ctx context.Context, size int) {
+	t.Helper()
+	before := 0.0
+	for range 5 {
+		require.NoError(t, chromedp.Run(ctx, chromedp.Reload()))
+		var cached float64
+		run(t, ctx, &cached, `const {load} = await import('/temper/src/index.js'); let last;
+			await load('/m/model.temper', {onProgress: (p) => { if (p.phase === 'download') last = p }}); return last.cached`)
+		require.Positive(t, cached)
+		require.GreaterOrEqual(t, cached, before)
+		if before = cached; cached == float64(size) {
+			return
+		}
+		time.Sleep(time.Second)
+	}
+	require.Equal(t, float64(size), before, "the cache never became whole")
 }
 
 // TestReloadInTune leaves the page while a model is being tuned: the page that comes after starts whole, from the cache, and tunes.
@@ -152,16 +168,13 @@ func TestReloadInTune(t *testing.T) {
 			await new Promise((ok, fail) => { m.tune(examples, {method: 'lora', epochs: 5000, onProgress: (p) => { if (p.step > 2) ok() }}).catch(fail) }); return true`)
 		require.NoError(t, chromedp.Run(ctx, chromedp.Reload()))
 	}
-	var got struct {
-		Label  string
-		Cached float64
-	}
-	run(t, ctx, &got, examples+`const {load} = await import('/temper/src/index.js'); let last;
-		const m = await load('/m/model.temper', {onProgress: (p) => { if (p.phase === 'download') last = p }});
+	var label string
+	run(t, ctx, &label, examples+`const {load} = await import('/temper/src/index.js');
+		const m = await load('/m/model.temper');
 		const tuned = await m.tune(examples, {method: 'head'});
-		return {label: (await tuned.classify('a prize and free money')).label, cached: last.cached}`)
-	require.Equal(t, "spam", got.Label)
-	require.Equal(t, float64(len(bundle)), got.Cached)
+		return (await tuned.classify('a prize and free money')).label`)
+	require.Equal(t, "spam", label)
+	becomesWhole(t, ctx, len(bundle))
 }
 
 // TestTwoGigabytes reads a model of more than 2 GiB, whose buffers lie above what a signed address reaches: MiniLM with a vocabulary of a
