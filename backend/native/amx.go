@@ -72,7 +72,7 @@ func (ws *scratch) amxTile(f func(*amxJob), a unsafe.Pointer, rs, rows int, b un
 			j.add = 1
 		}
 		j.a, j.b = unsafe.Add(a, 4*k0), unsafe.Add(b, 4*k0*bs)
-		j.next = unsafe.Pointer(ahead.take((*float32)(j.b), 8*16*j.blocks*panels/4))
+		j.next = unsafe.Pointer(ahead.take((*float32)(j.b), 128*j.blocks*panels))
 		f(j)
 	}
 	j.a, j.b, j.c, j.next = nil, nil, nil, nil
@@ -81,7 +81,7 @@ func (ws *scratch) amxTile(f func(*amxJob), a unsafe.Pointer, rs, rows int, b un
 // pieceAMX is piece for pairs of bfloat16.
 func (k *kernels) pieceAMX(ws *scratch, t0, t1, p0, p1 int) {
 	g, nr := &k.prod, 2*k.o.w
-	ahead := g.ahead(p0, t1, k.pool.threads)
+	ahead := g.ahead(p0, t0, t1, k.pool.threads)
 	whole := p1 // panels [p0, whole) are in one place and have all of their columns
 	if p1 == g.panels && (g.lastPanel != nil || g.n%nr != 0) {
 		whole--
@@ -160,7 +160,7 @@ func (k *kernels) pieceInt8AMX(ws *scratch, t0, t1, p0, p1 int) {
 	if size > 0 {
 		b = unsafe.Pointer(&w.panels[0])
 	}
-	ahead := g.panelsAhead((*float32)(b), size, p0, t1, k.pool.threads)
+	ahead := g.panelsAhead((*float32)(b), size, p0, t0, t1, k.pool.threads)
 	b = unsafe.Add(b, 4*p0*size)
 	bias := p(k.zeros)
 	if ep.Bias != nil && !apart {

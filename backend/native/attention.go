@@ -132,7 +132,7 @@ func (k *kernels) columns(rows, kn int, a *float32, rs, ks int, b *float32, bs i
 	for c0 := 0; c0 < n; c0 += 2 * o.w {
 		left := min(2*o.w, n-c0)
 		vecs := (left + o.w - 1) / o.w
-		o.tile[vecs-1][rows](kn, a, 4*rs, 4*ks, off(b, c0), 4*bs, off(c, c0), 4*cs, left, alpha, acc, b)
+		o.tile[vecs-1][rows](kn, a, 4*rs, 4*ks, off(b, c0), 4*bs, off(c, c0), 4*cs, left, alpha, acc, b, 0)
 	}
 }
 
@@ -140,7 +140,7 @@ func (k *kernels) columns(rows, kn int, a *float32, rs, ks int, b *float32, bs i
 func (k *kernels) scores(dst []float32, ld int, x []float32, at, stride, rows int, kt []float32, q0, q1 int, scale float32) {
 	o, d, nr := k.o, k.attn.HeadDim, 2*k.o.w
 	for q := q0; q < q1; q++ {
-		o.tile[1][rows](d, p(x[at:]), 4*stride, 4, p(kt[q*d*nr:]), 4*nr, p(dst[q*nr:]), 4*ld, nr, scale, 0, p(kt[q*d*nr:]))
+		o.tile[1][rows](d, p(x[at:]), 4*stride, 4, p(kt[q*d*nr:]), 4*nr, p(dst[q*nr:]), 4*ld, nr, scale, 0, p(kt[q*d*nr:]), 0)
 	}
 }
 

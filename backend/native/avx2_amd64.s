@@ -4,9 +4,9 @@
 
 #include "textflag.h"
 
-// func gemm1x1AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func gemm1x1AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, FMA3, MMX+
-TEXT ·gemm1x1AVX2(SB), NOSPLIT, $0-96
+TEXT ·gemm1x1AVX2(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -15,27 +15,34 @@ TEXT ·gemm1x1AVX2(SB), NOSPLIT, $0-96
 	MOVQ   bs+40(FP), SI
 	VXORPS Y0, Y0, Y0
 	MOVQ   next+88(FP), DI
+	MOVQ   pace+96(FP), R8
 	SUBQ   $0x04, DX
 	JL     rest2
 
 loop1:
 	PREFETCHT1   (DI)
-	ADDQ         $0x40, DI
+	ADDQ         R8, DI
 	VMOVUPS      (BX), Y1
 	VBROADCASTSS (CX), Y2
 	VFMADD231PS  Y2, Y1, Y0
 	ADDQ         SI, BX
 	ADDQ         AX, CX
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
 	VMOVUPS      (BX), Y1
 	VBROADCASTSS (CX), Y2
 	VFMADD231PS  Y2, Y1, Y0
 	ADDQ         SI, BX
 	ADDQ         AX, CX
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
 	VMOVUPS      (BX), Y1
 	VBROADCASTSS (CX), Y2
 	VFMADD231PS  Y2, Y1, Y0
 	ADDQ         SI, BX
 	ADDQ         AX, CX
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
 	VMOVUPS      (BX), Y1
 	VBROADCASTSS (CX), Y2
 	VFMADD231PS  Y2, Y1, Y0
@@ -50,7 +57,7 @@ rest2:
 
 one3:
 	PREFETCHT1   (DI)
-	ADDQ         $0x40, DI
+	ADDQ         R8, DI
 	VMOVUPS      (BX), Y1
 	VBROADCASTSS (CX), Y2
 	VFMADD231PS  Y2, Y1, Y0
@@ -115,9 +122,9 @@ DATA masksAVX2<>+56(SB)/4, $0x00000000
 DATA masksAVX2<>+60(SB)/4, $0x00000000
 GLOBL masksAVX2<>(SB), RODATA|NOPTR, $64
 
-// func gemm2x1AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func gemm2x1AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, FMA3, MMX+
-TEXT ·gemm2x1AVX2(SB), NOSPLIT, $0-96
+TEXT ·gemm2x1AVX2(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -127,12 +134,13 @@ TEXT ·gemm2x1AVX2(SB), NOSPLIT, $0-96
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	MOVQ   next+88(FP), R8
+	MOVQ   pace+96(FP), R9
 	SUBQ   $0x04, BX
 	JL     rest11
 
 loop10:
 	PREFETCHT1   (R8)
-	ADDQ         $0x40, R8
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Y2
 	VBROADCASTSS (CX), Y3
 	VFMADD231PS  Y3, Y2, Y0
@@ -140,6 +148,8 @@ loop10:
 	VFMADD231PS  Y3, Y2, Y1
 	ADDQ         DI, SI
 	ADDQ         AX, CX
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Y2
 	VBROADCASTSS (CX), Y3
 	VFMADD231PS  Y3, Y2, Y0
@@ -147,6 +157,8 @@ loop10:
 	VFMADD231PS  Y3, Y2, Y1
 	ADDQ         DI, SI
 	ADDQ         AX, CX
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Y2
 	VBROADCASTSS (CX), Y3
 	VFMADD231PS  Y3, Y2, Y0
@@ -154,6 +166,8 @@ loop10:
 	VFMADD231PS  Y3, Y2, Y1
 	ADDQ         DI, SI
 	ADDQ         AX, CX
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Y2
 	VBROADCASTSS (CX), Y3
 	VFMADD231PS  Y3, Y2, Y0
@@ -170,7 +184,7 @@ rest11:
 
 one12:
 	PREFETCHT1   (R8)
-	ADDQ         $0x40, R8
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Y2
 	VBROADCASTSS (CX), Y3
 	VFMADD231PS  Y3, Y2, Y0
@@ -231,9 +245,9 @@ stored15:
 	VZEROUPPER
 	RET
 
-// func gemm3x1AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func gemm3x1AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, FMA3, MMX+
-TEXT ·gemm3x1AVX2(SB), NOSPLIT, $0-96
+TEXT ·gemm3x1AVX2(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -244,12 +258,13 @@ TEXT ·gemm3x1AVX2(SB), NOSPLIT, $0-96
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	MOVQ   next+88(FP), R8
+	MOVQ   pace+96(FP), R9
 	SUBQ   $0x04, BX
 	JL     rest20
 
 loop19:
 	PREFETCHT1   (R8)
-	ADDQ         $0x40, R8
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Y3
 	VBROADCASTSS (CX), Y4
 	VFMADD231PS  Y4, Y3, Y0
@@ -259,6 +274,8 @@ loop19:
 	VFMADD231PS  Y4, Y3, Y2
 	ADDQ         DI, SI
 	ADDQ         AX, CX
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Y3
 	VBROADCASTSS (CX), Y4
 	VFMADD231PS  Y4, Y3, Y0
@@ -268,6 +285,8 @@ loop19:
 	VFMADD231PS  Y4, Y3, Y2
 	ADDQ         DI, SI
 	ADDQ         AX, CX
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Y3
 	VBROADCASTSS (CX), Y4
 	VFMADD231PS  Y4, Y3, Y0
@@ -277,6 +296,8 @@ loop19:
 	VFMADD231PS  Y4, Y3, Y2
 	ADDQ         DI, SI
 	ADDQ         AX, CX
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Y3
 	VBROADCASTSS (CX), Y4
 	VFMADD231PS  Y4, Y3, Y0
@@ -295,7 +316,7 @@ rest20:
 
 one21:
 	PREFETCHT1   (R8)
-	ADDQ         $0x40, R8
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Y3
 	VBROADCASTSS (CX), Y4
 	VFMADD231PS  Y4, Y3, Y0
@@ -370,9 +391,9 @@ stored24:
 	VZEROUPPER
 	RET
 
-// func gemm4x1AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func gemm4x1AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, FMA3, MMX+
-TEXT ·gemm4x1AVX2(SB), NOSPLIT, $0-96
+TEXT ·gemm4x1AVX2(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -385,12 +406,13 @@ TEXT ·gemm4x1AVX2(SB), NOSPLIT, $0-96
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
 	MOVQ   next+88(FP), R9
+	MOVQ   pace+96(FP), R10
 	SUBQ   $0x04, SI
 	JL     rest29
 
 loop28:
 	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Y4
 	VBROADCASTSS (CX), Y5
 	VFMADD231PS  Y5, Y4, Y0
@@ -402,6 +424,8 @@ loop28:
 	VFMADD231PS  Y5, Y4, Y3
 	ADDQ         R8, DI
 	ADDQ         AX, CX
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Y4
 	VBROADCASTSS (CX), Y5
 	VFMADD231PS  Y5, Y4, Y0
@@ -413,6 +437,8 @@ loop28:
 	VFMADD231PS  Y5, Y4, Y3
 	ADDQ         R8, DI
 	ADDQ         AX, CX
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Y4
 	VBROADCASTSS (CX), Y5
 	VFMADD231PS  Y5, Y4, Y0
@@ -424,6 +450,8 @@ loop28:
 	VFMADD231PS  Y5, Y4, Y3
 	ADDQ         R8, DI
 	ADDQ         AX, CX
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Y4
 	VBROADCASTSS (CX), Y5
 	VFMADD231PS  Y5, Y4, Y0
@@ -444,7 +472,7 @@ rest29:
 
 one30:
 	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Y4
 	VBROADCASTSS (CX), Y5
 	VFMADD231PS  Y5, Y4, Y0
@@ -533,9 +561,9 @@ stored33:
 	VZEROUPPER
 	RET
 
-// func gemm5x1AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func gemm5x1AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, FMA3, MMX+
-TEXT ·gemm5x1AVX2(SB), NOSPLIT, $0-96
+TEXT ·gemm5x1AVX2(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -549,12 +577,13 @@ TEXT ·gemm5x1AVX2(SB), NOSPLIT, $0-96
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
 	MOVQ   next+88(FP), R9
+	MOVQ   pace+96(FP), R10
 	SUBQ   $0x04, SI
 	JL     rest38
 
 loop37:
 	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Y5
 	VBROADCASTSS (CX), Y6
 	VFMADD231PS  Y6, Y5, Y0
@@ -568,6 +597,8 @@ loop37:
 	VFMADD231PS  Y6, Y5, Y4
 	ADDQ         R8, DI
 	ADDQ         AX, CX
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Y5
 	VBROADCASTSS (CX), Y6
 	VFMADD231PS  Y6, Y5, Y0
@@ -581,6 +612,8 @@ loop37:
 	VFMADD231PS  Y6, Y5, Y4
 	ADDQ         R8, DI
 	ADDQ         AX, CX
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Y5
 	VBROADCASTSS (CX), Y6
 	VFMADD231PS  Y6, Y5, Y0
@@ -594,6 +627,8 @@ loop37:
 	VFMADD231PS  Y6, Y5, Y4
 	ADDQ         R8, DI
 	ADDQ         AX, CX
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Y5
 	VBROADCASTSS (CX), Y6
 	VFMADD231PS  Y6, Y5, Y0
@@ -616,7 +651,7 @@ rest38:
 
 one39:
 	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Y5
 	VBROADCASTSS (CX), Y6
 	VFMADD231PS  Y6, Y5, Y0
@@ -719,9 +754,9 @@ stored42:
 	VZEROUPPER
 	RET
 
-// func gemm6x1AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func gemm6x1AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, FMA3, MMX+
-TEXT ·gemm6x1AVX2(SB), NOSPLIT, $0-96
+TEXT ·gemm6x1AVX2(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -738,12 +773,13 @@ TEXT ·gemm6x1AVX2(SB), NOSPLIT, $0-96
 	VXORPS Y4, Y4, Y4
 	VXORPS Y5, Y5, Y5
 	MOVQ   next+88(FP), R10
+	MOVQ   pace+96(FP), R11
 	SUBQ   $0x04, DI
 	JL     rest47
 
 loop46:
 	PREFETCHT1   (R10)
-	ADDQ         $0x40, R10
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Y6
 	VBROADCASTSS (CX), Y7
 	VFMADD231PS  Y7, Y6, Y0
@@ -760,6 +796,8 @@ loop46:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Y6
 	VBROADCASTSS (CX), Y7
 	VFMADD231PS  Y7, Y6, Y0
@@ -776,6 +814,8 @@ loop46:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Y6
 	VBROADCASTSS (CX), Y7
 	VFMADD231PS  Y7, Y6, Y0
@@ -792,6 +832,8 @@ loop46:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Y6
 	VBROADCASTSS (CX), Y7
 	VFMADD231PS  Y7, Y6, Y0
@@ -817,7 +859,7 @@ rest47:
 
 one48:
 	PREFETCHT1   (R10)
-	ADDQ         $0x40, R10
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Y6
 	VBROADCASTSS (CX), Y7
 	VFMADD231PS  Y7, Y6, Y0
@@ -935,9 +977,9 @@ stored51:
 	VZEROUPPER
 	RET
 
-// func gemm1x2AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func gemm1x2AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, FMA3, MMX+
-TEXT ·gemm1x2AVX2(SB), NOSPLIT, $0-96
+TEXT ·gemm1x2AVX2(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -947,12 +989,13 @@ TEXT ·gemm1x2AVX2(SB), NOSPLIT, $0-96
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	MOVQ   next+88(FP), DI
+	MOVQ   pace+96(FP), R8
 	SUBQ   $0x04, DX
 	JL     rest56
 
 loop55:
 	PREFETCHT1   (DI)
-	ADDQ         $0x40, DI
+	ADDQ         R8, DI
 	VMOVUPS      (BX), Y2
 	VMOVUPS      32(BX), Y3
 	VBROADCASTSS (CX), Y4
@@ -960,6 +1003,8 @@ loop55:
 	VFMADD231PS  Y4, Y3, Y1
 	ADDQ         SI, BX
 	ADDQ         AX, CX
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
 	VMOVUPS      (BX), Y2
 	VMOVUPS      32(BX), Y3
 	VBROADCASTSS (CX), Y4
@@ -967,6 +1012,8 @@ loop55:
 	VFMADD231PS  Y4, Y3, Y1
 	ADDQ         SI, BX
 	ADDQ         AX, CX
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
 	VMOVUPS      (BX), Y2
 	VMOVUPS      32(BX), Y3
 	VBROADCASTSS (CX), Y4
@@ -974,6 +1021,8 @@ loop55:
 	VFMADD231PS  Y4, Y3, Y1
 	ADDQ         SI, BX
 	ADDQ         AX, CX
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
 	VMOVUPS      (BX), Y2
 	VMOVUPS      32(BX), Y3
 	VBROADCASTSS (CX), Y4
@@ -990,7 +1039,7 @@ rest56:
 
 one57:
 	PREFETCHT1   (DI)
-	ADDQ         $0x40, DI
+	ADDQ         R8, DI
 	VMOVUPS      (BX), Y2
 	VMOVUPS      32(BX), Y3
 	VBROADCASTSS (CX), Y4
@@ -1075,9 +1124,9 @@ stored60:
 	VZEROUPPER
 	RET
 
-// func gemm2x2AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func gemm2x2AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, FMA3, MMX+
-TEXT ·gemm2x2AVX2(SB), NOSPLIT, $0-96
+TEXT ·gemm2x2AVX2(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -1089,12 +1138,13 @@ TEXT ·gemm2x2AVX2(SB), NOSPLIT, $0-96
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
 	MOVQ   next+88(FP), R8
+	MOVQ   pace+96(FP), R9
 	SUBQ   $0x04, BX
 	JL     rest69
 
 loop68:
 	PREFETCHT1   (R8)
-	ADDQ         $0x40, R8
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Y4
 	VMOVUPS      32(SI), Y5
 	VBROADCASTSS (CX), Y6
@@ -1105,6 +1155,8 @@ loop68:
 	VFMADD231PS  Y6, Y5, Y3
 	ADDQ         DI, SI
 	ADDQ         AX, CX
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Y4
 	VMOVUPS      32(SI), Y5
 	VBROADCASTSS (CX), Y6
@@ -1115,6 +1167,8 @@ loop68:
 	VFMADD231PS  Y6, Y5, Y3
 	ADDQ         DI, SI
 	ADDQ         AX, CX
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Y4
 	VMOVUPS      32(SI), Y5
 	VBROADCASTSS (CX), Y6
@@ -1125,6 +1179,8 @@ loop68:
 	VFMADD231PS  Y6, Y5, Y3
 	ADDQ         DI, SI
 	ADDQ         AX, CX
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Y4
 	VMOVUPS      32(SI), Y5
 	VBROADCASTSS (CX), Y6
@@ -1144,7 +1200,7 @@ rest69:
 
 one70:
 	PREFETCHT1   (R8)
-	ADDQ         $0x40, R8
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Y4
 	VMOVUPS      32(SI), Y5
 	VBROADCASTSS (CX), Y6
@@ -1259,9 +1315,9 @@ stored73:
 	VZEROUPPER
 	RET
 
-// func gemm3x2AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func gemm3x2AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, FMA3, MMX+
-TEXT ·gemm3x2AVX2(SB), NOSPLIT, $0-96
+TEXT ·gemm3x2AVX2(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -1275,12 +1331,13 @@ TEXT ·gemm3x2AVX2(SB), NOSPLIT, $0-96
 	VXORPS Y4, Y4, Y4
 	VXORPS Y5, Y5, Y5
 	MOVQ   next+88(FP), R8
+	MOVQ   pace+96(FP), R9
 	SUBQ   $0x04, BX
 	JL     rest82
 
 loop81:
 	PREFETCHT1   (R8)
-	ADDQ         $0x40, R8
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Y6
 	VMOVUPS      32(SI), Y7
 	VBROADCASTSS (CX), Y8
@@ -1294,6 +1351,8 @@ loop81:
 	VFMADD231PS  Y8, Y7, Y5
 	ADDQ         DI, SI
 	ADDQ         AX, CX
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Y6
 	VMOVUPS      32(SI), Y7
 	VBROADCASTSS (CX), Y8
@@ -1307,6 +1366,8 @@ loop81:
 	VFMADD231PS  Y8, Y7, Y5
 	ADDQ         DI, SI
 	ADDQ         AX, CX
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Y6
 	VMOVUPS      32(SI), Y7
 	VBROADCASTSS (CX), Y8
@@ -1320,6 +1381,8 @@ loop81:
 	VFMADD231PS  Y8, Y7, Y5
 	ADDQ         DI, SI
 	ADDQ         AX, CX
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Y6
 	VMOVUPS      32(SI), Y7
 	VBROADCASTSS (CX), Y8
@@ -1342,7 +1405,7 @@ rest82:
 
 one83:
 	PREFETCHT1   (R8)
-	ADDQ         $0x40, R8
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Y6
 	VMOVUPS      32(SI), Y7
 	VBROADCASTSS (CX), Y8
@@ -1487,9 +1550,9 @@ stored86:
 	VZEROUPPER
 	RET
 
-// func gemm4x2AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func gemm4x2AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, FMA3, MMX+
-TEXT ·gemm4x2AVX2(SB), NOSPLIT, $0-96
+TEXT ·gemm4x2AVX2(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -1506,12 +1569,13 @@ TEXT ·gemm4x2AVX2(SB), NOSPLIT, $0-96
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
 	MOVQ   next+88(FP), R9
+	MOVQ   pace+96(FP), R10
 	SUBQ   $0x04, SI
 	JL     rest95
 
 loop94:
 	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Y8
 	VMOVUPS      32(DI), Y9
 	VBROADCASTSS (CX), Y10
@@ -1528,6 +1592,8 @@ loop94:
 	VFMADD231PS  Y10, Y9, Y7
 	ADDQ         R8, DI
 	ADDQ         AX, CX
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Y8
 	VMOVUPS      32(DI), Y9
 	VBROADCASTSS (CX), Y10
@@ -1544,6 +1610,8 @@ loop94:
 	VFMADD231PS  Y10, Y9, Y7
 	ADDQ         R8, DI
 	ADDQ         AX, CX
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Y8
 	VMOVUPS      32(DI), Y9
 	VBROADCASTSS (CX), Y10
@@ -1560,6 +1628,8 @@ loop94:
 	VFMADD231PS  Y10, Y9, Y7
 	ADDQ         R8, DI
 	ADDQ         AX, CX
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Y8
 	VMOVUPS      32(DI), Y9
 	VBROADCASTSS (CX), Y10
@@ -1585,7 +1655,7 @@ rest95:
 
 one96:
 	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Y8
 	VMOVUPS      32(DI), Y9
 	VBROADCASTSS (CX), Y10
@@ -1760,9 +1830,9 @@ stored99:
 	VZEROUPPER
 	RET
 
-// func gemm5x2AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func gemm5x2AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, FMA3, MMX+
-TEXT ·gemm5x2AVX2(SB), NOSPLIT, $0-96
+TEXT ·gemm5x2AVX2(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -1781,12 +1851,13 @@ TEXT ·gemm5x2AVX2(SB), NOSPLIT, $0-96
 	VXORPS Y8, Y8, Y8
 	VXORPS Y9, Y9, Y9
 	MOVQ   next+88(FP), R9
+	MOVQ   pace+96(FP), R10
 	SUBQ   $0x04, SI
 	JL     rest108
 
 loop107:
 	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Y10
 	VMOVUPS      32(DI), Y11
 	VBROADCASTSS (CX), Y12
@@ -1806,6 +1877,8 @@ loop107:
 	VFMADD231PS  Y12, Y11, Y9
 	ADDQ         R8, DI
 	ADDQ         AX, CX
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Y10
 	VMOVUPS      32(DI), Y11
 	VBROADCASTSS (CX), Y12
@@ -1825,6 +1898,8 @@ loop107:
 	VFMADD231PS  Y12, Y11, Y9
 	ADDQ         R8, DI
 	ADDQ         AX, CX
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Y10
 	VMOVUPS      32(DI), Y11
 	VBROADCASTSS (CX), Y12
@@ -1844,6 +1919,8 @@ loop107:
 	VFMADD231PS  Y12, Y11, Y9
 	ADDQ         R8, DI
 	ADDQ         AX, CX
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Y10
 	VMOVUPS      32(DI), Y11
 	VBROADCASTSS (CX), Y12
@@ -1872,7 +1949,7 @@ rest108:
 
 one109:
 	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Y10
 	VMOVUPS      32(DI), Y11
 	VBROADCASTSS (CX), Y12
@@ -2077,9 +2154,9 @@ stored112:
 	VZEROUPPER
 	RET
 
-// func gemm6x2AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func gemm6x2AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, FMA3, MMX+
-TEXT ·gemm6x2AVX2(SB), NOSPLIT, $0-96
+TEXT ·gemm6x2AVX2(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -2102,12 +2179,13 @@ TEXT ·gemm6x2AVX2(SB), NOSPLIT, $0-96
 	VXORPS Y10, Y10, Y10
 	VXORPS Y11, Y11, Y11
 	MOVQ   next+88(FP), R10
+	MOVQ   pace+96(FP), R11
 	SUBQ   $0x04, DI
 	JL     rest121
 
 loop120:
 	PREFETCHT1   (R10)
-	ADDQ         $0x40, R10
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Y12
 	VMOVUPS      32(R8), Y13
 	VBROADCASTSS (CX), Y14
@@ -2131,6 +2209,8 @@ loop120:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Y12
 	VMOVUPS      32(R8), Y13
 	VBROADCASTSS (CX), Y14
@@ -2154,6 +2234,8 @@ loop120:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Y12
 	VMOVUPS      32(R8), Y13
 	VBROADCASTSS (CX), Y14
@@ -2177,6 +2259,8 @@ loop120:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Y12
 	VMOVUPS      32(R8), Y13
 	VBROADCASTSS (CX), Y14
@@ -2209,7 +2293,7 @@ rest121:
 
 one122:
 	PREFETCHT1   (R10)
-	ADDQ         $0x40, R10
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Y12
 	VMOVUPS      32(R8), Y13
 	VBROADCASTSS (CX), Y14

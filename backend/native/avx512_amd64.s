@@ -4,9 +4,9 @@
 
 #include "textflag.h"
 
-// func gemm1x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func gemm1x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·gemm1x1AVX512(SB), NOSPLIT, $0-96
+TEXT ·gemm1x1AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -15,24 +15,31 @@ TEXT ·gemm1x1AVX512(SB), NOSPLIT, $0-96
 	MOVQ   bs+40(FP), SI
 	VPXORD Z0, Z0, Z0
 	MOVQ   next+88(FP), DI
+	MOVQ   pace+96(FP), R8
 	SUBQ   $0x04, DX
 	JL     rest2
 
 loop1:
 	PREFETCHT1       (DI)
-	ADDQ             $0x40, DI
+	ADDQ             R8, DI
 	VMOVUPS          (BX), Z1
 	VFMADD231PS.BCST (CX), Z1, Z0
 	ADDQ             SI, BX
 	ADDQ             AX, CX
+	PREFETCHT1       (DI)
+	ADDQ             R8, DI
 	VMOVUPS          (BX), Z1
 	VFMADD231PS.BCST (CX), Z1, Z0
 	ADDQ             SI, BX
 	ADDQ             AX, CX
+	PREFETCHT1       (DI)
+	ADDQ             R8, DI
 	VMOVUPS          (BX), Z1
 	VFMADD231PS.BCST (CX), Z1, Z0
 	ADDQ             SI, BX
 	ADDQ             AX, CX
+	PREFETCHT1       (DI)
+	ADDQ             R8, DI
 	VMOVUPS          (BX), Z1
 	VFMADD231PS.BCST (CX), Z1, Z0
 	ADDQ             SI, BX
@@ -46,7 +53,7 @@ rest2:
 
 one3:
 	PREFETCHT1       (DI)
-	ADDQ             $0x40, DI
+	ADDQ             R8, DI
 	VMOVUPS          (BX), Z1
 	VFMADD231PS.BCST (CX), Z1, Z0
 	ADDQ             SI, BX
@@ -92,9 +99,9 @@ stored6:
 	VZEROUPPER
 	RET
 
-// func gemm2x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func gemm2x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·gemm2x1AVX512(SB), NOSPLIT, $0-96
+TEXT ·gemm2x1AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -104,27 +111,34 @@ TEXT ·gemm2x1AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	MOVQ   next+88(FP), R8
+	MOVQ   pace+96(FP), R9
 	SUBQ   $0x04, BX
 	JL     rest11
 
 loop10:
 	PREFETCHT1       (R8)
-	ADDQ             $0x40, R8
+	ADDQ             R9, R8
 	VMOVUPS          (SI), Z2
 	VFMADD231PS.BCST (CX), Z2, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z2, Z1
 	ADDQ             DI, SI
 	ADDQ             AX, CX
+	PREFETCHT1       (R8)
+	ADDQ             R9, R8
 	VMOVUPS          (SI), Z2
 	VFMADD231PS.BCST (CX), Z2, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z2, Z1
 	ADDQ             DI, SI
 	ADDQ             AX, CX
+	PREFETCHT1       (R8)
+	ADDQ             R9, R8
 	VMOVUPS          (SI), Z2
 	VFMADD231PS.BCST (CX), Z2, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z2, Z1
 	ADDQ             DI, SI
 	ADDQ             AX, CX
+	PREFETCHT1       (R8)
+	ADDQ             R9, R8
 	VMOVUPS          (SI), Z2
 	VFMADD231PS.BCST (CX), Z2, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z2, Z1
@@ -139,7 +153,7 @@ rest11:
 
 one12:
 	PREFETCHT1       (R8)
-	ADDQ             $0x40, R8
+	ADDQ             R9, R8
 	VMOVUPS          (SI), Z2
 	VFMADD231PS.BCST (CX), Z2, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z2, Z1
@@ -198,9 +212,9 @@ stored15:
 	VZEROUPPER
 	RET
 
-// func gemm3x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func gemm3x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·gemm3x1AVX512(SB), NOSPLIT, $0-96
+TEXT ·gemm3x1AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -211,30 +225,37 @@ TEXT ·gemm3x1AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	MOVQ   next+88(FP), R8
+	MOVQ   pace+96(FP), R9
 	SUBQ   $0x04, BX
 	JL     rest20
 
 loop19:
 	PREFETCHT1       (R8)
-	ADDQ             $0x40, R8
+	ADDQ             R9, R8
 	VMOVUPS          (SI), Z3
 	VFMADD231PS.BCST (CX), Z3, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z3, Z1
 	VFMADD231PS.BCST (CX)(DX*2), Z3, Z2
 	ADDQ             DI, SI
 	ADDQ             AX, CX
+	PREFETCHT1       (R8)
+	ADDQ             R9, R8
 	VMOVUPS          (SI), Z3
 	VFMADD231PS.BCST (CX), Z3, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z3, Z1
 	VFMADD231PS.BCST (CX)(DX*2), Z3, Z2
 	ADDQ             DI, SI
 	ADDQ             AX, CX
+	PREFETCHT1       (R8)
+	ADDQ             R9, R8
 	VMOVUPS          (SI), Z3
 	VFMADD231PS.BCST (CX), Z3, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z3, Z1
 	VFMADD231PS.BCST (CX)(DX*2), Z3, Z2
 	ADDQ             DI, SI
 	ADDQ             AX, CX
+	PREFETCHT1       (R8)
+	ADDQ             R9, R8
 	VMOVUPS          (SI), Z3
 	VFMADD231PS.BCST (CX), Z3, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z3, Z1
@@ -250,7 +271,7 @@ rest20:
 
 one21:
 	PREFETCHT1       (R8)
-	ADDQ             $0x40, R8
+	ADDQ             R9, R8
 	VMOVUPS          (SI), Z3
 	VFMADD231PS.BCST (CX), Z3, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z3, Z1
@@ -322,9 +343,9 @@ stored24:
 	VZEROUPPER
 	RET
 
-// func gemm4x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func gemm4x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·gemm4x1AVX512(SB), NOSPLIT, $0-96
+TEXT ·gemm4x1AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -337,12 +358,13 @@ TEXT ·gemm4x1AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	MOVQ   next+88(FP), R9
+	MOVQ   pace+96(FP), R10
 	SUBQ   $0x04, SI
 	JL     rest29
 
 loop28:
 	PREFETCHT1       (R9)
-	ADDQ             $0x40, R9
+	ADDQ             R10, R9
 	VMOVUPS          (DI), Z4
 	VFMADD231PS.BCST (CX), Z4, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z4, Z1
@@ -350,6 +372,8 @@ loop28:
 	VFMADD231PS.BCST (CX)(BX*1), Z4, Z3
 	ADDQ             R8, DI
 	ADDQ             AX, CX
+	PREFETCHT1       (R9)
+	ADDQ             R10, R9
 	VMOVUPS          (DI), Z4
 	VFMADD231PS.BCST (CX), Z4, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z4, Z1
@@ -357,6 +381,8 @@ loop28:
 	VFMADD231PS.BCST (CX)(BX*1), Z4, Z3
 	ADDQ             R8, DI
 	ADDQ             AX, CX
+	PREFETCHT1       (R9)
+	ADDQ             R10, R9
 	VMOVUPS          (DI), Z4
 	VFMADD231PS.BCST (CX), Z4, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z4, Z1
@@ -364,6 +390,8 @@ loop28:
 	VFMADD231PS.BCST (CX)(BX*1), Z4, Z3
 	ADDQ             R8, DI
 	ADDQ             AX, CX
+	PREFETCHT1       (R9)
+	ADDQ             R10, R9
 	VMOVUPS          (DI), Z4
 	VFMADD231PS.BCST (CX), Z4, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z4, Z1
@@ -380,7 +408,7 @@ rest29:
 
 one30:
 	PREFETCHT1       (R9)
-	ADDQ             $0x40, R9
+	ADDQ             R10, R9
 	VMOVUPS          (DI), Z4
 	VFMADD231PS.BCST (CX), Z4, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z4, Z1
@@ -465,9 +493,9 @@ stored33:
 	VZEROUPPER
 	RET
 
-// func gemm5x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func gemm5x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·gemm5x1AVX512(SB), NOSPLIT, $0-96
+TEXT ·gemm5x1AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -481,12 +509,13 @@ TEXT ·gemm5x1AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 	MOVQ   next+88(FP), R9
+	MOVQ   pace+96(FP), R10
 	SUBQ   $0x04, SI
 	JL     rest38
 
 loop37:
 	PREFETCHT1       (R9)
-	ADDQ             $0x40, R9
+	ADDQ             R10, R9
 	VMOVUPS          (DI), Z5
 	VFMADD231PS.BCST (CX), Z5, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z5, Z1
@@ -495,6 +524,8 @@ loop37:
 	VFMADD231PS.BCST (CX)(DX*4), Z5, Z4
 	ADDQ             R8, DI
 	ADDQ             AX, CX
+	PREFETCHT1       (R9)
+	ADDQ             R10, R9
 	VMOVUPS          (DI), Z5
 	VFMADD231PS.BCST (CX), Z5, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z5, Z1
@@ -503,6 +534,8 @@ loop37:
 	VFMADD231PS.BCST (CX)(DX*4), Z5, Z4
 	ADDQ             R8, DI
 	ADDQ             AX, CX
+	PREFETCHT1       (R9)
+	ADDQ             R10, R9
 	VMOVUPS          (DI), Z5
 	VFMADD231PS.BCST (CX), Z5, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z5, Z1
@@ -511,6 +544,8 @@ loop37:
 	VFMADD231PS.BCST (CX)(DX*4), Z5, Z4
 	ADDQ             R8, DI
 	ADDQ             AX, CX
+	PREFETCHT1       (R9)
+	ADDQ             R10, R9
 	VMOVUPS          (DI), Z5
 	VFMADD231PS.BCST (CX), Z5, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z5, Z1
@@ -528,7 +563,7 @@ rest38:
 
 one39:
 	PREFETCHT1       (R9)
-	ADDQ             $0x40, R9
+	ADDQ             R10, R9
 	VMOVUPS          (DI), Z5
 	VFMADD231PS.BCST (CX), Z5, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z5, Z1
@@ -626,9 +661,9 @@ stored42:
 	VZEROUPPER
 	RET
 
-// func gemm6x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func gemm6x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·gemm6x1AVX512(SB), NOSPLIT, $0-96
+TEXT ·gemm6x1AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -645,12 +680,13 @@ TEXT ·gemm6x1AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
 	MOVQ   next+88(FP), R10
+	MOVQ   pace+96(FP), R11
 	SUBQ   $0x04, DI
 	JL     rest47
 
 loop46:
 	PREFETCHT1       (R10)
-	ADDQ             $0x40, R10
+	ADDQ             R11, R10
 	VMOVUPS          (R8), Z6
 	VFMADD231PS.BCST (CX), Z6, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z6, Z1
@@ -661,6 +697,8 @@ loop46:
 	ADDQ             R9, R8
 	ADDQ             AX, CX
 	ADDQ             AX, SI
+	PREFETCHT1       (R10)
+	ADDQ             R11, R10
 	VMOVUPS          (R8), Z6
 	VFMADD231PS.BCST (CX), Z6, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z6, Z1
@@ -671,6 +709,8 @@ loop46:
 	ADDQ             R9, R8
 	ADDQ             AX, CX
 	ADDQ             AX, SI
+	PREFETCHT1       (R10)
+	ADDQ             R11, R10
 	VMOVUPS          (R8), Z6
 	VFMADD231PS.BCST (CX), Z6, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z6, Z1
@@ -681,6 +721,8 @@ loop46:
 	ADDQ             R9, R8
 	ADDQ             AX, CX
 	ADDQ             AX, SI
+	PREFETCHT1       (R10)
+	ADDQ             R11, R10
 	VMOVUPS          (R8), Z6
 	VFMADD231PS.BCST (CX), Z6, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z6, Z1
@@ -700,7 +742,7 @@ rest47:
 
 one48:
 	PREFETCHT1       (R10)
-	ADDQ             $0x40, R10
+	ADDQ             R11, R10
 	VMOVUPS          (R8), Z6
 	VFMADD231PS.BCST (CX), Z6, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z6, Z1
@@ -812,9 +854,9 @@ stored51:
 	VZEROUPPER
 	RET
 
-// func gemm7x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func gemm7x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·gemm7x1AVX512(SB), NOSPLIT, $0-96
+TEXT ·gemm7x1AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -832,12 +874,13 @@ TEXT ·gemm7x1AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
 	MOVQ   next+88(FP), R10
+	MOVQ   pace+96(FP), R11
 	SUBQ   $0x04, DI
 	JL     rest56
 
 loop55:
 	PREFETCHT1       (R10)
-	ADDQ             $0x40, R10
+	ADDQ             R11, R10
 	VMOVUPS          (R8), Z7
 	VFMADD231PS.BCST (CX), Z7, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z7, Z1
@@ -849,6 +892,8 @@ loop55:
 	ADDQ             R9, R8
 	ADDQ             AX, CX
 	ADDQ             AX, SI
+	PREFETCHT1       (R10)
+	ADDQ             R11, R10
 	VMOVUPS          (R8), Z7
 	VFMADD231PS.BCST (CX), Z7, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z7, Z1
@@ -860,6 +905,8 @@ loop55:
 	ADDQ             R9, R8
 	ADDQ             AX, CX
 	ADDQ             AX, SI
+	PREFETCHT1       (R10)
+	ADDQ             R11, R10
 	VMOVUPS          (R8), Z7
 	VFMADD231PS.BCST (CX), Z7, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z7, Z1
@@ -871,6 +918,8 @@ loop55:
 	ADDQ             R9, R8
 	ADDQ             AX, CX
 	ADDQ             AX, SI
+	PREFETCHT1       (R10)
+	ADDQ             R11, R10
 	VMOVUPS          (R8), Z7
 	VFMADD231PS.BCST (CX), Z7, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z7, Z1
@@ -891,7 +940,7 @@ rest56:
 
 one57:
 	PREFETCHT1       (R10)
-	ADDQ             $0x40, R10
+	ADDQ             R11, R10
 	VMOVUPS          (R8), Z7
 	VFMADD231PS.BCST (CX), Z7, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z7, Z1
@@ -1016,9 +1065,9 @@ stored60:
 	VZEROUPPER
 	RET
 
-// func gemm8x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func gemm8x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·gemm8x1AVX512(SB), NOSPLIT, $0-96
+TEXT ·gemm8x1AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -1037,12 +1086,13 @@ TEXT ·gemm8x1AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
 	MOVQ   next+88(FP), R10
+	MOVQ   pace+96(FP), R11
 	SUBQ   $0x04, DI
 	JL     rest65
 
 loop64:
 	PREFETCHT1       (R10)
-	ADDQ             $0x40, R10
+	ADDQ             R11, R10
 	VMOVUPS          (R8), Z8
 	VFMADD231PS.BCST (CX), Z8, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z8, Z1
@@ -1055,6 +1105,8 @@ loop64:
 	ADDQ             R9, R8
 	ADDQ             AX, CX
 	ADDQ             AX, SI
+	PREFETCHT1       (R10)
+	ADDQ             R11, R10
 	VMOVUPS          (R8), Z8
 	VFMADD231PS.BCST (CX), Z8, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z8, Z1
@@ -1067,6 +1119,8 @@ loop64:
 	ADDQ             R9, R8
 	ADDQ             AX, CX
 	ADDQ             AX, SI
+	PREFETCHT1       (R10)
+	ADDQ             R11, R10
 	VMOVUPS          (R8), Z8
 	VFMADD231PS.BCST (CX), Z8, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z8, Z1
@@ -1079,6 +1133,8 @@ loop64:
 	ADDQ             R9, R8
 	ADDQ             AX, CX
 	ADDQ             AX, SI
+	PREFETCHT1       (R10)
+	ADDQ             R11, R10
 	VMOVUPS          (R8), Z8
 	VFMADD231PS.BCST (CX), Z8, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z8, Z1
@@ -1100,7 +1156,7 @@ rest65:
 
 one66:
 	PREFETCHT1       (R10)
-	ADDQ             $0x40, R10
+	ADDQ             R11, R10
 	VMOVUPS          (R8), Z8
 	VFMADD231PS.BCST (CX), Z8, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z8, Z1
@@ -1238,9 +1294,9 @@ stored69:
 	VZEROUPPER
 	RET
 
-// func gemm9x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func gemm9x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·gemm9x1AVX512(SB), NOSPLIT, $0-96
+TEXT ·gemm9x1AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -1260,12 +1316,13 @@ TEXT ·gemm9x1AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z7, Z7, Z7
 	VPXORD Z8, Z8, Z8
 	MOVQ   next+88(FP), R10
+	MOVQ   pace+96(FP), R11
 	SUBQ   $0x04, DI
 	JL     rest74
 
 loop73:
 	PREFETCHT1       (R10)
-	ADDQ             $0x40, R10
+	ADDQ             R11, R10
 	VMOVUPS          (R8), Z9
 	VFMADD231PS.BCST (CX), Z9, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z9, Z1
@@ -1279,6 +1336,8 @@ loop73:
 	ADDQ             R9, R8
 	ADDQ             AX, CX
 	ADDQ             AX, SI
+	PREFETCHT1       (R10)
+	ADDQ             R11, R10
 	VMOVUPS          (R8), Z9
 	VFMADD231PS.BCST (CX), Z9, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z9, Z1
@@ -1292,6 +1351,8 @@ loop73:
 	ADDQ             R9, R8
 	ADDQ             AX, CX
 	ADDQ             AX, SI
+	PREFETCHT1       (R10)
+	ADDQ             R11, R10
 	VMOVUPS          (R8), Z9
 	VFMADD231PS.BCST (CX), Z9, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z9, Z1
@@ -1305,6 +1366,8 @@ loop73:
 	ADDQ             R9, R8
 	ADDQ             AX, CX
 	ADDQ             AX, SI
+	PREFETCHT1       (R10)
+	ADDQ             R11, R10
 	VMOVUPS          (R8), Z9
 	VFMADD231PS.BCST (CX), Z9, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z9, Z1
@@ -1327,7 +1390,7 @@ rest74:
 
 one75:
 	PREFETCHT1       (R10)
-	ADDQ             $0x40, R10
+	ADDQ             R11, R10
 	VMOVUPS          (R8), Z9
 	VFMADD231PS.BCST (CX), Z9, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z9, Z1
@@ -1478,9 +1541,9 @@ stored78:
 	VZEROUPPER
 	RET
 
-// func gemm10x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func gemm10x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·gemm10x1AVX512(SB), NOSPLIT, $0-96
+TEXT ·gemm10x1AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -1501,12 +1564,13 @@ TEXT ·gemm10x1AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
 	MOVQ   next+88(FP), R10
+	MOVQ   pace+96(FP), R11
 	SUBQ   $0x04, DI
 	JL     rest83
 
 loop82:
 	PREFETCHT1       (R10)
-	ADDQ             $0x40, R10
+	ADDQ             R11, R10
 	VMOVUPS          (R8), Z10
 	VFMADD231PS.BCST (CX), Z10, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z10, Z1
@@ -1521,6 +1585,8 @@ loop82:
 	ADDQ             R9, R8
 	ADDQ             AX, CX
 	ADDQ             AX, SI
+	PREFETCHT1       (R10)
+	ADDQ             R11, R10
 	VMOVUPS          (R8), Z10
 	VFMADD231PS.BCST (CX), Z10, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z10, Z1
@@ -1535,6 +1601,8 @@ loop82:
 	ADDQ             R9, R8
 	ADDQ             AX, CX
 	ADDQ             AX, SI
+	PREFETCHT1       (R10)
+	ADDQ             R11, R10
 	VMOVUPS          (R8), Z10
 	VFMADD231PS.BCST (CX), Z10, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z10, Z1
@@ -1549,6 +1617,8 @@ loop82:
 	ADDQ             R9, R8
 	ADDQ             AX, CX
 	ADDQ             AX, SI
+	PREFETCHT1       (R10)
+	ADDQ             R11, R10
 	VMOVUPS          (R8), Z10
 	VFMADD231PS.BCST (CX), Z10, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z10, Z1
@@ -1572,7 +1642,7 @@ rest83:
 
 one84:
 	PREFETCHT1       (R10)
-	ADDQ             $0x40, R10
+	ADDQ             R11, R10
 	VMOVUPS          (R8), Z10
 	VFMADD231PS.BCST (CX), Z10, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z10, Z1
@@ -1736,9 +1806,9 @@ stored87:
 	VZEROUPPER
 	RET
 
-// func gemm11x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func gemm11x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·gemm11x1AVX512(SB), NOSPLIT, $0-96
+TEXT ·gemm11x1AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -1762,12 +1832,13 @@ TEXT ·gemm11x1AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z9, Z9, Z9
 	VPXORD Z10, Z10, Z10
 	MOVQ   next+88(FP), R11
+	MOVQ   pace+96(FP), R12
 	SUBQ   $0x04, R8
 	JL     rest92
 
 loop91:
 	PREFETCHT1       (R11)
-	ADDQ             $0x40, R11
+	ADDQ             R12, R11
 	VMOVUPS          (R9), Z11
 	VFMADD231PS.BCST (CX), Z11, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z11, Z1
@@ -1784,6 +1855,8 @@ loop91:
 	ADDQ             AX, CX
 	ADDQ             AX, SI
 	ADDQ             AX, DI
+	PREFETCHT1       (R11)
+	ADDQ             R12, R11
 	VMOVUPS          (R9), Z11
 	VFMADD231PS.BCST (CX), Z11, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z11, Z1
@@ -1800,6 +1873,8 @@ loop91:
 	ADDQ             AX, CX
 	ADDQ             AX, SI
 	ADDQ             AX, DI
+	PREFETCHT1       (R11)
+	ADDQ             R12, R11
 	VMOVUPS          (R9), Z11
 	VFMADD231PS.BCST (CX), Z11, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z11, Z1
@@ -1816,6 +1891,8 @@ loop91:
 	ADDQ             AX, CX
 	ADDQ             AX, SI
 	ADDQ             AX, DI
+	PREFETCHT1       (R11)
+	ADDQ             R12, R11
 	VMOVUPS          (R9), Z11
 	VFMADD231PS.BCST (CX), Z11, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z11, Z1
@@ -1841,7 +1918,7 @@ rest92:
 
 one93:
 	PREFETCHT1       (R11)
-	ADDQ             $0x40, R11
+	ADDQ             R12, R11
 	VMOVUPS          (R9), Z11
 	VFMADD231PS.BCST (CX), Z11, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z11, Z1
@@ -2019,9 +2096,9 @@ stored96:
 	VZEROUPPER
 	RET
 
-// func gemm12x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func gemm12x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·gemm12x1AVX512(SB), NOSPLIT, $0-96
+TEXT ·gemm12x1AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -2046,12 +2123,13 @@ TEXT ·gemm12x1AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z10, Z10, Z10
 	VPXORD Z11, Z11, Z11
 	MOVQ   next+88(FP), R11
+	MOVQ   pace+96(FP), R12
 	SUBQ   $0x04, R8
 	JL     rest101
 
 loop100:
 	PREFETCHT1       (R11)
-	ADDQ             $0x40, R11
+	ADDQ             R12, R11
 	VMOVUPS          (R9), Z12
 	VFMADD231PS.BCST (CX), Z12, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z12, Z1
@@ -2069,6 +2147,8 @@ loop100:
 	ADDQ             AX, CX
 	ADDQ             AX, SI
 	ADDQ             AX, DI
+	PREFETCHT1       (R11)
+	ADDQ             R12, R11
 	VMOVUPS          (R9), Z12
 	VFMADD231PS.BCST (CX), Z12, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z12, Z1
@@ -2086,6 +2166,8 @@ loop100:
 	ADDQ             AX, CX
 	ADDQ             AX, SI
 	ADDQ             AX, DI
+	PREFETCHT1       (R11)
+	ADDQ             R12, R11
 	VMOVUPS          (R9), Z12
 	VFMADD231PS.BCST (CX), Z12, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z12, Z1
@@ -2103,6 +2185,8 @@ loop100:
 	ADDQ             AX, CX
 	ADDQ             AX, SI
 	ADDQ             AX, DI
+	PREFETCHT1       (R11)
+	ADDQ             R12, R11
 	VMOVUPS          (R9), Z12
 	VFMADD231PS.BCST (CX), Z12, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z12, Z1
@@ -2129,7 +2213,7 @@ rest101:
 
 one102:
 	PREFETCHT1       (R11)
-	ADDQ             $0x40, R11
+	ADDQ             R12, R11
 	VMOVUPS          (R9), Z12
 	VFMADD231PS.BCST (CX), Z12, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z12, Z1
@@ -2320,9 +2404,9 @@ stored105:
 	VZEROUPPER
 	RET
 
-// func gemm13x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func gemm13x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·gemm13x1AVX512(SB), NOSPLIT, $0-96
+TEXT ·gemm13x1AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -2348,12 +2432,13 @@ TEXT ·gemm13x1AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z11, Z11, Z11
 	VPXORD Z12, Z12, Z12
 	MOVQ   next+88(FP), R11
+	MOVQ   pace+96(FP), R12
 	SUBQ   $0x04, R8
 	JL     rest110
 
 loop109:
 	PREFETCHT1       (R11)
-	ADDQ             $0x40, R11
+	ADDQ             R12, R11
 	VMOVUPS          (R9), Z13
 	VFMADD231PS.BCST (CX), Z13, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z13, Z1
@@ -2372,6 +2457,8 @@ loop109:
 	ADDQ             AX, CX
 	ADDQ             AX, SI
 	ADDQ             AX, DI
+	PREFETCHT1       (R11)
+	ADDQ             R12, R11
 	VMOVUPS          (R9), Z13
 	VFMADD231PS.BCST (CX), Z13, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z13, Z1
@@ -2390,6 +2477,8 @@ loop109:
 	ADDQ             AX, CX
 	ADDQ             AX, SI
 	ADDQ             AX, DI
+	PREFETCHT1       (R11)
+	ADDQ             R12, R11
 	VMOVUPS          (R9), Z13
 	VFMADD231PS.BCST (CX), Z13, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z13, Z1
@@ -2408,6 +2497,8 @@ loop109:
 	ADDQ             AX, CX
 	ADDQ             AX, SI
 	ADDQ             AX, DI
+	PREFETCHT1       (R11)
+	ADDQ             R12, R11
 	VMOVUPS          (R9), Z13
 	VFMADD231PS.BCST (CX), Z13, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z13, Z1
@@ -2435,7 +2526,7 @@ rest110:
 
 one111:
 	PREFETCHT1       (R11)
-	ADDQ             $0x40, R11
+	ADDQ             R12, R11
 	VMOVUPS          (R9), Z13
 	VFMADD231PS.BCST (CX), Z13, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z13, Z1
@@ -2639,9 +2730,9 @@ stored114:
 	VZEROUPPER
 	RET
 
-// func gemm14x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func gemm14x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·gemm14x1AVX512(SB), NOSPLIT, $0-96
+TEXT ·gemm14x1AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -2668,12 +2759,13 @@ TEXT ·gemm14x1AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z12, Z12, Z12
 	VPXORD Z13, Z13, Z13
 	MOVQ   next+88(FP), R11
+	MOVQ   pace+96(FP), R12
 	SUBQ   $0x04, R8
 	JL     rest119
 
 loop118:
 	PREFETCHT1       (R11)
-	ADDQ             $0x40, R11
+	ADDQ             R12, R11
 	VMOVUPS          (R9), Z14
 	VFMADD231PS.BCST (CX), Z14, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z14, Z1
@@ -2693,6 +2785,8 @@ loop118:
 	ADDQ             AX, CX
 	ADDQ             AX, SI
 	ADDQ             AX, DI
+	PREFETCHT1       (R11)
+	ADDQ             R12, R11
 	VMOVUPS          (R9), Z14
 	VFMADD231PS.BCST (CX), Z14, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z14, Z1
@@ -2712,6 +2806,8 @@ loop118:
 	ADDQ             AX, CX
 	ADDQ             AX, SI
 	ADDQ             AX, DI
+	PREFETCHT1       (R11)
+	ADDQ             R12, R11
 	VMOVUPS          (R9), Z14
 	VFMADD231PS.BCST (CX), Z14, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z14, Z1
@@ -2731,6 +2827,8 @@ loop118:
 	ADDQ             AX, CX
 	ADDQ             AX, SI
 	ADDQ             AX, DI
+	PREFETCHT1       (R11)
+	ADDQ             R12, R11
 	VMOVUPS          (R9), Z14
 	VFMADD231PS.BCST (CX), Z14, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z14, Z1
@@ -2759,7 +2857,7 @@ rest119:
 
 one120:
 	PREFETCHT1       (R11)
-	ADDQ             $0x40, R11
+	ADDQ             R12, R11
 	VMOVUPS          (R9), Z14
 	VFMADD231PS.BCST (CX), Z14, Z0
 	VFMADD231PS.BCST (CX)(DX*1), Z14, Z1
@@ -2976,9 +3074,9 @@ stored123:
 	VZEROUPPER
 	RET
 
-// func gemm1x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func gemm1x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·gemm1x2AVX512(SB), NOSPLIT, $0-96
+TEXT ·gemm1x2AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -2988,12 +3086,13 @@ TEXT ·gemm1x2AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	MOVQ   next+88(FP), DI
+	MOVQ   pace+96(FP), R8
 	SUBQ   $0x04, DX
 	JL     rest128
 
 loop127:
 	PREFETCHT1   (DI)
-	ADDQ         $0x40, DI
+	ADDQ         R8, DI
 	VMOVUPS      (BX), Z2
 	VMOVUPS      64(BX), Z3
 	VBROADCASTSS (CX), Z4
@@ -3001,6 +3100,8 @@ loop127:
 	VFMADD231PS  Z4, Z3, Z1
 	ADDQ         SI, BX
 	ADDQ         AX, CX
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
 	VMOVUPS      (BX), Z2
 	VMOVUPS      64(BX), Z3
 	VBROADCASTSS (CX), Z4
@@ -3008,6 +3109,8 @@ loop127:
 	VFMADD231PS  Z4, Z3, Z1
 	ADDQ         SI, BX
 	ADDQ         AX, CX
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
 	VMOVUPS      (BX), Z2
 	VMOVUPS      64(BX), Z3
 	VBROADCASTSS (CX), Z4
@@ -3015,6 +3118,8 @@ loop127:
 	VFMADD231PS  Z4, Z3, Z1
 	ADDQ         SI, BX
 	ADDQ         AX, CX
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
 	VMOVUPS      (BX), Z2
 	VMOVUPS      64(BX), Z3
 	VBROADCASTSS (CX), Z4
@@ -3031,7 +3136,7 @@ rest128:
 
 one129:
 	PREFETCHT1   (DI)
-	ADDQ         $0x40, DI
+	ADDQ         R8, DI
 	VMOVUPS      (BX), Z2
 	VMOVUPS      64(BX), Z3
 	VBROADCASTSS (CX), Z4
@@ -3116,9 +3221,9 @@ stored132:
 	VZEROUPPER
 	RET
 
-// func gemm2x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func gemm2x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·gemm2x2AVX512(SB), NOSPLIT, $0-96
+TEXT ·gemm2x2AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -3130,12 +3235,13 @@ TEXT ·gemm2x2AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	MOVQ   next+88(FP), R8
+	MOVQ   pace+96(FP), R9
 	SUBQ   $0x04, BX
 	JL     rest141
 
 loop140:
 	PREFETCHT1   (R8)
-	ADDQ         $0x40, R8
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Z4
 	VMOVUPS      64(SI), Z5
 	VBROADCASTSS (CX), Z6
@@ -3146,6 +3252,8 @@ loop140:
 	VFMADD231PS  Z6, Z5, Z3
 	ADDQ         DI, SI
 	ADDQ         AX, CX
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Z4
 	VMOVUPS      64(SI), Z5
 	VBROADCASTSS (CX), Z6
@@ -3156,6 +3264,8 @@ loop140:
 	VFMADD231PS  Z6, Z5, Z3
 	ADDQ         DI, SI
 	ADDQ         AX, CX
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Z4
 	VMOVUPS      64(SI), Z5
 	VBROADCASTSS (CX), Z6
@@ -3166,6 +3276,8 @@ loop140:
 	VFMADD231PS  Z6, Z5, Z3
 	ADDQ         DI, SI
 	ADDQ         AX, CX
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Z4
 	VMOVUPS      64(SI), Z5
 	VBROADCASTSS (CX), Z6
@@ -3185,7 +3297,7 @@ rest141:
 
 one142:
 	PREFETCHT1   (R8)
-	ADDQ         $0x40, R8
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Z4
 	VMOVUPS      64(SI), Z5
 	VBROADCASTSS (CX), Z6
@@ -3300,9 +3412,9 @@ stored145:
 	VZEROUPPER
 	RET
 
-// func gemm3x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func gemm3x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·gemm3x2AVX512(SB), NOSPLIT, $0-96
+TEXT ·gemm3x2AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -3316,12 +3428,13 @@ TEXT ·gemm3x2AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
 	MOVQ   next+88(FP), R8
+	MOVQ   pace+96(FP), R9
 	SUBQ   $0x04, BX
 	JL     rest154
 
 loop153:
 	PREFETCHT1   (R8)
-	ADDQ         $0x40, R8
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Z6
 	VMOVUPS      64(SI), Z7
 	VBROADCASTSS (CX), Z8
@@ -3335,6 +3448,8 @@ loop153:
 	VFMADD231PS  Z8, Z7, Z5
 	ADDQ         DI, SI
 	ADDQ         AX, CX
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Z6
 	VMOVUPS      64(SI), Z7
 	VBROADCASTSS (CX), Z8
@@ -3348,6 +3463,8 @@ loop153:
 	VFMADD231PS  Z8, Z7, Z5
 	ADDQ         DI, SI
 	ADDQ         AX, CX
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Z6
 	VMOVUPS      64(SI), Z7
 	VBROADCASTSS (CX), Z8
@@ -3361,6 +3478,8 @@ loop153:
 	VFMADD231PS  Z8, Z7, Z5
 	ADDQ         DI, SI
 	ADDQ         AX, CX
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Z6
 	VMOVUPS      64(SI), Z7
 	VBROADCASTSS (CX), Z8
@@ -3383,7 +3502,7 @@ rest154:
 
 one155:
 	PREFETCHT1   (R8)
-	ADDQ         $0x40, R8
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Z6
 	VMOVUPS      64(SI), Z7
 	VBROADCASTSS (CX), Z8
@@ -3528,9 +3647,9 @@ stored158:
 	VZEROUPPER
 	RET
 
-// func gemm4x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func gemm4x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·gemm4x2AVX512(SB), NOSPLIT, $0-96
+TEXT ·gemm4x2AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -3547,12 +3666,13 @@ TEXT ·gemm4x2AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
 	MOVQ   next+88(FP), R9
+	MOVQ   pace+96(FP), R10
 	SUBQ   $0x04, SI
 	JL     rest167
 
 loop166:
 	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Z8
 	VMOVUPS      64(DI), Z9
 	VBROADCASTSS (CX), Z10
@@ -3569,6 +3689,8 @@ loop166:
 	VFMADD231PS  Z10, Z9, Z7
 	ADDQ         R8, DI
 	ADDQ         AX, CX
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Z8
 	VMOVUPS      64(DI), Z9
 	VBROADCASTSS (CX), Z10
@@ -3585,6 +3707,8 @@ loop166:
 	VFMADD231PS  Z10, Z9, Z7
 	ADDQ         R8, DI
 	ADDQ         AX, CX
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Z8
 	VMOVUPS      64(DI), Z9
 	VBROADCASTSS (CX), Z10
@@ -3601,6 +3725,8 @@ loop166:
 	VFMADD231PS  Z10, Z9, Z7
 	ADDQ         R8, DI
 	ADDQ         AX, CX
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Z8
 	VMOVUPS      64(DI), Z9
 	VBROADCASTSS (CX), Z10
@@ -3626,7 +3752,7 @@ rest167:
 
 one168:
 	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Z8
 	VMOVUPS      64(DI), Z9
 	VBROADCASTSS (CX), Z10
@@ -3801,9 +3927,9 @@ stored171:
 	VZEROUPPER
 	RET
 
-// func gemm5x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func gemm5x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·gemm5x2AVX512(SB), NOSPLIT, $0-96
+TEXT ·gemm5x2AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -3822,12 +3948,13 @@ TEXT ·gemm5x2AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
 	MOVQ   next+88(FP), R9
+	MOVQ   pace+96(FP), R10
 	SUBQ   $0x04, SI
 	JL     rest180
 
 loop179:
 	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Z10
 	VMOVUPS      64(DI), Z11
 	VBROADCASTSS (CX), Z12
@@ -3847,6 +3974,8 @@ loop179:
 	VFMADD231PS  Z12, Z11, Z9
 	ADDQ         R8, DI
 	ADDQ         AX, CX
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Z10
 	VMOVUPS      64(DI), Z11
 	VBROADCASTSS (CX), Z12
@@ -3866,6 +3995,8 @@ loop179:
 	VFMADD231PS  Z12, Z11, Z9
 	ADDQ         R8, DI
 	ADDQ         AX, CX
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Z10
 	VMOVUPS      64(DI), Z11
 	VBROADCASTSS (CX), Z12
@@ -3885,6 +4016,8 @@ loop179:
 	VFMADD231PS  Z12, Z11, Z9
 	ADDQ         R8, DI
 	ADDQ         AX, CX
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Z10
 	VMOVUPS      64(DI), Z11
 	VBROADCASTSS (CX), Z12
@@ -3913,7 +4046,7 @@ rest180:
 
 one181:
 	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Z10
 	VMOVUPS      64(DI), Z11
 	VBROADCASTSS (CX), Z12
@@ -4118,9 +4251,9 @@ stored184:
 	VZEROUPPER
 	RET
 
-// func gemm6x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func gemm6x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·gemm6x2AVX512(SB), NOSPLIT, $0-96
+TEXT ·gemm6x2AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -4143,12 +4276,13 @@ TEXT ·gemm6x2AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z10, Z10, Z10
 	VPXORD Z11, Z11, Z11
 	MOVQ   next+88(FP), R10
+	MOVQ   pace+96(FP), R11
 	SUBQ   $0x04, DI
 	JL     rest193
 
 loop192:
 	PREFETCHT1   (R10)
-	ADDQ         $0x40, R10
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z12
 	VMOVUPS      64(R8), Z13
 	VBROADCASTSS (CX), Z14
@@ -4172,6 +4306,8 @@ loop192:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z12
 	VMOVUPS      64(R8), Z13
 	VBROADCASTSS (CX), Z14
@@ -4195,6 +4331,8 @@ loop192:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z12
 	VMOVUPS      64(R8), Z13
 	VBROADCASTSS (CX), Z14
@@ -4218,6 +4356,8 @@ loop192:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z12
 	VMOVUPS      64(R8), Z13
 	VBROADCASTSS (CX), Z14
@@ -4250,7 +4390,7 @@ rest193:
 
 one194:
 	PREFETCHT1   (R10)
-	ADDQ         $0x40, R10
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z12
 	VMOVUPS      64(R8), Z13
 	VBROADCASTSS (CX), Z14
@@ -4486,9 +4626,9 @@ stored197:
 	VZEROUPPER
 	RET
 
-// func gemm7x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func gemm7x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·gemm7x2AVX512(SB), NOSPLIT, $0-96
+TEXT ·gemm7x2AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -4513,12 +4653,13 @@ TEXT ·gemm7x2AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z12, Z12, Z12
 	VPXORD Z13, Z13, Z13
 	MOVQ   next+88(FP), R10
+	MOVQ   pace+96(FP), R11
 	SUBQ   $0x04, DI
 	JL     rest206
 
 loop205:
 	PREFETCHT1   (R10)
-	ADDQ         $0x40, R10
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z14
 	VMOVUPS      64(R8), Z15
 	VBROADCASTSS (CX), Z16
@@ -4545,6 +4686,8 @@ loop205:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z14
 	VMOVUPS      64(R8), Z15
 	VBROADCASTSS (CX), Z16
@@ -4571,6 +4714,8 @@ loop205:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z14
 	VMOVUPS      64(R8), Z15
 	VBROADCASTSS (CX), Z16
@@ -4597,6 +4742,8 @@ loop205:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z14
 	VMOVUPS      64(R8), Z15
 	VBROADCASTSS (CX), Z16
@@ -4632,7 +4779,7 @@ rest206:
 
 one207:
 	PREFETCHT1   (R10)
-	ADDQ         $0x40, R10
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z14
 	VMOVUPS      64(R8), Z15
 	VBROADCASTSS (CX), Z16
@@ -4898,9 +5045,9 @@ stored210:
 	VZEROUPPER
 	RET
 
-// func gemm8x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func gemm8x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·gemm8x2AVX512(SB), NOSPLIT, $0-96
+TEXT ·gemm8x2AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -4927,12 +5074,13 @@ TEXT ·gemm8x2AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z14, Z14, Z14
 	VPXORD Z15, Z15, Z15
 	MOVQ   next+88(FP), R10
+	MOVQ   pace+96(FP), R11
 	SUBQ   $0x04, DI
 	JL     rest219
 
 loop218:
 	PREFETCHT1   (R10)
-	ADDQ         $0x40, R10
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z16
 	VMOVUPS      64(R8), Z17
 	VBROADCASTSS (CX), Z18
@@ -4962,6 +5110,8 @@ loop218:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z16
 	VMOVUPS      64(R8), Z17
 	VBROADCASTSS (CX), Z18
@@ -4991,6 +5141,8 @@ loop218:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z16
 	VMOVUPS      64(R8), Z17
 	VBROADCASTSS (CX), Z18
@@ -5020,6 +5172,8 @@ loop218:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z16
 	VMOVUPS      64(R8), Z17
 	VBROADCASTSS (CX), Z18
@@ -5058,7 +5212,7 @@ rest219:
 
 one220:
 	PREFETCHT1   (R10)
-	ADDQ         $0x40, R10
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z16
 	VMOVUPS      64(R8), Z17
 	VBROADCASTSS (CX), Z18
@@ -5354,9 +5508,9 @@ stored223:
 	VZEROUPPER
 	RET
 
-// func gemm9x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func gemm9x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·gemm9x2AVX512(SB), NOSPLIT, $0-96
+TEXT ·gemm9x2AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -5385,12 +5539,13 @@ TEXT ·gemm9x2AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z16, Z16, Z16
 	VPXORD Z17, Z17, Z17
 	MOVQ   next+88(FP), R10
+	MOVQ   pace+96(FP), R11
 	SUBQ   $0x04, DI
 	JL     rest232
 
 loop231:
 	PREFETCHT1   (R10)
-	ADDQ         $0x40, R10
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z18
 	VMOVUPS      64(R8), Z19
 	VBROADCASTSS (CX), Z20
@@ -5423,6 +5578,8 @@ loop231:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z18
 	VMOVUPS      64(R8), Z19
 	VBROADCASTSS (CX), Z20
@@ -5455,6 +5612,8 @@ loop231:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z18
 	VMOVUPS      64(R8), Z19
 	VBROADCASTSS (CX), Z20
@@ -5487,6 +5646,8 @@ loop231:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z18
 	VMOVUPS      64(R8), Z19
 	VBROADCASTSS (CX), Z20
@@ -5528,7 +5689,7 @@ rest232:
 
 one233:
 	PREFETCHT1   (R10)
-	ADDQ         $0x40, R10
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z18
 	VMOVUPS      64(R8), Z19
 	VBROADCASTSS (CX), Z20
@@ -5854,9 +6015,9 @@ stored236:
 	VZEROUPPER
 	RET
 
-// func gemm10x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func gemm10x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·gemm10x2AVX512(SB), NOSPLIT, $0-96
+TEXT ·gemm10x2AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -5887,12 +6048,13 @@ TEXT ·gemm10x2AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z18, Z18, Z18
 	VPXORD Z19, Z19, Z19
 	MOVQ   next+88(FP), R10
+	MOVQ   pace+96(FP), R11
 	SUBQ   $0x04, DI
 	JL     rest245
 
 loop244:
 	PREFETCHT1   (R10)
-	ADDQ         $0x40, R10
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z20
 	VMOVUPS      64(R8), Z21
 	VBROADCASTSS (CX), Z22
@@ -5928,6 +6090,8 @@ loop244:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z20
 	VMOVUPS      64(R8), Z21
 	VBROADCASTSS (CX), Z22
@@ -5963,6 +6127,8 @@ loop244:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z20
 	VMOVUPS      64(R8), Z21
 	VBROADCASTSS (CX), Z22
@@ -5998,6 +6164,8 @@ loop244:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z20
 	VMOVUPS      64(R8), Z21
 	VBROADCASTSS (CX), Z22
@@ -6042,7 +6210,7 @@ rest245:
 
 one246:
 	PREFETCHT1   (R10)
-	ADDQ         $0x40, R10
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z20
 	VMOVUPS      64(R8), Z21
 	VBROADCASTSS (CX), Z22
@@ -6398,9 +6566,9 @@ stored249:
 	VZEROUPPER
 	RET
 
-// func gemm11x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func gemm11x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·gemm11x2AVX512(SB), NOSPLIT, $0-96
+TEXT ·gemm11x2AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -6435,12 +6603,13 @@ TEXT ·gemm11x2AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z20, Z20, Z20
 	VPXORD Z21, Z21, Z21
 	MOVQ   next+88(FP), R11
+	MOVQ   pace+96(FP), R12
 	SUBQ   $0x04, R8
 	JL     rest258
 
 loop257:
 	PREFETCHT1   (R11)
-	ADDQ         $0x40, R11
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z22
 	VMOVUPS      64(R9), Z23
 	VBROADCASTSS (CX), Z24
@@ -6480,6 +6649,8 @@ loop257:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	ADDQ         AX, DI
+	PREFETCHT1   (R11)
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z22
 	VMOVUPS      64(R9), Z23
 	VBROADCASTSS (CX), Z24
@@ -6519,6 +6690,8 @@ loop257:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	ADDQ         AX, DI
+	PREFETCHT1   (R11)
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z22
 	VMOVUPS      64(R9), Z23
 	VBROADCASTSS (CX), Z24
@@ -6558,6 +6731,8 @@ loop257:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	ADDQ         AX, DI
+	PREFETCHT1   (R11)
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z22
 	VMOVUPS      64(R9), Z23
 	VBROADCASTSS (CX), Z24
@@ -6606,7 +6781,7 @@ rest258:
 
 one259:
 	PREFETCHT1   (R11)
-	ADDQ         $0x40, R11
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z22
 	VMOVUPS      64(R9), Z23
 	VBROADCASTSS (CX), Z24
@@ -6993,9 +7168,9 @@ stored262:
 	VZEROUPPER
 	RET
 
-// func gemm12x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func gemm12x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·gemm12x2AVX512(SB), NOSPLIT, $0-96
+TEXT ·gemm12x2AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -7032,12 +7207,13 @@ TEXT ·gemm12x2AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z22, Z22, Z22
 	VPXORD Z23, Z23, Z23
 	MOVQ   next+88(FP), R11
+	MOVQ   pace+96(FP), R12
 	SUBQ   $0x04, R8
 	JL     rest271
 
 loop270:
 	PREFETCHT1   (R11)
-	ADDQ         $0x40, R11
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z24
 	VMOVUPS      64(R9), Z25
 	VBROADCASTSS (CX), Z26
@@ -7080,6 +7256,8 @@ loop270:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	ADDQ         AX, DI
+	PREFETCHT1   (R11)
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z24
 	VMOVUPS      64(R9), Z25
 	VBROADCASTSS (CX), Z26
@@ -7122,6 +7300,8 @@ loop270:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	ADDQ         AX, DI
+	PREFETCHT1   (R11)
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z24
 	VMOVUPS      64(R9), Z25
 	VBROADCASTSS (CX), Z26
@@ -7164,6 +7344,8 @@ loop270:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	ADDQ         AX, DI
+	PREFETCHT1   (R11)
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z24
 	VMOVUPS      64(R9), Z25
 	VBROADCASTSS (CX), Z26
@@ -7215,7 +7397,7 @@ rest271:
 
 one272:
 	PREFETCHT1   (R11)
-	ADDQ         $0x40, R11
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z24
 	VMOVUPS      64(R9), Z25
 	VBROADCASTSS (CX), Z26
@@ -7632,9 +7814,9 @@ stored275:
 	VZEROUPPER
 	RET
 
-// func gemm13x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func gemm13x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·gemm13x2AVX512(SB), NOSPLIT, $0-96
+TEXT ·gemm13x2AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -7673,12 +7855,13 @@ TEXT ·gemm13x2AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z24, Z24, Z24
 	VPXORD Z25, Z25, Z25
 	MOVQ   next+88(FP), R11
+	MOVQ   pace+96(FP), R12
 	SUBQ   $0x04, R8
 	JL     rest284
 
 loop283:
 	PREFETCHT1   (R11)
-	ADDQ         $0x40, R11
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z26
 	VMOVUPS      64(R9), Z27
 	VBROADCASTSS (CX), Z28
@@ -7724,6 +7907,8 @@ loop283:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	ADDQ         AX, DI
+	PREFETCHT1   (R11)
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z26
 	VMOVUPS      64(R9), Z27
 	VBROADCASTSS (CX), Z28
@@ -7769,6 +7954,8 @@ loop283:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	ADDQ         AX, DI
+	PREFETCHT1   (R11)
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z26
 	VMOVUPS      64(R9), Z27
 	VBROADCASTSS (CX), Z28
@@ -7814,6 +8001,8 @@ loop283:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	ADDQ         AX, DI
+	PREFETCHT1   (R11)
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z26
 	VMOVUPS      64(R9), Z27
 	VBROADCASTSS (CX), Z28
@@ -7868,7 +8057,7 @@ rest284:
 
 one285:
 	PREFETCHT1   (R11)
-	ADDQ         $0x40, R11
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z26
 	VMOVUPS      64(R9), Z27
 	VBROADCASTSS (CX), Z28
@@ -8315,9 +8504,9 @@ stored288:
 	VZEROUPPER
 	RET
 
-// func gemm14x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func gemm14x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·gemm14x2AVX512(SB), NOSPLIT, $0-96
+TEXT ·gemm14x2AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -8358,12 +8547,13 @@ TEXT ·gemm14x2AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z26, Z26, Z26
 	VPXORD Z27, Z27, Z27
 	MOVQ   next+88(FP), R11
+	MOVQ   pace+96(FP), R12
 	SUBQ   $0x04, R8
 	JL     rest297
 
 loop296:
 	PREFETCHT1   (R11)
-	ADDQ         $0x40, R11
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z28
 	VMOVUPS      64(R9), Z29
 	VBROADCASTSS (CX), Z30
@@ -8412,6 +8602,8 @@ loop296:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	ADDQ         AX, DI
+	PREFETCHT1   (R11)
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z28
 	VMOVUPS      64(R9), Z29
 	VBROADCASTSS (CX), Z30
@@ -8460,6 +8652,8 @@ loop296:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	ADDQ         AX, DI
+	PREFETCHT1   (R11)
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z28
 	VMOVUPS      64(R9), Z29
 	VBROADCASTSS (CX), Z30
@@ -8508,6 +8702,8 @@ loop296:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	ADDQ         AX, DI
+	PREFETCHT1   (R11)
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z28
 	VMOVUPS      64(R9), Z29
 	VBROADCASTSS (CX), Z30
@@ -8565,7 +8761,7 @@ rest297:
 
 one298:
 	PREFETCHT1   (R11)
-	ADDQ         $0x40, R11
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z28
 	VMOVUPS      64(R9), Z29
 	VBROADCASTSS (CX), Z30

@@ -4,9 +4,9 @@
 
 #include "textflag.h"
 
-// func bf16x1x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func bf16x1x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·bf16x1x1AVX512(SB), NOSPLIT, $0-96
+TEXT ·bf16x1x1AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -15,27 +15,34 @@ TEXT ·bf16x1x1AVX512(SB), NOSPLIT, $0-96
 	MOVQ   bs+40(FP), SI
 	VPXORD Z0, Z0, Z0
 	MOVQ   next+88(FP), DI
+	MOVQ   pace+96(FP), R8
 	SUBQ   $0x04, DX
 	JL     rest2
 
 loop1:
 	PREFETCHT1   (DI)
-	ADDQ         $0x40, DI
+	ADDQ         R8, DI
 	VMOVUPS      (BX), Z1
 	VBROADCASTSS (CX), Z2
 	BYTE $0x62; BYTE $0xf2; BYTE $0x6e; BYTE $0x48; BYTE $0x52; BYTE $0xc1 // VDPBF16PS    Z1, Z2, Z0
 	ADDQ         SI, BX
 	ADDQ         AX, CX
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
 	VMOVUPS      (BX), Z1
 	VBROADCASTSS (CX), Z2
 	BYTE $0x62; BYTE $0xf2; BYTE $0x6e; BYTE $0x48; BYTE $0x52; BYTE $0xc1 // VDPBF16PS    Z1, Z2, Z0
 	ADDQ         SI, BX
 	ADDQ         AX, CX
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
 	VMOVUPS      (BX), Z1
 	VBROADCASTSS (CX), Z2
 	BYTE $0x62; BYTE $0xf2; BYTE $0x6e; BYTE $0x48; BYTE $0x52; BYTE $0xc1 // VDPBF16PS    Z1, Z2, Z0
 	ADDQ         SI, BX
 	ADDQ         AX, CX
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
 	VMOVUPS      (BX), Z1
 	VBROADCASTSS (CX), Z2
 	BYTE $0x62; BYTE $0xf2; BYTE $0x6e; BYTE $0x48; BYTE $0x52; BYTE $0xc1 // VDPBF16PS    Z1, Z2, Z0
@@ -50,7 +57,7 @@ rest2:
 
 one3:
 	PREFETCHT1   (DI)
-	ADDQ         $0x40, DI
+	ADDQ         R8, DI
 	VMOVUPS      (BX), Z1
 	VBROADCASTSS (CX), Z2
 	BYTE $0x62; BYTE $0xf2; BYTE $0x6e; BYTE $0x48; BYTE $0x52; BYTE $0xc1 // VDPBF16PS    Z1, Z2, Z0
@@ -97,9 +104,9 @@ stored6:
 	VZEROUPPER
 	RET
 
-// func bf16x2x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func bf16x2x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·bf16x2x1AVX512(SB), NOSPLIT, $0-96
+TEXT ·bf16x2x1AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -109,12 +116,13 @@ TEXT ·bf16x2x1AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	MOVQ   next+88(FP), R8
+	MOVQ   pace+96(FP), R9
 	SUBQ   $0x04, BX
 	JL     rest11
 
 loop10:
 	PREFETCHT1   (R8)
-	ADDQ         $0x40, R8
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Z2
 	VBROADCASTSS (CX), Z3
 	BYTE $0x62; BYTE $0xf2; BYTE $0x66; BYTE $0x48; BYTE $0x52; BYTE $0xc2 // VDPBF16PS    Z2, Z3, Z0
@@ -122,6 +130,8 @@ loop10:
 	BYTE $0x62; BYTE $0xf2; BYTE $0x66; BYTE $0x48; BYTE $0x52; BYTE $0xca // VDPBF16PS    Z2, Z3, Z1
 	ADDQ         DI, SI
 	ADDQ         AX, CX
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Z2
 	VBROADCASTSS (CX), Z3
 	BYTE $0x62; BYTE $0xf2; BYTE $0x66; BYTE $0x48; BYTE $0x52; BYTE $0xc2 // VDPBF16PS    Z2, Z3, Z0
@@ -129,6 +139,8 @@ loop10:
 	BYTE $0x62; BYTE $0xf2; BYTE $0x66; BYTE $0x48; BYTE $0x52; BYTE $0xca // VDPBF16PS    Z2, Z3, Z1
 	ADDQ         DI, SI
 	ADDQ         AX, CX
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Z2
 	VBROADCASTSS (CX), Z3
 	BYTE $0x62; BYTE $0xf2; BYTE $0x66; BYTE $0x48; BYTE $0x52; BYTE $0xc2 // VDPBF16PS    Z2, Z3, Z0
@@ -136,6 +148,8 @@ loop10:
 	BYTE $0x62; BYTE $0xf2; BYTE $0x66; BYTE $0x48; BYTE $0x52; BYTE $0xca // VDPBF16PS    Z2, Z3, Z1
 	ADDQ         DI, SI
 	ADDQ         AX, CX
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Z2
 	VBROADCASTSS (CX), Z3
 	BYTE $0x62; BYTE $0xf2; BYTE $0x66; BYTE $0x48; BYTE $0x52; BYTE $0xc2 // VDPBF16PS    Z2, Z3, Z0
@@ -152,7 +166,7 @@ rest11:
 
 one12:
 	PREFETCHT1   (R8)
-	ADDQ         $0x40, R8
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Z2
 	VBROADCASTSS (CX), Z3
 	BYTE $0x62; BYTE $0xf2; BYTE $0x66; BYTE $0x48; BYTE $0x52; BYTE $0xc2 // VDPBF16PS    Z2, Z3, Z0
@@ -213,9 +227,9 @@ stored15:
 	VZEROUPPER
 	RET
 
-// func bf16x3x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func bf16x3x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·bf16x3x1AVX512(SB), NOSPLIT, $0-96
+TEXT ·bf16x3x1AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -226,12 +240,13 @@ TEXT ·bf16x3x1AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	MOVQ   next+88(FP), R8
+	MOVQ   pace+96(FP), R9
 	SUBQ   $0x04, BX
 	JL     rest20
 
 loop19:
 	PREFETCHT1   (R8)
-	ADDQ         $0x40, R8
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Z3
 	VBROADCASTSS (CX), Z4
 	BYTE $0x62; BYTE $0xf2; BYTE $0x5e; BYTE $0x48; BYTE $0x52; BYTE $0xc3 // VDPBF16PS    Z3, Z4, Z0
@@ -241,6 +256,8 @@ loop19:
 	BYTE $0x62; BYTE $0xf2; BYTE $0x5e; BYTE $0x48; BYTE $0x52; BYTE $0xd3 // VDPBF16PS    Z3, Z4, Z2
 	ADDQ         DI, SI
 	ADDQ         AX, CX
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Z3
 	VBROADCASTSS (CX), Z4
 	BYTE $0x62; BYTE $0xf2; BYTE $0x5e; BYTE $0x48; BYTE $0x52; BYTE $0xc3 // VDPBF16PS    Z3, Z4, Z0
@@ -250,6 +267,8 @@ loop19:
 	BYTE $0x62; BYTE $0xf2; BYTE $0x5e; BYTE $0x48; BYTE $0x52; BYTE $0xd3 // VDPBF16PS    Z3, Z4, Z2
 	ADDQ         DI, SI
 	ADDQ         AX, CX
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Z3
 	VBROADCASTSS (CX), Z4
 	BYTE $0x62; BYTE $0xf2; BYTE $0x5e; BYTE $0x48; BYTE $0x52; BYTE $0xc3 // VDPBF16PS    Z3, Z4, Z0
@@ -259,6 +278,8 @@ loop19:
 	BYTE $0x62; BYTE $0xf2; BYTE $0x5e; BYTE $0x48; BYTE $0x52; BYTE $0xd3 // VDPBF16PS    Z3, Z4, Z2
 	ADDQ         DI, SI
 	ADDQ         AX, CX
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Z3
 	VBROADCASTSS (CX), Z4
 	BYTE $0x62; BYTE $0xf2; BYTE $0x5e; BYTE $0x48; BYTE $0x52; BYTE $0xc3 // VDPBF16PS    Z3, Z4, Z0
@@ -277,7 +298,7 @@ rest20:
 
 one21:
 	PREFETCHT1   (R8)
-	ADDQ         $0x40, R8
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Z3
 	VBROADCASTSS (CX), Z4
 	BYTE $0x62; BYTE $0xf2; BYTE $0x5e; BYTE $0x48; BYTE $0x52; BYTE $0xc3 // VDPBF16PS    Z3, Z4, Z0
@@ -352,9 +373,9 @@ stored24:
 	VZEROUPPER
 	RET
 
-// func bf16x4x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func bf16x4x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·bf16x4x1AVX512(SB), NOSPLIT, $0-96
+TEXT ·bf16x4x1AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -367,12 +388,13 @@ TEXT ·bf16x4x1AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	MOVQ   next+88(FP), R9
+	MOVQ   pace+96(FP), R10
 	SUBQ   $0x04, SI
 	JL     rest29
 
 loop28:
 	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Z4
 	VBROADCASTSS (CX), Z5
 	BYTE $0x62; BYTE $0xf2; BYTE $0x56; BYTE $0x48; BYTE $0x52; BYTE $0xc4 // VDPBF16PS    Z4, Z5, Z0
@@ -384,6 +406,8 @@ loop28:
 	BYTE $0x62; BYTE $0xf2; BYTE $0x56; BYTE $0x48; BYTE $0x52; BYTE $0xdc // VDPBF16PS    Z4, Z5, Z3
 	ADDQ         R8, DI
 	ADDQ         AX, CX
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Z4
 	VBROADCASTSS (CX), Z5
 	BYTE $0x62; BYTE $0xf2; BYTE $0x56; BYTE $0x48; BYTE $0x52; BYTE $0xc4 // VDPBF16PS    Z4, Z5, Z0
@@ -395,6 +419,8 @@ loop28:
 	BYTE $0x62; BYTE $0xf2; BYTE $0x56; BYTE $0x48; BYTE $0x52; BYTE $0xdc // VDPBF16PS    Z4, Z5, Z3
 	ADDQ         R8, DI
 	ADDQ         AX, CX
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Z4
 	VBROADCASTSS (CX), Z5
 	BYTE $0x62; BYTE $0xf2; BYTE $0x56; BYTE $0x48; BYTE $0x52; BYTE $0xc4 // VDPBF16PS    Z4, Z5, Z0
@@ -406,6 +432,8 @@ loop28:
 	BYTE $0x62; BYTE $0xf2; BYTE $0x56; BYTE $0x48; BYTE $0x52; BYTE $0xdc // VDPBF16PS    Z4, Z5, Z3
 	ADDQ         R8, DI
 	ADDQ         AX, CX
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Z4
 	VBROADCASTSS (CX), Z5
 	BYTE $0x62; BYTE $0xf2; BYTE $0x56; BYTE $0x48; BYTE $0x52; BYTE $0xc4 // VDPBF16PS    Z4, Z5, Z0
@@ -426,7 +454,7 @@ rest29:
 
 one30:
 	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Z4
 	VBROADCASTSS (CX), Z5
 	BYTE $0x62; BYTE $0xf2; BYTE $0x56; BYTE $0x48; BYTE $0x52; BYTE $0xc4 // VDPBF16PS    Z4, Z5, Z0
@@ -515,9 +543,9 @@ stored33:
 	VZEROUPPER
 	RET
 
-// func bf16x5x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func bf16x5x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·bf16x5x1AVX512(SB), NOSPLIT, $0-96
+TEXT ·bf16x5x1AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -531,12 +559,13 @@ TEXT ·bf16x5x1AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 	MOVQ   next+88(FP), R9
+	MOVQ   pace+96(FP), R10
 	SUBQ   $0x04, SI
 	JL     rest38
 
 loop37:
 	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Z5
 	VBROADCASTSS (CX), Z6
 	BYTE $0x62; BYTE $0xf2; BYTE $0x4e; BYTE $0x48; BYTE $0x52; BYTE $0xc5 // VDPBF16PS    Z5, Z6, Z0
@@ -550,6 +579,8 @@ loop37:
 	BYTE $0x62; BYTE $0xf2; BYTE $0x4e; BYTE $0x48; BYTE $0x52; BYTE $0xe5 // VDPBF16PS    Z5, Z6, Z4
 	ADDQ         R8, DI
 	ADDQ         AX, CX
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Z5
 	VBROADCASTSS (CX), Z6
 	BYTE $0x62; BYTE $0xf2; BYTE $0x4e; BYTE $0x48; BYTE $0x52; BYTE $0xc5 // VDPBF16PS    Z5, Z6, Z0
@@ -563,6 +594,8 @@ loop37:
 	BYTE $0x62; BYTE $0xf2; BYTE $0x4e; BYTE $0x48; BYTE $0x52; BYTE $0xe5 // VDPBF16PS    Z5, Z6, Z4
 	ADDQ         R8, DI
 	ADDQ         AX, CX
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Z5
 	VBROADCASTSS (CX), Z6
 	BYTE $0x62; BYTE $0xf2; BYTE $0x4e; BYTE $0x48; BYTE $0x52; BYTE $0xc5 // VDPBF16PS    Z5, Z6, Z0
@@ -576,6 +609,8 @@ loop37:
 	BYTE $0x62; BYTE $0xf2; BYTE $0x4e; BYTE $0x48; BYTE $0x52; BYTE $0xe5 // VDPBF16PS    Z5, Z6, Z4
 	ADDQ         R8, DI
 	ADDQ         AX, CX
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Z5
 	VBROADCASTSS (CX), Z6
 	BYTE $0x62; BYTE $0xf2; BYTE $0x4e; BYTE $0x48; BYTE $0x52; BYTE $0xc5 // VDPBF16PS    Z5, Z6, Z0
@@ -598,7 +633,7 @@ rest38:
 
 one39:
 	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Z5
 	VBROADCASTSS (CX), Z6
 	BYTE $0x62; BYTE $0xf2; BYTE $0x4e; BYTE $0x48; BYTE $0x52; BYTE $0xc5 // VDPBF16PS    Z5, Z6, Z0
@@ -701,9 +736,9 @@ stored42:
 	VZEROUPPER
 	RET
 
-// func bf16x6x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func bf16x6x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·bf16x6x1AVX512(SB), NOSPLIT, $0-96
+TEXT ·bf16x6x1AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -720,12 +755,13 @@ TEXT ·bf16x6x1AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
 	MOVQ   next+88(FP), R10
+	MOVQ   pace+96(FP), R11
 	SUBQ   $0x04, DI
 	JL     rest47
 
 loop46:
 	PREFETCHT1   (R10)
-	ADDQ         $0x40, R10
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z6
 	VBROADCASTSS (CX), Z7
 	BYTE $0x62; BYTE $0xf2; BYTE $0x46; BYTE $0x48; BYTE $0x52; BYTE $0xc6 // VDPBF16PS    Z6, Z7, Z0
@@ -742,6 +778,8 @@ loop46:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z6
 	VBROADCASTSS (CX), Z7
 	BYTE $0x62; BYTE $0xf2; BYTE $0x46; BYTE $0x48; BYTE $0x52; BYTE $0xc6 // VDPBF16PS    Z6, Z7, Z0
@@ -758,6 +796,8 @@ loop46:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z6
 	VBROADCASTSS (CX), Z7
 	BYTE $0x62; BYTE $0xf2; BYTE $0x46; BYTE $0x48; BYTE $0x52; BYTE $0xc6 // VDPBF16PS    Z6, Z7, Z0
@@ -774,6 +814,8 @@ loop46:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z6
 	VBROADCASTSS (CX), Z7
 	BYTE $0x62; BYTE $0xf2; BYTE $0x46; BYTE $0x48; BYTE $0x52; BYTE $0xc6 // VDPBF16PS    Z6, Z7, Z0
@@ -799,7 +841,7 @@ rest47:
 
 one48:
 	PREFETCHT1   (R10)
-	ADDQ         $0x40, R10
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z6
 	VBROADCASTSS (CX), Z7
 	BYTE $0x62; BYTE $0xf2; BYTE $0x46; BYTE $0x48; BYTE $0x52; BYTE $0xc6 // VDPBF16PS    Z6, Z7, Z0
@@ -917,9 +959,9 @@ stored51:
 	VZEROUPPER
 	RET
 
-// func bf16x7x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func bf16x7x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·bf16x7x1AVX512(SB), NOSPLIT, $0-96
+TEXT ·bf16x7x1AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -937,12 +979,13 @@ TEXT ·bf16x7x1AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
 	MOVQ   next+88(FP), R10
+	MOVQ   pace+96(FP), R11
 	SUBQ   $0x04, DI
 	JL     rest56
 
 loop55:
 	PREFETCHT1   (R10)
-	ADDQ         $0x40, R10
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z7
 	VBROADCASTSS (CX), Z8
 	BYTE $0x62; BYTE $0xf2; BYTE $0x3e; BYTE $0x48; BYTE $0x52; BYTE $0xc7 // VDPBF16PS    Z7, Z8, Z0
@@ -961,6 +1004,8 @@ loop55:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z7
 	VBROADCASTSS (CX), Z8
 	BYTE $0x62; BYTE $0xf2; BYTE $0x3e; BYTE $0x48; BYTE $0x52; BYTE $0xc7 // VDPBF16PS    Z7, Z8, Z0
@@ -979,6 +1024,8 @@ loop55:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z7
 	VBROADCASTSS (CX), Z8
 	BYTE $0x62; BYTE $0xf2; BYTE $0x3e; BYTE $0x48; BYTE $0x52; BYTE $0xc7 // VDPBF16PS    Z7, Z8, Z0
@@ -997,6 +1044,8 @@ loop55:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z7
 	VBROADCASTSS (CX), Z8
 	BYTE $0x62; BYTE $0xf2; BYTE $0x3e; BYTE $0x48; BYTE $0x52; BYTE $0xc7 // VDPBF16PS    Z7, Z8, Z0
@@ -1024,7 +1073,7 @@ rest56:
 
 one57:
 	PREFETCHT1   (R10)
-	ADDQ         $0x40, R10
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z7
 	VBROADCASTSS (CX), Z8
 	BYTE $0x62; BYTE $0xf2; BYTE $0x3e; BYTE $0x48; BYTE $0x52; BYTE $0xc7 // VDPBF16PS    Z7, Z8, Z0
@@ -1156,9 +1205,9 @@ stored60:
 	VZEROUPPER
 	RET
 
-// func bf16x8x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func bf16x8x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·bf16x8x1AVX512(SB), NOSPLIT, $0-96
+TEXT ·bf16x8x1AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -1177,12 +1226,13 @@ TEXT ·bf16x8x1AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
 	MOVQ   next+88(FP), R10
+	MOVQ   pace+96(FP), R11
 	SUBQ   $0x04, DI
 	JL     rest65
 
 loop64:
 	PREFETCHT1   (R10)
-	ADDQ         $0x40, R10
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z8
 	VBROADCASTSS (CX), Z9
 	BYTE $0x62; BYTE $0xd2; BYTE $0x36; BYTE $0x48; BYTE $0x52; BYTE $0xc0 // VDPBF16PS    Z8, Z9, Z0
@@ -1203,6 +1253,8 @@ loop64:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z8
 	VBROADCASTSS (CX), Z9
 	BYTE $0x62; BYTE $0xd2; BYTE $0x36; BYTE $0x48; BYTE $0x52; BYTE $0xc0 // VDPBF16PS    Z8, Z9, Z0
@@ -1223,6 +1275,8 @@ loop64:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z8
 	VBROADCASTSS (CX), Z9
 	BYTE $0x62; BYTE $0xd2; BYTE $0x36; BYTE $0x48; BYTE $0x52; BYTE $0xc0 // VDPBF16PS    Z8, Z9, Z0
@@ -1243,6 +1297,8 @@ loop64:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z8
 	VBROADCASTSS (CX), Z9
 	BYTE $0x62; BYTE $0xd2; BYTE $0x36; BYTE $0x48; BYTE $0x52; BYTE $0xc0 // VDPBF16PS    Z8, Z9, Z0
@@ -1272,7 +1328,7 @@ rest65:
 
 one66:
 	PREFETCHT1   (R10)
-	ADDQ         $0x40, R10
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z8
 	VBROADCASTSS (CX), Z9
 	BYTE $0x62; BYTE $0xd2; BYTE $0x36; BYTE $0x48; BYTE $0x52; BYTE $0xc0 // VDPBF16PS    Z8, Z9, Z0
@@ -1418,9 +1474,9 @@ stored69:
 	VZEROUPPER
 	RET
 
-// func bf16x9x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func bf16x9x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·bf16x9x1AVX512(SB), NOSPLIT, $0-96
+TEXT ·bf16x9x1AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -1440,12 +1496,13 @@ TEXT ·bf16x9x1AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z7, Z7, Z7
 	VPXORD Z8, Z8, Z8
 	MOVQ   next+88(FP), R10
+	MOVQ   pace+96(FP), R11
 	SUBQ   $0x04, DI
 	JL     rest74
 
 loop73:
 	PREFETCHT1   (R10)
-	ADDQ         $0x40, R10
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z9
 	VBROADCASTSS (CX), Z10
 	BYTE $0x62; BYTE $0xd2; BYTE $0x2e; BYTE $0x48; BYTE $0x52; BYTE $0xc1 // VDPBF16PS    Z9, Z10, Z0
@@ -1468,6 +1525,8 @@ loop73:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z9
 	VBROADCASTSS (CX), Z10
 	BYTE $0x62; BYTE $0xd2; BYTE $0x2e; BYTE $0x48; BYTE $0x52; BYTE $0xc1 // VDPBF16PS    Z9, Z10, Z0
@@ -1490,6 +1549,8 @@ loop73:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z9
 	VBROADCASTSS (CX), Z10
 	BYTE $0x62; BYTE $0xd2; BYTE $0x2e; BYTE $0x48; BYTE $0x52; BYTE $0xc1 // VDPBF16PS    Z9, Z10, Z0
@@ -1512,6 +1573,8 @@ loop73:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z9
 	VBROADCASTSS (CX), Z10
 	BYTE $0x62; BYTE $0xd2; BYTE $0x2e; BYTE $0x48; BYTE $0x52; BYTE $0xc1 // VDPBF16PS    Z9, Z10, Z0
@@ -1543,7 +1606,7 @@ rest74:
 
 one75:
 	PREFETCHT1   (R10)
-	ADDQ         $0x40, R10
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z9
 	VBROADCASTSS (CX), Z10
 	BYTE $0x62; BYTE $0xd2; BYTE $0x2e; BYTE $0x48; BYTE $0x52; BYTE $0xc1 // VDPBF16PS    Z9, Z10, Z0
@@ -1703,9 +1766,9 @@ stored78:
 	VZEROUPPER
 	RET
 
-// func bf16x10x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func bf16x10x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·bf16x10x1AVX512(SB), NOSPLIT, $0-96
+TEXT ·bf16x10x1AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -1726,12 +1789,13 @@ TEXT ·bf16x10x1AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
 	MOVQ   next+88(FP), R10
+	MOVQ   pace+96(FP), R11
 	SUBQ   $0x04, DI
 	JL     rest83
 
 loop82:
 	PREFETCHT1   (R10)
-	ADDQ         $0x40, R10
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z10
 	VBROADCASTSS (CX), Z11
 	BYTE $0x62; BYTE $0xd2; BYTE $0x26; BYTE $0x48; BYTE $0x52; BYTE $0xc2 // VDPBF16PS    Z10, Z11, Z0
@@ -1756,6 +1820,8 @@ loop82:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z10
 	VBROADCASTSS (CX), Z11
 	BYTE $0x62; BYTE $0xd2; BYTE $0x26; BYTE $0x48; BYTE $0x52; BYTE $0xc2 // VDPBF16PS    Z10, Z11, Z0
@@ -1780,6 +1846,8 @@ loop82:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z10
 	VBROADCASTSS (CX), Z11
 	BYTE $0x62; BYTE $0xd2; BYTE $0x26; BYTE $0x48; BYTE $0x52; BYTE $0xc2 // VDPBF16PS    Z10, Z11, Z0
@@ -1804,6 +1872,8 @@ loop82:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z10
 	VBROADCASTSS (CX), Z11
 	BYTE $0x62; BYTE $0xd2; BYTE $0x26; BYTE $0x48; BYTE $0x52; BYTE $0xc2 // VDPBF16PS    Z10, Z11, Z0
@@ -1837,7 +1907,7 @@ rest83:
 
 one84:
 	PREFETCHT1   (R10)
-	ADDQ         $0x40, R10
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z10
 	VBROADCASTSS (CX), Z11
 	BYTE $0x62; BYTE $0xd2; BYTE $0x26; BYTE $0x48; BYTE $0x52; BYTE $0xc2 // VDPBF16PS    Z10, Z11, Z0
@@ -2011,9 +2081,9 @@ stored87:
 	VZEROUPPER
 	RET
 
-// func bf16x11x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func bf16x11x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·bf16x11x1AVX512(SB), NOSPLIT, $0-96
+TEXT ·bf16x11x1AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -2037,12 +2107,13 @@ TEXT ·bf16x11x1AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z9, Z9, Z9
 	VPXORD Z10, Z10, Z10
 	MOVQ   next+88(FP), R11
+	MOVQ   pace+96(FP), R12
 	SUBQ   $0x04, R8
 	JL     rest92
 
 loop91:
 	PREFETCHT1   (R11)
-	ADDQ         $0x40, R11
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z11
 	VBROADCASTSS (CX), Z12
 	BYTE $0x62; BYTE $0xd2; BYTE $0x1e; BYTE $0x48; BYTE $0x52; BYTE $0xc3 // VDPBF16PS    Z11, Z12, Z0
@@ -2070,6 +2141,8 @@ loop91:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	ADDQ         AX, DI
+	PREFETCHT1   (R11)
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z11
 	VBROADCASTSS (CX), Z12
 	BYTE $0x62; BYTE $0xd2; BYTE $0x1e; BYTE $0x48; BYTE $0x52; BYTE $0xc3 // VDPBF16PS    Z11, Z12, Z0
@@ -2097,6 +2170,8 @@ loop91:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	ADDQ         AX, DI
+	PREFETCHT1   (R11)
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z11
 	VBROADCASTSS (CX), Z12
 	BYTE $0x62; BYTE $0xd2; BYTE $0x1e; BYTE $0x48; BYTE $0x52; BYTE $0xc3 // VDPBF16PS    Z11, Z12, Z0
@@ -2124,6 +2199,8 @@ loop91:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	ADDQ         AX, DI
+	PREFETCHT1   (R11)
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z11
 	VBROADCASTSS (CX), Z12
 	BYTE $0x62; BYTE $0xd2; BYTE $0x1e; BYTE $0x48; BYTE $0x52; BYTE $0xc3 // VDPBF16PS    Z11, Z12, Z0
@@ -2160,7 +2237,7 @@ rest92:
 
 one93:
 	PREFETCHT1   (R11)
-	ADDQ         $0x40, R11
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z11
 	VBROADCASTSS (CX), Z12
 	BYTE $0x62; BYTE $0xd2; BYTE $0x1e; BYTE $0x48; BYTE $0x52; BYTE $0xc3 // VDPBF16PS    Z11, Z12, Z0
@@ -2349,9 +2426,9 @@ stored96:
 	VZEROUPPER
 	RET
 
-// func bf16x12x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func bf16x12x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·bf16x12x1AVX512(SB), NOSPLIT, $0-96
+TEXT ·bf16x12x1AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -2376,12 +2453,13 @@ TEXT ·bf16x12x1AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z10, Z10, Z10
 	VPXORD Z11, Z11, Z11
 	MOVQ   next+88(FP), R11
+	MOVQ   pace+96(FP), R12
 	SUBQ   $0x04, R8
 	JL     rest101
 
 loop100:
 	PREFETCHT1   (R11)
-	ADDQ         $0x40, R11
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z12
 	VBROADCASTSS (CX), Z13
 	BYTE $0x62; BYTE $0xd2; BYTE $0x16; BYTE $0x48; BYTE $0x52; BYTE $0xc4 // VDPBF16PS    Z12, Z13, Z0
@@ -2411,6 +2489,8 @@ loop100:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	ADDQ         AX, DI
+	PREFETCHT1   (R11)
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z12
 	VBROADCASTSS (CX), Z13
 	BYTE $0x62; BYTE $0xd2; BYTE $0x16; BYTE $0x48; BYTE $0x52; BYTE $0xc4 // VDPBF16PS    Z12, Z13, Z0
@@ -2440,6 +2520,8 @@ loop100:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	ADDQ         AX, DI
+	PREFETCHT1   (R11)
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z12
 	VBROADCASTSS (CX), Z13
 	BYTE $0x62; BYTE $0xd2; BYTE $0x16; BYTE $0x48; BYTE $0x52; BYTE $0xc4 // VDPBF16PS    Z12, Z13, Z0
@@ -2469,6 +2551,8 @@ loop100:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	ADDQ         AX, DI
+	PREFETCHT1   (R11)
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z12
 	VBROADCASTSS (CX), Z13
 	BYTE $0x62; BYTE $0xd2; BYTE $0x16; BYTE $0x48; BYTE $0x52; BYTE $0xc4 // VDPBF16PS    Z12, Z13, Z0
@@ -2507,7 +2591,7 @@ rest101:
 
 one102:
 	PREFETCHT1   (R11)
-	ADDQ         $0x40, R11
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z12
 	VBROADCASTSS (CX), Z13
 	BYTE $0x62; BYTE $0xd2; BYTE $0x16; BYTE $0x48; BYTE $0x52; BYTE $0xc4 // VDPBF16PS    Z12, Z13, Z0
@@ -2710,9 +2794,9 @@ stored105:
 	VZEROUPPER
 	RET
 
-// func bf16x13x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func bf16x13x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·bf16x13x1AVX512(SB), NOSPLIT, $0-96
+TEXT ·bf16x13x1AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -2738,12 +2822,13 @@ TEXT ·bf16x13x1AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z11, Z11, Z11
 	VPXORD Z12, Z12, Z12
 	MOVQ   next+88(FP), R11
+	MOVQ   pace+96(FP), R12
 	SUBQ   $0x04, R8
 	JL     rest110
 
 loop109:
 	PREFETCHT1   (R11)
-	ADDQ         $0x40, R11
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z13
 	VBROADCASTSS (CX), Z14
 	BYTE $0x62; BYTE $0xd2; BYTE $0x0e; BYTE $0x48; BYTE $0x52; BYTE $0xc5 // VDPBF16PS    Z13, Z14, Z0
@@ -2775,6 +2860,8 @@ loop109:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	ADDQ         AX, DI
+	PREFETCHT1   (R11)
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z13
 	VBROADCASTSS (CX), Z14
 	BYTE $0x62; BYTE $0xd2; BYTE $0x0e; BYTE $0x48; BYTE $0x52; BYTE $0xc5 // VDPBF16PS    Z13, Z14, Z0
@@ -2806,6 +2893,8 @@ loop109:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	ADDQ         AX, DI
+	PREFETCHT1   (R11)
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z13
 	VBROADCASTSS (CX), Z14
 	BYTE $0x62; BYTE $0xd2; BYTE $0x0e; BYTE $0x48; BYTE $0x52; BYTE $0xc5 // VDPBF16PS    Z13, Z14, Z0
@@ -2837,6 +2926,8 @@ loop109:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	ADDQ         AX, DI
+	PREFETCHT1   (R11)
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z13
 	VBROADCASTSS (CX), Z14
 	BYTE $0x62; BYTE $0xd2; BYTE $0x0e; BYTE $0x48; BYTE $0x52; BYTE $0xc5 // VDPBF16PS    Z13, Z14, Z0
@@ -2877,7 +2968,7 @@ rest110:
 
 one111:
 	PREFETCHT1   (R11)
-	ADDQ         $0x40, R11
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z13
 	VBROADCASTSS (CX), Z14
 	BYTE $0x62; BYTE $0xd2; BYTE $0x0e; BYTE $0x48; BYTE $0x52; BYTE $0xc5 // VDPBF16PS    Z13, Z14, Z0
@@ -3094,9 +3185,9 @@ stored114:
 	VZEROUPPER
 	RET
 
-// func bf16x14x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func bf16x14x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·bf16x14x1AVX512(SB), NOSPLIT, $0-96
+TEXT ·bf16x14x1AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -3123,12 +3214,13 @@ TEXT ·bf16x14x1AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z12, Z12, Z12
 	VPXORD Z13, Z13, Z13
 	MOVQ   next+88(FP), R11
+	MOVQ   pace+96(FP), R12
 	SUBQ   $0x04, R8
 	JL     rest119
 
 loop118:
 	PREFETCHT1   (R11)
-	ADDQ         $0x40, R11
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z14
 	VBROADCASTSS (CX), Z15
 	BYTE $0x62; BYTE $0xd2; BYTE $0x06; BYTE $0x48; BYTE $0x52; BYTE $0xc6 // VDPBF16PS    Z14, Z15, Z0
@@ -3162,6 +3254,8 @@ loop118:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	ADDQ         AX, DI
+	PREFETCHT1   (R11)
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z14
 	VBROADCASTSS (CX), Z15
 	BYTE $0x62; BYTE $0xd2; BYTE $0x06; BYTE $0x48; BYTE $0x52; BYTE $0xc6 // VDPBF16PS    Z14, Z15, Z0
@@ -3195,6 +3289,8 @@ loop118:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	ADDQ         AX, DI
+	PREFETCHT1   (R11)
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z14
 	VBROADCASTSS (CX), Z15
 	BYTE $0x62; BYTE $0xd2; BYTE $0x06; BYTE $0x48; BYTE $0x52; BYTE $0xc6 // VDPBF16PS    Z14, Z15, Z0
@@ -3228,6 +3324,8 @@ loop118:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	ADDQ         AX, DI
+	PREFETCHT1   (R11)
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z14
 	VBROADCASTSS (CX), Z15
 	BYTE $0x62; BYTE $0xd2; BYTE $0x06; BYTE $0x48; BYTE $0x52; BYTE $0xc6 // VDPBF16PS    Z14, Z15, Z0
@@ -3270,7 +3368,7 @@ rest119:
 
 one120:
 	PREFETCHT1   (R11)
-	ADDQ         $0x40, R11
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z14
 	VBROADCASTSS (CX), Z15
 	BYTE $0x62; BYTE $0xd2; BYTE $0x06; BYTE $0x48; BYTE $0x52; BYTE $0xc6 // VDPBF16PS    Z14, Z15, Z0
@@ -3501,9 +3599,9 @@ stored123:
 	VZEROUPPER
 	RET
 
-// func bf16x1x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func bf16x1x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·bf16x1x2AVX512(SB), NOSPLIT, $0-96
+TEXT ·bf16x1x2AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -3513,12 +3611,13 @@ TEXT ·bf16x1x2AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	MOVQ   next+88(FP), DI
+	MOVQ   pace+96(FP), R8
 	SUBQ   $0x04, DX
 	JL     rest128
 
 loop127:
 	PREFETCHT1   (DI)
-	ADDQ         $0x40, DI
+	ADDQ         R8, DI
 	VMOVUPS      (BX), Z2
 	VMOVUPS      64(BX), Z3
 	VBROADCASTSS (CX), Z4
@@ -3526,6 +3625,8 @@ loop127:
 	BYTE $0x62; BYTE $0xf2; BYTE $0x5e; BYTE $0x48; BYTE $0x52; BYTE $0xcb // VDPBF16PS    Z3, Z4, Z1
 	ADDQ         SI, BX
 	ADDQ         AX, CX
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
 	VMOVUPS      (BX), Z2
 	VMOVUPS      64(BX), Z3
 	VBROADCASTSS (CX), Z4
@@ -3533,6 +3634,8 @@ loop127:
 	BYTE $0x62; BYTE $0xf2; BYTE $0x5e; BYTE $0x48; BYTE $0x52; BYTE $0xcb // VDPBF16PS    Z3, Z4, Z1
 	ADDQ         SI, BX
 	ADDQ         AX, CX
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
 	VMOVUPS      (BX), Z2
 	VMOVUPS      64(BX), Z3
 	VBROADCASTSS (CX), Z4
@@ -3540,6 +3643,8 @@ loop127:
 	BYTE $0x62; BYTE $0xf2; BYTE $0x5e; BYTE $0x48; BYTE $0x52; BYTE $0xcb // VDPBF16PS    Z3, Z4, Z1
 	ADDQ         SI, BX
 	ADDQ         AX, CX
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
 	VMOVUPS      (BX), Z2
 	VMOVUPS      64(BX), Z3
 	VBROADCASTSS (CX), Z4
@@ -3556,7 +3661,7 @@ rest128:
 
 one129:
 	PREFETCHT1   (DI)
-	ADDQ         $0x40, DI
+	ADDQ         R8, DI
 	VMOVUPS      (BX), Z2
 	VMOVUPS      64(BX), Z3
 	VBROADCASTSS (CX), Z4
@@ -3641,9 +3746,9 @@ stored132:
 	VZEROUPPER
 	RET
 
-// func bf16x2x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func bf16x2x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·bf16x2x2AVX512(SB), NOSPLIT, $0-96
+TEXT ·bf16x2x2AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -3655,12 +3760,13 @@ TEXT ·bf16x2x2AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	MOVQ   next+88(FP), R8
+	MOVQ   pace+96(FP), R9
 	SUBQ   $0x04, BX
 	JL     rest141
 
 loop140:
 	PREFETCHT1   (R8)
-	ADDQ         $0x40, R8
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Z4
 	VMOVUPS      64(SI), Z5
 	VBROADCASTSS (CX), Z6
@@ -3671,6 +3777,8 @@ loop140:
 	BYTE $0x62; BYTE $0xf2; BYTE $0x4e; BYTE $0x48; BYTE $0x52; BYTE $0xdd // VDPBF16PS    Z5, Z6, Z3
 	ADDQ         DI, SI
 	ADDQ         AX, CX
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Z4
 	VMOVUPS      64(SI), Z5
 	VBROADCASTSS (CX), Z6
@@ -3681,6 +3789,8 @@ loop140:
 	BYTE $0x62; BYTE $0xf2; BYTE $0x4e; BYTE $0x48; BYTE $0x52; BYTE $0xdd // VDPBF16PS    Z5, Z6, Z3
 	ADDQ         DI, SI
 	ADDQ         AX, CX
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Z4
 	VMOVUPS      64(SI), Z5
 	VBROADCASTSS (CX), Z6
@@ -3691,6 +3801,8 @@ loop140:
 	BYTE $0x62; BYTE $0xf2; BYTE $0x4e; BYTE $0x48; BYTE $0x52; BYTE $0xdd // VDPBF16PS    Z5, Z6, Z3
 	ADDQ         DI, SI
 	ADDQ         AX, CX
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Z4
 	VMOVUPS      64(SI), Z5
 	VBROADCASTSS (CX), Z6
@@ -3710,7 +3822,7 @@ rest141:
 
 one142:
 	PREFETCHT1   (R8)
-	ADDQ         $0x40, R8
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Z4
 	VMOVUPS      64(SI), Z5
 	VBROADCASTSS (CX), Z6
@@ -3825,9 +3937,9 @@ stored145:
 	VZEROUPPER
 	RET
 
-// func bf16x3x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func bf16x3x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·bf16x3x2AVX512(SB), NOSPLIT, $0-96
+TEXT ·bf16x3x2AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -3841,12 +3953,13 @@ TEXT ·bf16x3x2AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
 	MOVQ   next+88(FP), R8
+	MOVQ   pace+96(FP), R9
 	SUBQ   $0x04, BX
 	JL     rest154
 
 loop153:
 	PREFETCHT1   (R8)
-	ADDQ         $0x40, R8
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Z6
 	VMOVUPS      64(SI), Z7
 	VBROADCASTSS (CX), Z8
@@ -3860,6 +3973,8 @@ loop153:
 	BYTE $0x62; BYTE $0xf2; BYTE $0x3e; BYTE $0x48; BYTE $0x52; BYTE $0xef // VDPBF16PS    Z7, Z8, Z5
 	ADDQ         DI, SI
 	ADDQ         AX, CX
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Z6
 	VMOVUPS      64(SI), Z7
 	VBROADCASTSS (CX), Z8
@@ -3873,6 +3988,8 @@ loop153:
 	BYTE $0x62; BYTE $0xf2; BYTE $0x3e; BYTE $0x48; BYTE $0x52; BYTE $0xef // VDPBF16PS    Z7, Z8, Z5
 	ADDQ         DI, SI
 	ADDQ         AX, CX
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Z6
 	VMOVUPS      64(SI), Z7
 	VBROADCASTSS (CX), Z8
@@ -3886,6 +4003,8 @@ loop153:
 	BYTE $0x62; BYTE $0xf2; BYTE $0x3e; BYTE $0x48; BYTE $0x52; BYTE $0xef // VDPBF16PS    Z7, Z8, Z5
 	ADDQ         DI, SI
 	ADDQ         AX, CX
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Z6
 	VMOVUPS      64(SI), Z7
 	VBROADCASTSS (CX), Z8
@@ -3908,7 +4027,7 @@ rest154:
 
 one155:
 	PREFETCHT1   (R8)
-	ADDQ         $0x40, R8
+	ADDQ         R9, R8
 	VMOVUPS      (SI), Z6
 	VMOVUPS      64(SI), Z7
 	VBROADCASTSS (CX), Z8
@@ -4053,9 +4172,9 @@ stored158:
 	VZEROUPPER
 	RET
 
-// func bf16x4x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func bf16x4x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·bf16x4x2AVX512(SB), NOSPLIT, $0-96
+TEXT ·bf16x4x2AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -4072,12 +4191,13 @@ TEXT ·bf16x4x2AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
 	MOVQ   next+88(FP), R9
+	MOVQ   pace+96(FP), R10
 	SUBQ   $0x04, SI
 	JL     rest167
 
 loop166:
 	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Z8
 	VMOVUPS      64(DI), Z9
 	VBROADCASTSS (CX), Z10
@@ -4094,6 +4214,8 @@ loop166:
 	BYTE $0x62; BYTE $0xd2; BYTE $0x2e; BYTE $0x48; BYTE $0x52; BYTE $0xf9 // VDPBF16PS    Z9, Z10, Z7
 	ADDQ         R8, DI
 	ADDQ         AX, CX
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Z8
 	VMOVUPS      64(DI), Z9
 	VBROADCASTSS (CX), Z10
@@ -4110,6 +4232,8 @@ loop166:
 	BYTE $0x62; BYTE $0xd2; BYTE $0x2e; BYTE $0x48; BYTE $0x52; BYTE $0xf9 // VDPBF16PS    Z9, Z10, Z7
 	ADDQ         R8, DI
 	ADDQ         AX, CX
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Z8
 	VMOVUPS      64(DI), Z9
 	VBROADCASTSS (CX), Z10
@@ -4126,6 +4250,8 @@ loop166:
 	BYTE $0x62; BYTE $0xd2; BYTE $0x2e; BYTE $0x48; BYTE $0x52; BYTE $0xf9 // VDPBF16PS    Z9, Z10, Z7
 	ADDQ         R8, DI
 	ADDQ         AX, CX
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Z8
 	VMOVUPS      64(DI), Z9
 	VBROADCASTSS (CX), Z10
@@ -4151,7 +4277,7 @@ rest167:
 
 one168:
 	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Z8
 	VMOVUPS      64(DI), Z9
 	VBROADCASTSS (CX), Z10
@@ -4326,9 +4452,9 @@ stored171:
 	VZEROUPPER
 	RET
 
-// func bf16x5x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func bf16x5x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·bf16x5x2AVX512(SB), NOSPLIT, $0-96
+TEXT ·bf16x5x2AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -4347,12 +4473,13 @@ TEXT ·bf16x5x2AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
 	MOVQ   next+88(FP), R9
+	MOVQ   pace+96(FP), R10
 	SUBQ   $0x04, SI
 	JL     rest180
 
 loop179:
 	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Z10
 	VMOVUPS      64(DI), Z11
 	VBROADCASTSS (CX), Z12
@@ -4372,6 +4499,8 @@ loop179:
 	BYTE $0x62; BYTE $0x52; BYTE $0x1e; BYTE $0x48; BYTE $0x52; BYTE $0xcb // VDPBF16PS    Z11, Z12, Z9
 	ADDQ         R8, DI
 	ADDQ         AX, CX
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Z10
 	VMOVUPS      64(DI), Z11
 	VBROADCASTSS (CX), Z12
@@ -4391,6 +4520,8 @@ loop179:
 	BYTE $0x62; BYTE $0x52; BYTE $0x1e; BYTE $0x48; BYTE $0x52; BYTE $0xcb // VDPBF16PS    Z11, Z12, Z9
 	ADDQ         R8, DI
 	ADDQ         AX, CX
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Z10
 	VMOVUPS      64(DI), Z11
 	VBROADCASTSS (CX), Z12
@@ -4410,6 +4541,8 @@ loop179:
 	BYTE $0x62; BYTE $0x52; BYTE $0x1e; BYTE $0x48; BYTE $0x52; BYTE $0xcb // VDPBF16PS    Z11, Z12, Z9
 	ADDQ         R8, DI
 	ADDQ         AX, CX
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Z10
 	VMOVUPS      64(DI), Z11
 	VBROADCASTSS (CX), Z12
@@ -4438,7 +4571,7 @@ rest180:
 
 one181:
 	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
+	ADDQ         R10, R9
 	VMOVUPS      (DI), Z10
 	VMOVUPS      64(DI), Z11
 	VBROADCASTSS (CX), Z12
@@ -4643,9 +4776,9 @@ stored184:
 	VZEROUPPER
 	RET
 
-// func bf16x6x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func bf16x6x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·bf16x6x2AVX512(SB), NOSPLIT, $0-96
+TEXT ·bf16x6x2AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -4668,12 +4801,13 @@ TEXT ·bf16x6x2AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z10, Z10, Z10
 	VPXORD Z11, Z11, Z11
 	MOVQ   next+88(FP), R10
+	MOVQ   pace+96(FP), R11
 	SUBQ   $0x04, DI
 	JL     rest193
 
 loop192:
 	PREFETCHT1   (R10)
-	ADDQ         $0x40, R10
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z12
 	VMOVUPS      64(R8), Z13
 	VBROADCASTSS (CX), Z14
@@ -4697,6 +4831,8 @@ loop192:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z12
 	VMOVUPS      64(R8), Z13
 	VBROADCASTSS (CX), Z14
@@ -4720,6 +4856,8 @@ loop192:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z12
 	VMOVUPS      64(R8), Z13
 	VBROADCASTSS (CX), Z14
@@ -4743,6 +4881,8 @@ loop192:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z12
 	VMOVUPS      64(R8), Z13
 	VBROADCASTSS (CX), Z14
@@ -4775,7 +4915,7 @@ rest193:
 
 one194:
 	PREFETCHT1   (R10)
-	ADDQ         $0x40, R10
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z12
 	VMOVUPS      64(R8), Z13
 	VBROADCASTSS (CX), Z14
@@ -5011,9 +5151,9 @@ stored197:
 	VZEROUPPER
 	RET
 
-// func bf16x7x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func bf16x7x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·bf16x7x2AVX512(SB), NOSPLIT, $0-96
+TEXT ·bf16x7x2AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -5038,12 +5178,13 @@ TEXT ·bf16x7x2AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z12, Z12, Z12
 	VPXORD Z13, Z13, Z13
 	MOVQ   next+88(FP), R10
+	MOVQ   pace+96(FP), R11
 	SUBQ   $0x04, DI
 	JL     rest206
 
 loop205:
 	PREFETCHT1   (R10)
-	ADDQ         $0x40, R10
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z14
 	VMOVUPS      64(R8), Z15
 	VBROADCASTSS (CX), Z16
@@ -5070,6 +5211,8 @@ loop205:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z14
 	VMOVUPS      64(R8), Z15
 	VBROADCASTSS (CX), Z16
@@ -5096,6 +5239,8 @@ loop205:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z14
 	VMOVUPS      64(R8), Z15
 	VBROADCASTSS (CX), Z16
@@ -5122,6 +5267,8 @@ loop205:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z14
 	VMOVUPS      64(R8), Z15
 	VBROADCASTSS (CX), Z16
@@ -5157,7 +5304,7 @@ rest206:
 
 one207:
 	PREFETCHT1   (R10)
-	ADDQ         $0x40, R10
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z14
 	VMOVUPS      64(R8), Z15
 	VBROADCASTSS (CX), Z16
@@ -5423,9 +5570,9 @@ stored210:
 	VZEROUPPER
 	RET
 
-// func bf16x8x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func bf16x8x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·bf16x8x2AVX512(SB), NOSPLIT, $0-96
+TEXT ·bf16x8x2AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -5452,12 +5599,13 @@ TEXT ·bf16x8x2AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z14, Z14, Z14
 	VPXORD Z15, Z15, Z15
 	MOVQ   next+88(FP), R10
+	MOVQ   pace+96(FP), R11
 	SUBQ   $0x04, DI
 	JL     rest219
 
 loop218:
 	PREFETCHT1   (R10)
-	ADDQ         $0x40, R10
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z16
 	VMOVUPS      64(R8), Z17
 	VBROADCASTSS (CX), Z18
@@ -5487,6 +5635,8 @@ loop218:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z16
 	VMOVUPS      64(R8), Z17
 	VBROADCASTSS (CX), Z18
@@ -5516,6 +5666,8 @@ loop218:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z16
 	VMOVUPS      64(R8), Z17
 	VBROADCASTSS (CX), Z18
@@ -5545,6 +5697,8 @@ loop218:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z16
 	VMOVUPS      64(R8), Z17
 	VBROADCASTSS (CX), Z18
@@ -5583,7 +5737,7 @@ rest219:
 
 one220:
 	PREFETCHT1   (R10)
-	ADDQ         $0x40, R10
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z16
 	VMOVUPS      64(R8), Z17
 	VBROADCASTSS (CX), Z18
@@ -5879,9 +6033,9 @@ stored223:
 	VZEROUPPER
 	RET
 
-// func bf16x9x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func bf16x9x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·bf16x9x2AVX512(SB), NOSPLIT, $0-96
+TEXT ·bf16x9x2AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -5910,12 +6064,13 @@ TEXT ·bf16x9x2AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z16, Z16, Z16
 	VPXORD Z17, Z17, Z17
 	MOVQ   next+88(FP), R10
+	MOVQ   pace+96(FP), R11
 	SUBQ   $0x04, DI
 	JL     rest232
 
 loop231:
 	PREFETCHT1   (R10)
-	ADDQ         $0x40, R10
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z18
 	VMOVUPS      64(R8), Z19
 	VBROADCASTSS (CX), Z20
@@ -5948,6 +6103,8 @@ loop231:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z18
 	VMOVUPS      64(R8), Z19
 	VBROADCASTSS (CX), Z20
@@ -5980,6 +6137,8 @@ loop231:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z18
 	VMOVUPS      64(R8), Z19
 	VBROADCASTSS (CX), Z20
@@ -6012,6 +6171,8 @@ loop231:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z18
 	VMOVUPS      64(R8), Z19
 	VBROADCASTSS (CX), Z20
@@ -6053,7 +6214,7 @@ rest232:
 
 one233:
 	PREFETCHT1   (R10)
-	ADDQ         $0x40, R10
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z18
 	VMOVUPS      64(R8), Z19
 	VBROADCASTSS (CX), Z20
@@ -6379,9 +6540,9 @@ stored236:
 	VZEROUPPER
 	RET
 
-// func bf16x10x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func bf16x10x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·bf16x10x2AVX512(SB), NOSPLIT, $0-96
+TEXT ·bf16x10x2AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -6412,12 +6573,13 @@ TEXT ·bf16x10x2AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z18, Z18, Z18
 	VPXORD Z19, Z19, Z19
 	MOVQ   next+88(FP), R10
+	MOVQ   pace+96(FP), R11
 	SUBQ   $0x04, DI
 	JL     rest245
 
 loop244:
 	PREFETCHT1   (R10)
-	ADDQ         $0x40, R10
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z20
 	VMOVUPS      64(R8), Z21
 	VBROADCASTSS (CX), Z22
@@ -6453,6 +6615,8 @@ loop244:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z20
 	VMOVUPS      64(R8), Z21
 	VBROADCASTSS (CX), Z22
@@ -6488,6 +6652,8 @@ loop244:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z20
 	VMOVUPS      64(R8), Z21
 	VBROADCASTSS (CX), Z22
@@ -6523,6 +6689,8 @@ loop244:
 	ADDQ         R9, R8
 	ADDQ         AX, CX
 	ADDQ         AX, SI
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z20
 	VMOVUPS      64(R8), Z21
 	VBROADCASTSS (CX), Z22
@@ -6567,7 +6735,7 @@ rest245:
 
 one246:
 	PREFETCHT1   (R10)
-	ADDQ         $0x40, R10
+	ADDQ         R11, R10
 	VMOVUPS      (R8), Z20
 	VMOVUPS      64(R8), Z21
 	VBROADCASTSS (CX), Z22
@@ -6923,9 +7091,9 @@ stored249:
 	VZEROUPPER
 	RET
 
-// func bf16x11x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func bf16x11x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·bf16x11x2AVX512(SB), NOSPLIT, $0-96
+TEXT ·bf16x11x2AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -6960,12 +7128,13 @@ TEXT ·bf16x11x2AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z20, Z20, Z20
 	VPXORD Z21, Z21, Z21
 	MOVQ   next+88(FP), R11
+	MOVQ   pace+96(FP), R12
 	SUBQ   $0x04, R8
 	JL     rest258
 
 loop257:
 	PREFETCHT1   (R11)
-	ADDQ         $0x40, R11
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z22
 	VMOVUPS      64(R9), Z23
 	VBROADCASTSS (CX), Z24
@@ -7005,6 +7174,8 @@ loop257:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	ADDQ         AX, DI
+	PREFETCHT1   (R11)
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z22
 	VMOVUPS      64(R9), Z23
 	VBROADCASTSS (CX), Z24
@@ -7044,6 +7215,8 @@ loop257:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	ADDQ         AX, DI
+	PREFETCHT1   (R11)
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z22
 	VMOVUPS      64(R9), Z23
 	VBROADCASTSS (CX), Z24
@@ -7083,6 +7256,8 @@ loop257:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	ADDQ         AX, DI
+	PREFETCHT1   (R11)
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z22
 	VMOVUPS      64(R9), Z23
 	VBROADCASTSS (CX), Z24
@@ -7131,7 +7306,7 @@ rest258:
 
 one259:
 	PREFETCHT1   (R11)
-	ADDQ         $0x40, R11
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z22
 	VMOVUPS      64(R9), Z23
 	VBROADCASTSS (CX), Z24
@@ -7518,9 +7693,9 @@ stored262:
 	VZEROUPPER
 	RET
 
-// func bf16x12x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func bf16x12x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·bf16x12x2AVX512(SB), NOSPLIT, $0-96
+TEXT ·bf16x12x2AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -7557,12 +7732,13 @@ TEXT ·bf16x12x2AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z22, Z22, Z22
 	VPXORD Z23, Z23, Z23
 	MOVQ   next+88(FP), R11
+	MOVQ   pace+96(FP), R12
 	SUBQ   $0x04, R8
 	JL     rest271
 
 loop270:
 	PREFETCHT1   (R11)
-	ADDQ         $0x40, R11
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z24
 	VMOVUPS      64(R9), Z25
 	VBROADCASTSS (CX), Z26
@@ -7605,6 +7781,8 @@ loop270:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	ADDQ         AX, DI
+	PREFETCHT1   (R11)
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z24
 	VMOVUPS      64(R9), Z25
 	VBROADCASTSS (CX), Z26
@@ -7647,6 +7825,8 @@ loop270:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	ADDQ         AX, DI
+	PREFETCHT1   (R11)
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z24
 	VMOVUPS      64(R9), Z25
 	VBROADCASTSS (CX), Z26
@@ -7689,6 +7869,8 @@ loop270:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	ADDQ         AX, DI
+	PREFETCHT1   (R11)
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z24
 	VMOVUPS      64(R9), Z25
 	VBROADCASTSS (CX), Z26
@@ -7740,7 +7922,7 @@ rest271:
 
 one272:
 	PREFETCHT1   (R11)
-	ADDQ         $0x40, R11
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z24
 	VMOVUPS      64(R9), Z25
 	VBROADCASTSS (CX), Z26
@@ -8157,9 +8339,9 @@ stored275:
 	VZEROUPPER
 	RET
 
-// func bf16x13x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func bf16x13x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·bf16x13x2AVX512(SB), NOSPLIT, $0-96
+TEXT ·bf16x13x2AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -8198,12 +8380,13 @@ TEXT ·bf16x13x2AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z24, Z24, Z24
 	VPXORD Z25, Z25, Z25
 	MOVQ   next+88(FP), R11
+	MOVQ   pace+96(FP), R12
 	SUBQ   $0x04, R8
 	JL     rest284
 
 loop283:
 	PREFETCHT1   (R11)
-	ADDQ         $0x40, R11
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z26
 	VMOVUPS      64(R9), Z27
 	VBROADCASTSS (CX), Z28
@@ -8249,6 +8432,8 @@ loop283:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	ADDQ         AX, DI
+	PREFETCHT1   (R11)
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z26
 	VMOVUPS      64(R9), Z27
 	VBROADCASTSS (CX), Z28
@@ -8294,6 +8479,8 @@ loop283:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	ADDQ         AX, DI
+	PREFETCHT1   (R11)
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z26
 	VMOVUPS      64(R9), Z27
 	VBROADCASTSS (CX), Z28
@@ -8339,6 +8526,8 @@ loop283:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	ADDQ         AX, DI
+	PREFETCHT1   (R11)
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z26
 	VMOVUPS      64(R9), Z27
 	VBROADCASTSS (CX), Z28
@@ -8393,7 +8582,7 @@ rest284:
 
 one285:
 	PREFETCHT1   (R11)
-	ADDQ         $0x40, R11
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z26
 	VMOVUPS      64(R9), Z27
 	VBROADCASTSS (CX), Z28
@@ -8840,9 +9029,9 @@ stored288:
 	VZEROUPPER
 	RET
 
-// func bf16x14x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+// func bf16x14x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 // Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·bf16x14x2AVX512(SB), NOSPLIT, $0-96
+TEXT ·bf16x14x2AVX512(SB), NOSPLIT, $0-104
 	MOVQ   ks+24(FP), AX
 	MOVQ   a+8(FP), CX
 	MOVQ   rs+16(FP), DX
@@ -8883,12 +9072,13 @@ TEXT ·bf16x14x2AVX512(SB), NOSPLIT, $0-96
 	VPXORD Z26, Z26, Z26
 	VPXORD Z27, Z27, Z27
 	MOVQ   next+88(FP), R11
+	MOVQ   pace+96(FP), R12
 	SUBQ   $0x04, R8
 	JL     rest297
 
 loop296:
 	PREFETCHT1   (R11)
-	ADDQ         $0x40, R11
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z28
 	VMOVUPS      64(R9), Z29
 	VBROADCASTSS (CX), Z30
@@ -8937,6 +9127,8 @@ loop296:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	ADDQ         AX, DI
+	PREFETCHT1   (R11)
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z28
 	VMOVUPS      64(R9), Z29
 	VBROADCASTSS (CX), Z30
@@ -8985,6 +9177,8 @@ loop296:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	ADDQ         AX, DI
+	PREFETCHT1   (R11)
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z28
 	VMOVUPS      64(R9), Z29
 	VBROADCASTSS (CX), Z30
@@ -9033,6 +9227,8 @@ loop296:
 	ADDQ         AX, CX
 	ADDQ         AX, SI
 	ADDQ         AX, DI
+	PREFETCHT1   (R11)
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z28
 	VMOVUPS      64(R9), Z29
 	VBROADCASTSS (CX), Z30
@@ -9090,7 +9286,7 @@ rest297:
 
 one298:
 	PREFETCHT1   (R11)
-	ADDQ         $0x40, R11
+	ADDQ         R12, R11
 	VMOVUPS      (R9), Z28
 	VMOVUPS      64(R9), Z29
 	VBROADCASTSS (CX), Z30

@@ -4,8 +4,8 @@
 
 #include "textflag.h"
 
-// func gemm1x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
-TEXT ·gemm1x1NEON(SB), NOSPLIT, $0-96
+// func gemm1x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
+TEXT ·gemm1x1NEON(SB), NOSPLIT, $0-104
 	MOVD k+0(FP), R0
 	MOVD a+8(FP), R6
 	MOVD rs+16(FP), R2
@@ -44,8 +44,8 @@ plain:
 	ADD R20, R19
 	RET
 
-// func gemm2x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
-TEXT ·gemm2x1NEON(SB), NOSPLIT, $0-96
+// func gemm2x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
+TEXT ·gemm2x1NEON(SB), NOSPLIT, $0-104
 	MOVD k+0(FP), R0
 	MOVD a+8(FP), R6
 	MOVD rs+16(FP), R2
@@ -97,8 +97,8 @@ plain:
 	ADD R20, R19
 	RET
 
-// func gemm3x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
-TEXT ·gemm3x1NEON(SB), NOSPLIT, $0-96
+// func gemm3x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
+TEXT ·gemm3x1NEON(SB), NOSPLIT, $0-104
 	MOVD k+0(FP), R0
 	MOVD a+8(FP), R6
 	MOVD rs+16(FP), R2
@@ -163,8 +163,8 @@ plain:
 	ADD R20, R19
 	RET
 
-// func gemm4x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
-TEXT ·gemm4x1NEON(SB), NOSPLIT, $0-96
+// func gemm4x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
+TEXT ·gemm4x1NEON(SB), NOSPLIT, $0-104
 	MOVD k+0(FP), R0
 	MOVD a+8(FP), R6
 	MOVD rs+16(FP), R2
@@ -242,8 +242,8 @@ plain:
 	ADD R20, R19
 	RET
 
-// func gemm5x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
-TEXT ·gemm5x1NEON(SB), NOSPLIT, $0-96
+// func gemm5x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
+TEXT ·gemm5x1NEON(SB), NOSPLIT, $0-104
 	MOVD k+0(FP), R0
 	MOVD a+8(FP), R6
 	MOVD rs+16(FP), R2
@@ -334,8 +334,8 @@ plain:
 	ADD R20, R19
 	RET
 
-// func gemm6x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
-TEXT ·gemm6x1NEON(SB), NOSPLIT, $0-96
+// func gemm6x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
+TEXT ·gemm6x1NEON(SB), NOSPLIT, $0-104
 	MOVD k+0(FP), R0
 	MOVD a+8(FP), R6
 	MOVD rs+16(FP), R2
@@ -439,8 +439,8 @@ plain:
 	ADD R20, R19
 	RET
 
-// func gemm7x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
-TEXT ·gemm7x1NEON(SB), NOSPLIT, $0-96
+// func gemm7x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
+TEXT ·gemm7x1NEON(SB), NOSPLIT, $0-104
 	MOVD k+0(FP), R0
 	MOVD a+8(FP), R6
 	MOVD rs+16(FP), R2
@@ -557,8 +557,8 @@ plain:
 	ADD R20, R19
 	RET
 
-// func gemm8x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
-TEXT ·gemm8x1NEON(SB), NOSPLIT, $0-96
+// func gemm8x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
+TEXT ·gemm8x1NEON(SB), NOSPLIT, $0-104
 	MOVD k+0(FP), R0
 	MOVD a+8(FP), R6
 	MOVD rs+16(FP), R2
@@ -688,8 +688,8 @@ plain:
 	ADD R20, R19
 	RET
 
-// func gemm9x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
-TEXT ·gemm9x1NEON(SB), NOSPLIT, $0-96
+// func gemm9x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
+TEXT ·gemm9x1NEON(SB), NOSPLIT, $0-104
 	MOVD k+0(FP), R0
 	MOVD a+8(FP), R6
 	MOVD rs+16(FP), R2
@@ -832,8 +832,8 @@ plain:
 	ADD R20, R19
 	RET
 
-// func gemm10x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
-TEXT ·gemm10x1NEON(SB), NOSPLIT, $0-96
+// func gemm10x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
+TEXT ·gemm10x1NEON(SB), NOSPLIT, $0-104
 	MOVD k+0(FP), R0
 	MOVD a+8(FP), R6
 	MOVD rs+16(FP), R2
@@ -989,8 +989,8 @@ plain:
 	ADD R20, R19
 	RET
 
-// func gemm11x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
-TEXT ·gemm11x1NEON(SB), NOSPLIT, $0-96
+// func gemm11x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
+TEXT ·gemm11x1NEON(SB), NOSPLIT, $0-104
 	MOVD k+0(FP), R0
 	MOVD a+8(FP), R6
 	MOVD rs+16(FP), R2
@@ -1159,8 +1159,8 @@ plain:
 	ADD R20, R19
 	RET
 
-// func gemm12x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
-TEXT ·gemm12x1NEON(SB), NOSPLIT, $0-96
+// func gemm12x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
+TEXT ·gemm12x1NEON(SB), NOSPLIT, $0-104
 	MOVD k+0(FP), R0
 	MOVD a+8(FP), R6
 	MOVD rs+16(FP), R2
@@ -1342,8 +1342,8 @@ plain:
 	ADD R20, R19
 	RET
 
-// func gemm1x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
-TEXT ·gemm1x2NEON(SB), NOSPLIT, $0-96
+// func gemm1x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
+TEXT ·gemm1x2NEON(SB), NOSPLIT, $0-104
 	MOVD k+0(FP), R0
 	MOVD a+8(FP), R6
 	MOVD rs+16(FP), R2
@@ -1387,8 +1387,8 @@ plain:
 	ADD R20, R19
 	RET
 
-// func gemm2x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
-TEXT ·gemm2x2NEON(SB), NOSPLIT, $0-96
+// func gemm2x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
+TEXT ·gemm2x2NEON(SB), NOSPLIT, $0-104
 	MOVD k+0(FP), R0
 	MOVD a+8(FP), R6
 	MOVD rs+16(FP), R2
@@ -1450,8 +1450,8 @@ plain:
 	ADD R20, R19
 	RET
 
-// func gemm3x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
-TEXT ·gemm3x2NEON(SB), NOSPLIT, $0-96
+// func gemm3x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
+TEXT ·gemm3x2NEON(SB), NOSPLIT, $0-104
 	MOVD k+0(FP), R0
 	MOVD a+8(FP), R6
 	MOVD rs+16(FP), R2
@@ -1531,8 +1531,8 @@ plain:
 	ADD R20, R19
 	RET
 
-// func gemm4x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
-TEXT ·gemm4x2NEON(SB), NOSPLIT, $0-96
+// func gemm4x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
+TEXT ·gemm4x2NEON(SB), NOSPLIT, $0-104
 	MOVD k+0(FP), R0
 	MOVD a+8(FP), R6
 	MOVD rs+16(FP), R2
@@ -1630,8 +1630,8 @@ plain:
 	ADD R20, R19
 	RET
 
-// func gemm5x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
-TEXT ·gemm5x2NEON(SB), NOSPLIT, $0-96
+// func gemm5x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
+TEXT ·gemm5x2NEON(SB), NOSPLIT, $0-104
 	MOVD k+0(FP), R0
 	MOVD a+8(FP), R6
 	MOVD rs+16(FP), R2
@@ -1747,8 +1747,8 @@ plain:
 	ADD R20, R19
 	RET
 
-// func gemm6x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
-TEXT ·gemm6x2NEON(SB), NOSPLIT, $0-96
+// func gemm6x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
+TEXT ·gemm6x2NEON(SB), NOSPLIT, $0-104
 	MOVD k+0(FP), R0
 	MOVD a+8(FP), R6
 	MOVD rs+16(FP), R2
@@ -1882,8 +1882,8 @@ plain:
 	ADD R20, R19
 	RET
 
-// func gemm7x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
-TEXT ·gemm7x2NEON(SB), NOSPLIT, $0-96
+// func gemm7x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
+TEXT ·gemm7x2NEON(SB), NOSPLIT, $0-104
 	MOVD k+0(FP), R0
 	MOVD a+8(FP), R6
 	MOVD rs+16(FP), R2
@@ -2035,8 +2035,8 @@ plain:
 	ADD R20, R19
 	RET
 
-// func gemm8x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
-TEXT ·gemm8x2NEON(SB), NOSPLIT, $0-96
+// func gemm8x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
+TEXT ·gemm8x2NEON(SB), NOSPLIT, $0-104
 	MOVD k+0(FP), R0
 	MOVD a+8(FP), R6
 	MOVD rs+16(FP), R2
@@ -2206,8 +2206,8 @@ plain:
 	ADD R20, R19
 	RET
 
-// func gemm9x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
-TEXT ·gemm9x2NEON(SB), NOSPLIT, $0-96
+// func gemm9x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
+TEXT ·gemm9x2NEON(SB), NOSPLIT, $0-104
 	MOVD k+0(FP), R0
 	MOVD a+8(FP), R6
 	MOVD rs+16(FP), R2
@@ -2395,8 +2395,8 @@ plain:
 	ADD R20, R19
 	RET
 
-// func gemm10x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
-TEXT ·gemm10x2NEON(SB), NOSPLIT, $0-96
+// func gemm10x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
+TEXT ·gemm10x2NEON(SB), NOSPLIT, $0-104
 	MOVD k+0(FP), R0
 	MOVD a+8(FP), R6
 	MOVD rs+16(FP), R2
@@ -2602,8 +2602,8 @@ plain:
 	ADD R20, R19
 	RET
 
-// func gemm11x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
-TEXT ·gemm11x2NEON(SB), NOSPLIT, $0-96
+// func gemm11x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
+TEXT ·gemm11x2NEON(SB), NOSPLIT, $0-104
 	MOVD k+0(FP), R0
 	MOVD a+8(FP), R6
 	MOVD rs+16(FP), R2
@@ -2827,8 +2827,8 @@ plain:
 	ADD R20, R19
 	RET
 
-// func gemm12x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
-TEXT ·gemm12x2NEON(SB), NOSPLIT, $0-96
+// func gemm12x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
+TEXT ·gemm12x2NEON(SB), NOSPLIT, $0-104
 	MOVD k+0(FP), R0
 	MOVD a+8(FP), R6
 	MOVD rs+16(FP), R2

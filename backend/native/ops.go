@@ -76,7 +76,7 @@ type ops struct {
 }
 
 // tileFunc: see tileSignature in _gen/gemm.go.
-type tileFunc func(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
+type tileFunc func(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
 
 type stripFunc func(k int, a *float32, rs, ks int, b *float32, bs, panel int, c *float32, cs int, alpha float32, acc int)
 

@@ -54,7 +54,7 @@ func portable() ops {
 	}
 	for r := 1; r < len(o.int8Tile); r++ {
 		for v := range 2 {
-			o.tile[v][r] = func(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, _ *float32) {
+			o.tile[v][r] = func(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, _ *float32, _ int) {
 				tileGo(r, k, a, rs, ks, b, bs, c, cs, n, alpha, acc)
 			}
 		}

@@ -155,7 +155,7 @@ func (k *kernels) piece(ws *scratch, t0, t1, p0, p1 int) {
 	nr := 2 * o.w
 	c0, c1 := p0*nr, min(p1*nr, g.n)
 	kb := max(kBlock(g.k), 1)
-	ahead := g.ahead(p0, t1, k.pool.threads)
+	ahead := g.ahead(p0, t0, t1, k.pool.threads)
 	if g.transposed() {
 		k.pieceTransposed(ws, t0, t1, p0, p1, ahead)
 		return
@@ -251,7 +251,8 @@ func (k *kernels) acrossPanels(a *float32, rs, ks, rows, k0, kn, p0, p1 int, c *
 		if g.bf16 {
 			tiles = o.bf16Tile
 		}
-		tiles[vecs-1][rows](kn, a, 4*rs, 4*ks, b, 4*bs, at, 4*ldc, n, g.alpha, acc, ahead.take(b, kn))
+		next := ahead.take(b, kn*ahead.pace/4)
+		tiles[vecs-1][rows](kn, a, 4*rs, 4*ks, b, 4*bs, at, 4*ldc, n, g.alpha, acc, next, ahead.pace)
 		q++
 	}
 }
@@ -261,18 +262,19 @@ func (k *kernels) acrossPanels(a *float32, rs, ks, rows, k0, kn, p0, p1 int, c *
 type ahead struct {
 	at   *float32
 	left int // elements
+	pace int // bytes for every k of a tile: the fewer tiles a panel serves, the more each of them has to fetch
 }
 
-// ahead is what comes after panels from p0 on and rows up to tile t1 when threads share the pieces.
-func (g *product) ahead(p0, t1, threads int) ahead {
+// ahead is what comes after panels from p0 on and tiles [t0, t1) when threads share the pieces.
+func (g *product) ahead(p0, t0, t1, threads int) ahead {
 	if g.bs*g.k != g.panel || g.lastPanel != nil { // strided
 		return ahead{}
 	}
-	return g.panelsAhead(g.b, g.panel, p0, t1, threads)
+	return g.panelsAhead(g.b, g.panel, p0, t0, t1, threads)
 }
 
 // panelsAhead is ahead for panels that lie side by side at b, panel elements each.
-func (g *product) panelsAhead(b *float32, panel, p0, t1, threads int) ahead {
+func (g *product) panelsAhead(b *float32, panel, p0, t0, t1, threads int) ahead {
 	q := p0 + threads*g.panelCut
 	if g.panelCut >= g.panels { // all of it is here already
 		return ahead{}
@@ -283,13 +285,17 @@ func (g *product) panelsAhead(b *float32, panel, p0, t1, threads int) ahead {
 		}
 		q = 0
 	}
-	return ahead{off(b, q*panel), min(g.panelCut, g.panels-q) * panel}
+	pace := 16
+	for pace < 64 && pace*(t1-t0) < 128 {
+		pace *= 2
+	}
+	return ahead{off(b, q*panel), min(g.panelCut, g.panels-q) * panel, pace}
 }
 
-// take is where a tile of k steps is to fetch from; b where there is nothing to fetch.
-func (a *ahead) take(b *float32, k int) *float32 {
-	n := (k + 3) / 4 * 16
-	if a.left < n {
+// take is where a tile that fetches n elements is to begin; b where there is nothing to fetch.
+func (a *ahead) take(b *float32, n int) *float32 {
+	if a.left < n || n == 0 {
+		a.pace = 0
 		return b
 	}
 	at := a.at

@@ -7,62 +7,62 @@ package native
 // gemm1x1AVX2 computes a tile of 1 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm1x1AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func gemm1x1AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm2x1AVX2 computes a tile of 2 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm2x1AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func gemm2x1AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm3x1AVX2 computes a tile of 3 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm3x1AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func gemm3x1AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm4x1AVX2 computes a tile of 4 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm4x1AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func gemm4x1AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm5x1AVX2 computes a tile of 5 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm5x1AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func gemm5x1AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm6x1AVX2 computes a tile of 6 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm6x1AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func gemm6x1AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm1x2AVX2 computes a tile of 1 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm1x2AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func gemm1x2AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm2x2AVX2 computes a tile of 2 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm2x2AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func gemm2x2AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm3x2AVX2 computes a tile of 3 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm3x2AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func gemm3x2AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm4x2AVX2 computes a tile of 4 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm4x2AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func gemm4x2AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm5x2AVX2 computes a tile of 5 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm5x2AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func gemm5x2AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm6x2AVX2 computes a tile of 6 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm6x2AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func gemm6x2AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemmStrip1AVX2 is the tile kernel for 1 rows over four whole panels that lie panel bytes apart.
 //

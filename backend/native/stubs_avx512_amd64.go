@@ -7,142 +7,142 @@ package native
 // gemm1x1AVX512 computes a tile of 1 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm1x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func gemm1x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm2x1AVX512 computes a tile of 2 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm2x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func gemm2x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm3x1AVX512 computes a tile of 3 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm3x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func gemm3x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm4x1AVX512 computes a tile of 4 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm4x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func gemm4x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm5x1AVX512 computes a tile of 5 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm5x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func gemm5x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm6x1AVX512 computes a tile of 6 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm6x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func gemm6x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm7x1AVX512 computes a tile of 7 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm7x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func gemm7x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm8x1AVX512 computes a tile of 8 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm8x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func gemm8x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm9x1AVX512 computes a tile of 9 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm9x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func gemm9x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm10x1AVX512 computes a tile of 10 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm10x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func gemm10x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm11x1AVX512 computes a tile of 11 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm11x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func gemm11x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm12x1AVX512 computes a tile of 12 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm12x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func gemm12x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm13x1AVX512 computes a tile of 13 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm13x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func gemm13x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm14x1AVX512 computes a tile of 14 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm14x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func gemm14x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm1x2AVX512 computes a tile of 1 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm1x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func gemm1x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm2x2AVX512 computes a tile of 2 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm2x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func gemm2x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm3x2AVX512 computes a tile of 3 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm3x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func gemm3x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm4x2AVX512 computes a tile of 4 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm4x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func gemm4x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm5x2AVX512 computes a tile of 5 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm5x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func gemm5x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm6x2AVX512 computes a tile of 6 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm6x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func gemm6x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm7x2AVX512 computes a tile of 7 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm7x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func gemm7x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm8x2AVX512 computes a tile of 8 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm8x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func gemm8x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm9x2AVX512 computes a tile of 9 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm9x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func gemm9x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm10x2AVX512 computes a tile of 10 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm10x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func gemm10x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm11x2AVX512 computes a tile of 11 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm11x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func gemm11x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm12x2AVX512 computes a tile of 12 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm12x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func gemm12x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm13x2AVX512 computes a tile of 13 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm13x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func gemm13x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm14x2AVX512 computes a tile of 14 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func gemm14x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func gemm14x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemmStrip1AVX512 is the tile kernel for 1 rows over four whole panels that lie panel bytes apart.
 //

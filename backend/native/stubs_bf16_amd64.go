@@ -7,142 +7,142 @@ package native
 // bf16x1x1AVX512 computes a tile of 1 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func bf16x1x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func bf16x1x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // bf16x2x1AVX512 computes a tile of 2 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func bf16x2x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func bf16x2x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // bf16x3x1AVX512 computes a tile of 3 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func bf16x3x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func bf16x3x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // bf16x4x1AVX512 computes a tile of 4 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func bf16x4x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func bf16x4x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // bf16x5x1AVX512 computes a tile of 5 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func bf16x5x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func bf16x5x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // bf16x6x1AVX512 computes a tile of 6 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func bf16x6x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func bf16x6x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // bf16x7x1AVX512 computes a tile of 7 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func bf16x7x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func bf16x7x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // bf16x8x1AVX512 computes a tile of 8 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func bf16x8x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func bf16x8x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // bf16x9x1AVX512 computes a tile of 9 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func bf16x9x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func bf16x9x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // bf16x10x1AVX512 computes a tile of 10 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func bf16x10x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func bf16x10x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // bf16x11x1AVX512 computes a tile of 11 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func bf16x11x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func bf16x11x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // bf16x12x1AVX512 computes a tile of 12 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func bf16x12x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func bf16x12x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // bf16x13x1AVX512 computes a tile of 13 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func bf16x13x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func bf16x13x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // bf16x14x1AVX512 computes a tile of 14 rows and 1 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func bf16x14x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func bf16x14x1AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // bf16x1x2AVX512 computes a tile of 1 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func bf16x1x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func bf16x1x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // bf16x2x2AVX512 computes a tile of 2 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func bf16x2x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func bf16x2x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // bf16x3x2AVX512 computes a tile of 3 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func bf16x3x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func bf16x3x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // bf16x4x2AVX512 computes a tile of 4 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func bf16x4x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func bf16x4x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // bf16x5x2AVX512 computes a tile of 5 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func bf16x5x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func bf16x5x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // bf16x6x2AVX512 computes a tile of 6 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func bf16x6x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func bf16x6x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // bf16x7x2AVX512 computes a tile of 7 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func bf16x7x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func bf16x7x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // bf16x8x2AVX512 computes a tile of 8 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func bf16x8x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func bf16x8x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // bf16x9x2AVX512 computes a tile of 9 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func bf16x9x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func bf16x9x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // bf16x10x2AVX512 computes a tile of 10 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func bf16x10x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func bf16x10x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // bf16x11x2AVX512 computes a tile of 11 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func bf16x11x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func bf16x11x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // bf16x12x2AVX512 computes a tile of 12 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func bf16x12x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func bf16x12x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // bf16x13x2AVX512 computes a tile of 13 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func bf16x13x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func bf16x13x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // bf16x14x2AVX512 computes a tile of 14 rows and 2 vectors of columns, of which n columns are stored.
 //
 //go:noescape
-func bf16x14x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32)
+func bf16x14x2AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, cs int, n int, alpha float32, acc int, next *float32, pace int)
 
 // pairBF16AVX512 writes n pairs of bfloat16, rounded to nearest even: the value of even in the low half.
 //

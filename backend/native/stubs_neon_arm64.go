@@ -7,122 +7,122 @@ package native
 // gemm1x1NEON computes a tile of 1 rows and 1 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm1x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
+func gemm1x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm2x1NEON computes a tile of 2 rows and 1 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm2x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
+func gemm2x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm3x1NEON computes a tile of 3 rows and 1 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm3x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
+func gemm3x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm4x1NEON computes a tile of 4 rows and 1 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm4x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
+func gemm4x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm5x1NEON computes a tile of 5 rows and 1 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm5x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
+func gemm5x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm6x1NEON computes a tile of 6 rows and 1 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm6x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
+func gemm6x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm7x1NEON computes a tile of 7 rows and 1 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm7x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
+func gemm7x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm8x1NEON computes a tile of 8 rows and 1 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm8x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
+func gemm8x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm9x1NEON computes a tile of 9 rows and 1 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm9x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
+func gemm9x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm10x1NEON computes a tile of 10 rows and 1 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm10x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
+func gemm10x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm11x1NEON computes a tile of 11 rows and 1 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm11x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
+func gemm11x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm12x1NEON computes a tile of 12 rows and 1 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm12x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
+func gemm12x1NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm1x2NEON computes a tile of 1 rows and 2 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm1x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
+func gemm1x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm2x2NEON computes a tile of 2 rows and 2 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm2x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
+func gemm2x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm3x2NEON computes a tile of 3 rows and 2 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm3x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
+func gemm3x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm4x2NEON computes a tile of 4 rows and 2 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm4x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
+func gemm4x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm5x2NEON computes a tile of 5 rows and 2 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm5x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
+func gemm5x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm6x2NEON computes a tile of 6 rows and 2 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm6x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
+func gemm6x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm7x2NEON computes a tile of 7 rows and 2 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm7x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
+func gemm7x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm8x2NEON computes a tile of 8 rows and 2 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm8x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
+func gemm8x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm9x2NEON computes a tile of 9 rows and 2 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm9x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
+func gemm9x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm10x2NEON computes a tile of 10 rows and 2 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm10x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
+func gemm10x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm11x2NEON computes a tile of 11 rows and 2 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm11x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
+func gemm11x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
 
 // gemm12x2NEON computes a tile of 12 rows and 2 vectors of columns; it stores all of them, whatever n is.
 //
 //go:noescape
-func gemm12x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)
+func gemm12x2NEON(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)
 
 // int8Dot1NEON sums k groups of products: 1 rows of a, rs bytes apart, with eight columns. c is [1, 8].
 //

@@ -112,9 +112,9 @@ var neon = func() ops {
 
 // wholeTile lets a kernel that stores all its columns serve tiles that are cut short.
 func wholeTile(tile tileFunc, rows, cols int) tileFunc {
-	return func(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32) {
+	return func(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int) {
 		if n >= cols {
-			tile(k, a, rs, ks, b, bs, c, cs, n, alpha, acc, next)
+			tile(k, a, rs, ks, b, bs, c, cs, n, alpha, acc, next, pace)
 			return
 		}
 		var t [96]float32
@@ -123,7 +123,7 @@ func wholeTile(tile tileFunc, rows, cols int) tileFunc {
 				copy(t[r*cols:], list(off(c, r*cs/4), n))
 			}
 		}
-		tile(k, a, rs, ks, b, bs, &t[0], 4*cols, cols, alpha, acc, next)
+		tile(k, a, rs, ks, b, bs, &t[0], 4*cols, cols, alpha, acc, next, pace)
 		for r := range rows {
 			copy(list(off(c, r*cs/4), n), t[r*cols:])
 		}

@@ -7,9 +7,9 @@ import (
 )
 
 // tileSignature: C [rows, n] = alpha·A·B, or += with acc != 0. A is read at a + row·rs + k·ks, B at b + k·bs (two vectors of columns), all
-// strides in bytes. Each element of C is one chain of fused multiply-adds over k, ascending. Meanwhile a line of 64 bytes of what will be wanted
-// next is fetched into the second-level cache for every four k, from next on.
-const tileSignature = "func(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32)"
+// strides in bytes. Each element of C is one chain of fused multiply-adds over k, ascending. Meanwhile what will be wanted next is
+// fetched into the second-level cache, from next on, pace bytes (at most a line of 64) for every k.
+const tileSignature = "func(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, cs, n int, alpha float32, acc int, next *float32, pace int)"
 
 // rowAddresses gives the addresses of rows of A relative to pointers that advance with k: five rows a pointer.
 func (g *gen) rowAddresses(rows int) (at func(row int) mem, advance func()) {
@@ -61,13 +61,10 @@ func (g *gen) tileOf(name string, rows, vecs int) {
 			acc[r] = append(acc[r], g.zero())
 		}
 	}
-	next, steps := g.arg("next"), 0
+	next, pace := g.arg("next"), g.arg("pace")
 	step := func() {
-		if steps%4 == 0 {
-			g.PREFETCHT1(mem{Base: next})
-			g.ADDQ(operand.Imm(64), next)
-		}
-		steps++
+		g.PREFETCHT1(mem{Base: next})
+		g.ADDQ(pace, next)
 		row := make([]vec, vecs)
 		for v := range row {
 			row[v] = g.load(mem{Base: b, Disp: 4 * g.w * v}, false)

@@ -117,7 +117,7 @@ func neonTile(s *strings.Builder, name string, rows, vecs int) {
 		}
 		return fmt.Sprintf("[V%d.S4, V%d.S4]", first, first+1)
 	}
-	fmt.Fprintf(s, "\n// %s\nTEXT ·%s(SB), NOSPLIT, $0-96\n", strings.Replace(tileSignature, "func(", "func "+name+"(", 1), name)
+	fmt.Fprintf(s, "\n// %s\nTEXT ·%s(SB), NOSPLIT, $0-104\n", strings.Replace(tileSignature, "func(", "func "+name+"(", 1), name)
 	for i, arg := range []string{"k", "a", "rs", "ks", "b", "bs"} {
 		r := []int{0, 6, 2, 3, 4, 5}[i]
 		line("MOVD %s+%d(FP), R%d", arg, 8*i, r)
