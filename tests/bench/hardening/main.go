@@ -26,7 +26,7 @@ type options struct {
 	maxTokens                                int
 	dev, ablation                            bool
 	epochs, seeds                            int
-	svg, set                                 string
+	svg, set, defences, elsewhere            string
 }
 
 func main() {
@@ -56,6 +56,8 @@ func main() {
 	flag.BoolVar(&o.ablation, "ablation", false, "compare all defences on sst2 in place of the tables")
 	flag.IntVar(&o.epochs, "epochs", 2, "passes of -ablation")
 	flag.IntVar(&o.seeds, "seeds", 1, "seeds of -ablation, from -seed on")
+	flag.StringVar(&o.defences, "defences", "", "those of -ablation, separated by commas; empty: all")
+	flag.StringVar(&o.elsewhere, "elsewhere", "", "labelled file of another domain that -ablation measures on")
 	flag.StringVar(&o.svg, "svg", "", "draw -ablation to this file")
 	flag.Parse()
 	if err := run(ctx, o); err != nil {

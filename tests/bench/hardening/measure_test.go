@@ -43,8 +43,8 @@ func TestParseSettings(t *testing.T) {
 
 func TestDrawAblation(t *testing.T) {
 	all := []ablated{
-		{Defence: "none", Seed: 1, Accuracy: 0.8, Under: map[string]figure{"a&b": {100, 0.8, 0.2, 30}}},
-		{Defence: "none", Seed: 2, Accuracy: 0.9, Under: map[string]figure{"a&b": {100, 0.8, 0.4, 30}}},
+		{Defence: "none", Seed: 1, Accuracy: 0.8, Elsewhere: 0.6, Under: map[string]figure{"a&b": {100, 0.8, 0.2, 30}}},
+		{Defence: "none", Seed: 2, Accuracy: 0.9, Elsewhere: 0.7, Under: map[string]figure{"a&b": {100, 0.8, 0.4, 30}}},
 	}
 	mean, sd := meanAndDeviation(all, "none", func(a ablated) float64 { return a.Accuracy })
 	assert.InDelta(t, 0.85, mean, 1e-12)
@@ -60,5 +60,9 @@ func TestDrawAblation(t *testing.T) {
 	assert.Contains(t, svg, "a&amp;b")
 	var b strings.Builder
 	printAblation(&b, all)
-	assert.Contains(t, b.String(), "| none | 85.0 ± 7.1 % |")
+	assert.Contains(t, b.String(), "| none | 85.0 ± 7.1 % | 65.0 ± 7.1 % |")
+	lines := strings.Split(strings.TrimSpace(b.String()), "\n")
+	for _, l := range lines {
+		assert.Equal(t, strings.Count(lines[0], "|"), strings.Count(l, "|"), l)
+	}
 }
