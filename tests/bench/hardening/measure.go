@@ -277,7 +277,7 @@ func (b *bench) train(ctx context.Context, s set, v variant, dir string, m *meas
 		if b.tweak != nil {
 			b.tweak(&o)
 		}
-		if p, err = pipeline.Open(b.path(s, v.Of), b.k, pipeline.Options{MaxTokens: b.maxTokens}); err != nil {
+		if p, err = pipeline.Open(b.path(s, v.Of), b.trainK, pipeline.Options{MaxTokens: b.maxTokens}); err != nil {
 			return err
 		}
 		raw, err := o.Tokenizer(ctx)
@@ -309,7 +309,7 @@ func (b *bench) train(ctx context.Context, s set, v variant, dir string, m *meas
 			r, m.Defence = &h.Result, h.Defence
 		}
 		m.TrainCPU, m.TrainSeconds = r.Cost.CPUSeconds, time.Since(began).Seconds()
-		if p, err = pipeline.New(r.Bundle, b.k, pipeline.Options{MaxTokens: b.maxTokens}); err != nil {
+		if p, err = pipeline.New(r.Bundle, b.trainK, pipeline.Options{MaxTokens: b.maxTokens}); err != nil {
 			return err
 		}
 	}
