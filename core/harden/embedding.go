@@ -30,6 +30,9 @@ type Embedding struct {
 	// norm, or their root mean square where a change is measured per element (fgsm, pgd-linf). A fixed length that is right for one model
 	// drowns another whose table is smaller.
 	Relative bool
+	// Ramp is the share of a run's steps over which these lengths grow from nothing to what is given: a model that has learnt nothing yet learns
+	// nothing under full attack. Only with Relative; 0 is the full length at once.
+	Ramp float64
 	// Start, when not nil, gives the random start of pgd-linf and freelb: rows [tokens, cols] of draws, uniform on [-1, 1] before scaling
 	// (freelb) or within Radius (pgd-linf). Tests inject it; nil draws from the step's seed.
 	Start func(tokens, cols int) []float32
@@ -37,19 +40,30 @@ type Embedding struct {
 	Observe func(pass string, loss float64, delta []float32)
 }
 
+// defaultRamp is the Ramp of methods that move embeddings.
+const defaultRamp = 0.5
+
+// ramp is the part of its full length that a change has at step index of a run of total steps. Runs of unknown length have it in full.
+func ramp(share float64, index, total int) float64 {
+	if share <= 0 || total <= 0 {
+		return 1
+	}
+	return min(1, float64(index+1)/(share*float64(total)))
+}
+
 // NewEmbedding returns the method with settings relative to the model's own embeddings.
 func NewEmbedding(kind string) (*Embedding, error) {
 	switch kind {
 	case "fgm", "fgm-matrix":
-		return &Embedding{Kind: kind, Epsilon: 0.1, Relative: true}, nil
-	case "fgsm":
-		return &Embedding{Kind: kind, Epsilon: 0.1, Relative: true}, nil
+		return &Embedding{Kind: kind, Epsilon: 0.1, Relative: true, Ramp: defaultRamp}, nil
+	case "fgsm": // over a text of 25 tokens as long as fgm's step
+		return &Embedding{Kind: kind, Epsilon: 0.02, Relative: true, Ramp: defaultRamp}, nil
 	case "pgd":
-		return &Embedding{Kind: kind, Steps: 3, StepSize: 0.05, Radius: 0.1, Relative: true}, nil
+		return &Embedding{Kind: kind, Steps: 3, StepSize: 0.05, Radius: 0.1, Relative: true, Ramp: defaultRamp}, nil
 	case "pgd-linf":
-		return &Embedding{Kind: kind, Steps: 3, StepSize: 0.05, Radius: 0.1, Relative: true}, nil
+		return &Embedding{Kind: kind, Steps: 3, StepSize: 0.01, Radius: 0.02, Relative: true, Ramp: defaultRamp}, nil
 	case "freelb":
-		return &Embedding{Kind: kind, Steps: 3, StepSize: 0.05, Radius: 0.15, InitMagnitude: 0.05, Relative: true}, nil
+		return &Embedding{Kind: kind, Steps: 3, StepSize: 0.05, Radius: 0.15, InitMagnitude: 0.05, Relative: true, Ramp: defaultRamp}, nil
 	}
 	return nil, fmt.Errorf("method %q: expected fgm, fgm-matrix, fgsm, pgd, pgd-linf or freelb", kind)
 }
@@ -61,6 +75,7 @@ func (m *Embedding) Micro(ctx context.Context, s *train.Step) (float64, error) {
 		if m.Kind == "fgsm" || m.Kind == "pgd-linf" {
 			f /= math.Sqrt(float64(max(1, width(s.Model))))
 		}
+		f *= ramp(m.Ramp, s.Index, s.Total)
 		own := *m
 		own.Relative = false
 		own.Epsilon, own.StepSize, own.Radius, own.InitMagnitude = f*m.Epsilon, f*m.StepSize, f*m.Radius, f*m.InitMagnitude

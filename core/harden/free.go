@@ -20,6 +20,8 @@ type Free struct {
 	Replays int
 	// Epsilon is the step, and the bound in the largest norm, as a share of the embeddings' root mean square.
 	Epsilon float64
+	// Ramp is the share of a run's steps over which Epsilon grows from nothing, as in Embedding.
+	Ramp    float64
 	Observe func(step int, loss float64, delta []float32)
 
 	held []freeBatch
@@ -35,7 +37,7 @@ type freeBatch struct {
 }
 
 // NewFree returns the method with its default settings.
-func NewFree() *Free { return &Free{Replays: 3, Epsilon: 0.05, step: -1} }
+func NewFree() *Free { return &Free{Replays: 3, Epsilon: 0.02, Ramp: defaultRamp, step: -1} }
 
 // Micro implements train.Objective.
 func (m *Free) Micro(_ context.Context, s *train.Step) (float64, error) {
@@ -68,7 +70,8 @@ func (m *Free) Micro(_ context.Context, s *train.Step) (float64, error) {
 	if m.Observe != nil {
 		m.Observe(s.Index, loss, b.Delta)
 	}
-	eps := m.Epsilon * embeddingNorm(&t) / math.Sqrt(float64(max(1, p.cols)))
+	began := s.Index - s.Index%max(1, m.Replays) // one bound for all replays of a batch
+	eps := ramp(m.Ramp, began, s.Total) * m.Epsilon * embeddingNorm(&t) / math.Sqrt(float64(max(1, p.cols)))
 	signs(g, eps)
 	add(b.Delta, g)
 	clamp(b.Delta, eps)

@@ -447,15 +447,15 @@ func describe(x train.Objective) string {
 		}
 		return fmt.Sprint("augment ", names, m.Share, m.Copies, m.Consistency, m.Likeness, m.Words, m.Worst, m.Rounds, describe(m.Inner))
 	case *Free:
-		return fmt.Sprint("free ", m.Replays, m.Epsilon)
+		return fmt.Sprint("free ", m.Replays, m.Epsilon, m.Ramp)
 	case *Tavat:
-		return fmt.Sprint("tavat ", m.Steps, m.StepSize, m.Radius, m.InitMagnitude)
+		return fmt.Sprint("tavat ", m.Steps, m.StepSize, m.Radius, m.InitMagnitude, m.Ramp)
 	case *Hull:
 		return fmt.Sprint("ascc ", m.Steps, m.StepSize, m.Sparsity, m.Weight, m.Synonyms)
 	case *A2T:
 		return fmt.Sprint("a2t ", m.Share, m.Rate, m.Synonyms, m.Tries, describe(m.Inner))
 	case *Embedding:
-		return fmt.Sprint(m.Kind, m.Epsilon, m.Steps, m.StepSize, m.Radius, m.InitMagnitude, m.Relative)
+		return fmt.Sprint(m.Kind, m.Epsilon, m.Steps, m.StepSize, m.Radius, m.InitMagnitude, m.Relative, m.Ramp)
 	case *Smooth:
 		return fmt.Sprint(m.Kind, m.Weight, m.NoiseStd, m.StepSize, m.Radius)
 	}

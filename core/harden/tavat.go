@@ -21,13 +21,17 @@ type Tavat struct {
 	Steps int
 	// StepSize, Radius and InitMagnitude are multiples of the mean norm of the batch's word embeddings.
 	StepSize, Radius, InitMagnitude float64
-	Observe                         func(step int, loss float64, delta []float32)
+	// Ramp is the share of a run's steps over which these grow from nothing, as in Embedding.
+	Ramp    float64
+	Observe func(step int, loss float64, delta []float32)
 
 	vocab map[int32][]float32
 }
 
 // NewTavat returns the method with its default settings.
-func NewTavat() *Tavat { return &Tavat{Steps: 2, StepSize: 0.05, Radius: 0.15, InitMagnitude: 0.05} }
+func NewTavat() *Tavat {
+	return &Tavat{Steps: 2, StepSize: 0.05, Radius: 0.15, InitMagnitude: 0.05, Ramp: defaultRamp}
+}
 
 // Micro implements train.Objective.
 func (m *Tavat) Micro(_ context.Context, s *train.Step) (float64, error) {
@@ -35,7 +39,7 @@ func (m *Tavat) Micro(_ context.Context, s *train.Step) (float64, error) {
 	if p.cols == 0 {
 		return 0, fmt.Errorf("tavat: the model has no word-embedding table")
 	}
-	norm := embeddingNorm(s)
+	norm := ramp(m.Ramp, s.Index, s.Total) * embeddingNorm(s)
 	if m.vocab == nil {
 		m.vocab = map[int32][]float32{}
 	}

@@ -64,14 +64,11 @@ func (b *bench) ablation(ctx context.Context, epochs int, seeds int, svg string)
 	if err := os.MkdirAll(b.out, 0o755); err != nil {
 		return err
 	}
-	names := ablations()
+	names := slices.DeleteFunc(ablations(), func(n string) bool { return strings.HasSuffix(n, guarded) }) // made from the same weights
 	if b.defences != "" {
 		names = split(b.defences)
 	}
 	for _, name := range names {
-		if strings.HasSuffix(name, guarded) {
-			continue // made from the weights of the defence itself
-		}
 		for seed := b.seed; seed < b.seed+uint64(seeds); seed++ {
 			if i := slices.IndexFunc(all, func(a ablated) bool { return a.Defence == name && a.Seed == seed }); i >= 0 {
 				if all[i].Epochs != epochs {
@@ -80,7 +77,7 @@ func (b *bench) ablation(ctx context.Context, epochs int, seeds int, svg string)
 				continue
 			}
 			b.logf("ablation: %s, seed %d", name, seed)
-			made, err := b.ablate(ctx, s, name, slices.Contains(names, name+guarded), epochs, seed)
+			made, err := b.ablate(ctx, s, name, name == harden.DefaultMethod, epochs, seed)
 			if err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
