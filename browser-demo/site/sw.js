@@ -2,7 +2,7 @@
 // the package itself, piece by piece.
 const cacheName = 'temper-page-v1';
 const page = ['./', 'index.html', 'app.js', 'words.js', 'style.css', 'icon.svg', 'manifest.webmanifest', 'models/models.json', 'temper/src/index.js', 'temper/src/errors.js',
-  'temper/src/browser-worker.js', 'temper/src/engine-worker.js', 'temper/src/kernel-worker.js', 'temper/src/engine.js', 'temper/src/source.js', 'temper/src/wasi.js',
+  'temper/src/modules.js', 'temper/src/browser-worker.js', 'temper/src/engine-worker.js', 'temper/src/kernel-worker.js', 'temper/src/engine.js', 'temper/src/source.js', 'temper/src/wasi.js',
   'temper/src/link.js', 'temper/src/plugin.js', 'temper/dist/temper.wasm',
   ...['', '-relaxed', '-threads', '-relaxed-threads'].map((k) => `temper/dist/kernels${k}.wasm`)];
 

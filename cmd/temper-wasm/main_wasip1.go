@@ -15,6 +15,7 @@ package main
 
 import (
 	"errors"
+	"math"
 	"runtime/debug"
 	"unsafe"
 
@@ -42,8 +43,31 @@ var (
 
 func address[T any](s []T) uint32 { return uint32(uintptr(unsafe.Pointer(unsafe.SliceData(s)))) }
 
+// young collects nothing until a first model has answered: collections would be a tenth of the time to a page's first answer. Its memory beside
+// the page's buffers is bounded meanwhile.
+var young = struct {
+	limit int64 // bytes, 0 when it is over
+	calls int   // since there is a model
+}{limit: 32 << 20}
+
+func grown() {
+	if young.limit == 0 || len(e.models) == 0 {
+		return
+	}
+	if young.calls++; young.calls > 4 { // opened, asked, answered
+		young.limit = 0
+		debug.SetMemoryLimit(math.MaxInt64)
+		// Weights are one large block without pointers; what the rest leaves behind should not wait until as much again is used.
+		debug.SetGCPercent(30)
+	}
+}
+
 //go:wasmexport alloc
 func alloc(n uint32) uint32 {
+	if young.limit > 0 && n >= 1<<20 {
+		young.limit += int64(n)
+		debug.SetMemoryLimit(young.limit)
+	}
 	b := make([]byte, max(n, 1))
 	p := address(b)
 	buffers[p] = b
@@ -55,8 +79,8 @@ func free(p uint32) { delete(buffers, p) }
 
 //go:wasmexport threads
 func threads(n uint32) uint32 {
-	// Weights are one large block without pointers; what the rest leaves behind should not wait until as much again is used.
-	debug.SetGCPercent(30)
+	debug.SetMemoryLimit(young.limit)
+	debug.SetGCPercent(-1)
 	if kernels, broken = wasm.New(int(n)); broken != nil {
 		return 0
 	}
@@ -79,6 +103,7 @@ func call(p, n uint32) uint32 {
 		last.json, last.blob = failure(errors.Join(errors.New("the engine has no kernels"), broken)), nil
 	} else {
 		last.json, last.blob = e.handle(b[:n])
+		grown()
 	}
 	last.header = [4]uint32{address(last.json), uint32(len(last.json)), address(last.blob), uint32(len(last.blob))}
 	return uint32(uintptr(unsafe.Pointer(&last.header)))

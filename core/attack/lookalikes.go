@@ -2,6 +2,7 @@ package attack
 
 import (
 	"strings"
+	"sync"
 	"unicode"
 
 	"golang.org/x/text/unicode/norm"
@@ -135,12 +136,13 @@ Z 2
 `
 
 var (
-	homoglyphs = runeTable(homoglyphRows)
-	lookAlikes = runeTable(lookAlikeRows)
-	leet       = runeTable(leetRows)
-	skeletonOf = func() map[rune]rune {
+	// Made when they are first asked for: most runs never do.
+	homoglyphs = sync.OnceValue(func() map[rune][]rune { return runeTable(homoglyphRows) })
+	lookAlikes = sync.OnceValue(func() map[rune][]rune { return runeTable(lookAlikeRows) })
+	leet       = sync.OnceValue(func() map[rune][]rune { return runeTable(leetRows) })
+	skeletonOf = sync.OnceValue(func() map[rune]rune {
 		m := map[rune]rune{}
-		for _, rows := range []map[rune][]rune{lookAlikes, homoglyphs} {
+		for _, rows := range []map[rune][]rune{lookAlikes(), homoglyphs()} {
 			for to, list := range rows {
 				for _, r := range list {
 					if r > unicode.MaxASCII && (to > '9' || to == '-') {
@@ -150,7 +152,7 @@ var (
 			}
 		}
 		return m
-	}()
+	})
 )
 
 func runeTable(rows string) map[rune][]rune {
@@ -169,11 +171,12 @@ func runeTable(rows string) map[rune][]rune {
 // that do not show.
 func Skeleton(s string) string {
 	s = norm.NFKD.String(s)
+	skeleton := skeletonOf()
 	return strings.Map(func(r rune) rune {
 		if unicode.Is(unicode.Mn, r) || unicode.Is(unicode.Cf, r) || r == '\b' {
 			return -1
 		}
-		if to, ok := skeletonOf[r]; ok {
+		if to, ok := skeleton[r]; ok {
 			return to
 		}
 		return r
@@ -184,7 +187,7 @@ func Skeleton(s string) string {
 // marks, or into a compatibility form, are not in it: NFKD undoes those.
 func Confusables() map[rune]rune {
 	m := map[rune]rune{}
-	for r, to := range skeletonOf {
+	for r, to := range skeletonOf() {
 		if norm.NFKD.String(string(r)) == string(r) {
 			m[r] = to
 		}

@@ -149,14 +149,14 @@ func Keyboard(o CharOptions) WordSwap {
 
 // Homoglyphs replaces characters by others that look the same: one, all, or those at each position, as o says.
 func Homoglyphs(o CharOptions) WordSwap {
-	return table("homoglyph", o, homoglyphs)
+	return table("homoglyph", o, homoglyphs())
 }
 
 // Visual replaces characters by accented and otherwise similar ones (Eger et al. 2019), less faithful than Homoglyphs.
-func Visual(o CharOptions) WordSwap { return table("visual", o, lookAlikes) }
+func Visual(o CharOptions) WordSwap { return table("visual", o, lookAlikes()) }
 
 // Leet replaces letters by digits and signs.
-func Leet(o CharOptions) WordSwap { return table("leetspeak", o, leet) }
+func Leet(o CharOptions) WordSwap { return table("leetspeak", o, leet()) }
 
 // table offers, for each chosen position, every replacement in the table, and for a whole-word disguise the word with all its characters
 // replaced by the first.

@@ -141,6 +141,14 @@ func (s *Safetensors) parseHeader(header []byte) error {
 	if !utf8.Valid(header) {
 		return errors.New("header is not valid UTF-8")
 	}
+	if s.plainHeader(header) {
+		return nil
+	}
+	return s.anyHeader(header)
+}
+
+// anyHeader takes whatever JSON allows.
+func (s *Safetensors) anyHeader(header []byte) error {
 	d := json.NewDecoder(bytes.NewReader(header))
 	d.UseNumber()
 	if err := expectDelim(d, '{'); err != nil {

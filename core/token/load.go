@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"unicode/utf8"
+	"unsafe"
 )
 
 // Load reads a tokenizer.json. Memory is bounded by about 40 times the file's size.
@@ -21,6 +22,7 @@ func Load(data []byte) (*Tokenizer, error) {
 		Decoder       json.RawMessage `json:"decoder"`
 		Model         json.RawMessage `json:"model"`
 	}
+	data = bytes.Clone(data) // the vocabulary's names are parts of it
 	rest, big, ok := apart(data, "model")
 	if !ok {
 		rest = data
@@ -34,7 +36,7 @@ func Load(data []byte) (*Tokenizer, error) {
 	if ok {
 		file.Model = big["model"]
 	}
-	t := &Tokenizer{source: bytes.Clone(data)}
+	t := &Tokenizer{source: data}
 	var err error
 	if t.model, t.vocab, err = loadModel(file.Model); err != nil {
 		return nil, fmt.Errorf("token: tokenizer.json: model: %w", err)
@@ -103,10 +105,10 @@ func loadVocab(raw json.RawMessage) (*vocab, error) {
 }
 
 // plainVocab reads an object of ids, many times as fast as encoding/json: loading a vocabulary is much of the time to the first answer. It
-// reports false for anything that it would rather leave to encoding/json.
+// reports false for anything that it would rather leave to encoding/json. Names are parts of raw, which must not change afterwards.
 func plainVocab(raw []byte) (*vocab, bool) {
 	i, n := 0, len(raw)
-	text := string(raw) // names are parts of it
+	text := unsafe.String(unsafe.SliceData(raw), n)
 	space := func() {
 		for i < n && (raw[i] == ' ' || raw[i] == '\n' || raw[i] == '\t' || raw[i] == '\r') {
 			i++

@@ -258,7 +258,15 @@ func translateClass(out *[]byte, s string) (int, error) {
 	return 0, errors.New("a character class is not closed")
 }
 
-var errSlowPattern = fmt.Errorf("token: a regex of the tokenizer took too long: %w", context.DeadlineExceeded)
+// errSlowPattern is context.DeadlineExceeded with a reason.
+var errSlowPattern error = slowPattern{}
+
+type slowPattern struct{}
+
+func (slowPattern) Error() string {
+	return "token: a regex of the tokenizer took too long: " + context.DeadlineExceeded.Error()
+}
+func (slowPattern) Unwrap() error { return context.DeadlineExceeded }
 
 func (f regexFinder) find(text []byte, cuts []cut) ([]cut, error) {
 	if len(text) == 0 {

@@ -1,7 +1,7 @@
 // The engine's own thread: it answers messages of index.js, one request after another; tasks go on step by step, so that others get their
 // turn and cancelling is heard.
 import { Engine } from './engine.js';
-import { bring, Early } from './source.js';
+import { bring, Early, settle } from './source.js';
 import { AbortedError, packError } from './errors.js';
 
 /**
@@ -51,11 +51,13 @@ export function serveEngine(host) {
         buffers.set(value.model, free);
         return { ...value, bytes: got.bytes };
       } catch (e) {
+        await settle();
         if (!engine.dead) for (const p of free) engine.free(p);
         throw e;
       }
     },
-    close({ model }) {
+    async close({ model }) {
+      await settle();
       engine.call({ op: 'close', model });
       // A tuned model shares the weights of the one it came from: buffers go with the last of them (the engine's views keep them until then).
       for (const p of buffers.get(model) ?? []) engine.free(p);

@@ -1,7 +1,7 @@
 // The engine's instance: memory, kernels, the Go program, and calls across. It runs inside a worker (see engine-worker.js).
 import { OutOfMemoryError, RequestError, AbortedError, TemperError, NotIsolatedError } from './errors.js';
 import { Exit, wasi } from './wasi.js';
-import { hasRelaxedSIMD, hasSIMD } from './link.js';
+import { choose, hasSIMD } from './link.js';
 import { PluginHost } from './plugin.js';
 
 const encoder = new TextEncoder(), decoder = new TextDecoder();
@@ -11,7 +11,7 @@ const initialPages = 160;
 
 /**
  * @typedef {object} Platform
- * @property {(name: string, shared?: boolean) => Promise<WebAssembly.Module>} module compiles a file of dist/, with a shared memory if asked
+ * @property {(name: string, shared?: boolean) => Promise<WebAssembly.Module>} module a file of dist/, compiled, with a shared memory if asked
  * @property {() => {post: (m: any) => void, ready: Promise<void>, end: () => void}} kernelWorker starts an empty kernel thread
  * @property {boolean} isolated whether memory can be shared
  * @property {number} cores
@@ -28,15 +28,14 @@ export class Engine {
     if (asked !== 'auto' && asked > 1 && !platform.isolated) {
       throw new NotIsolatedError(`${asked} threads were asked for, but the page is not cross-origin isolated: serve it with Cross-Origin-Opener-Policy: same-origin and Cross-Origin-Embedder-Policy: require-corp, or take threads: 1`);
     }
-    const threads = asked === 'auto' ? (platform.isolated ? Math.max(1, Math.min(platform.cores, 8)) : 1) : Math.max(1, asked);
-    const relaxed = options.relaxed ?? hasRelaxedSIMD();
-    const shared = threads > 1;
-    const kernelName = `kernels${relaxed ? '-relaxed' : ''}${shared ? '-threads' : ''}.wasm`;
+    const { threads, shared, kernels: kernelName } = choose(options, platform);
     const [module, kernelModule] = await Promise.all([platform.module('temper.wasm', shared), platform.module(kernelName)]);
     const e = new Engine();
     e.memory = makeMemory(initialPages, shared, options.maxMemory);
     e.threads = threads;
     e.log = [];
+    e.buffers = new Map();
+    e.allocations = 0;
     const kernels = await WebAssembly.instantiate(kernelModule, { env: { memory: e.memory } });
     e.plugins = new PluginHost(e);
     const instance = await WebAssembly.instantiate(module, {
@@ -81,11 +80,19 @@ export class Engine {
 
   /** @param {number} bytes @returns {number} address of a buffer of the engine */
   alloc(bytes) {
-    return this.guard(() => this.exports.alloc(bytes)) >>> 0;
+    const ptr = this.guard(() => this.exports.alloc(bytes)) >>> 0;
+    this.buffers.set(ptr, ++this.allocations);
+    return ptr;
+  }
+
+  /** The number of the buffer that lies there now, undefined when it has been freed. @param {number} ptr */
+  buffer(ptr) {
+    return this.buffers.get(ptr);
   }
 
   /** @param {number} ptr */
   free(ptr) {
+    this.buffers.delete(ptr);
     this.guard(() => this.exports.free(ptr));
   }
 

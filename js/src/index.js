@@ -3,6 +3,7 @@
  * Types are in index.d.ts.
  */
 import { AbortedError, RequestError, TemperError, unpackError } from './errors.js';
+import { compileModules } from './modules.js';
 
 export { TemperError, OutOfMemoryError, NotIsolatedError, AbortedError, CorruptError, RequestError } from './errors.js';
 
@@ -10,6 +11,8 @@ let startWorker = () => {
   const w = new Worker(new URL('./browser-worker.js', import.meta.url), { type: 'module', name: 'temper' });
   return {
     post: (m, transfer) => w.postMessage(m, transfer ?? []),
+    /** @param {any} options */
+    modules: (options) => compileModules(options).then((modules) => w.postMessage({ modules }), (e) => w.postMessage({ noModules: String(e?.message ?? e) })),
     onMessage: (f) => { w.onmessage = (e) => f(e.data); },
     onError: (f) => { w.onerror = (e) => f(new Error(e.message || 'the worker could not be started')); },
     end: () => w.terminate(),
@@ -47,6 +50,7 @@ export class Engine {
   /** @param {{threads?: number|'auto', relaxed?: boolean, maxMemory?: number}} [options] */
   static async create(options = {}) {
     const e = new Engine();
+    e.#worker.modules?.(options);
     try {
       const info = await e._send('create', { threads: options.threads, relaxed: options.relaxed, maxMemory: options.maxMemory, early: options._early });
       /** The SIMD level and the number of threads in use. */

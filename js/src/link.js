@@ -15,6 +15,19 @@ export function hasSIMD() {
   ]));
 }
 
+/**
+ * What an engine with these options is made of on this machine.
+ * @param {{threads?: number|'auto', relaxed?: boolean}} options
+ * @param {{isolated: boolean, cores: number}} machine
+ */
+export function choose(options, machine) {
+  const asked = options.threads ?? 'auto';
+  const threads = asked === 'auto' ? (machine.isolated ? Math.max(1, Math.min(machine.cores, 8)) : 1) : Math.max(1, asked);
+  const relaxed = options.relaxed ?? hasRelaxedSIMD();
+  const shared = threads > 1;
+  return { threads, shared, kernels: `kernels${relaxed ? '-relaxed' : ''}${shared ? '-threads' : ''}.wasm` };
+}
+
 const memoryImport = [3, 0x65, 0x6e, 0x76, 6, 0x6d, 0x65, 0x6d, 0x6f, 0x72, 0x79, 2]; // "env" "memory", a memory
 
 /** How many bytes of a module hold the import of its memory, which the build writes first. */

@@ -12,6 +12,11 @@ async function sha256(bytes) {
   return Array.from(d, (b) => b.toString(16).padStart(2, '0')).join('');
 }
 
+/** Resolves when the cache has what was downloaded: before buffers are freed, since it is written from them. */
+export async function settle() {
+  await Promise.all(Array.from(writing.keys(), (url) => written(url).catch(() => {})));
+}
+
 /** A cache of pieces by their sums; does nothing where there is no Cache API. */
 class Pieces {
   constructor(cache) {
@@ -42,7 +47,7 @@ class Pieces {
   }
 
   async drop(url) {
-    await writing.get(url);
+    await written(url);
     await this.cache?.delete(Pieces.key(`meta/${encodeURIComponent(url)}`));
   }
 
@@ -67,8 +72,8 @@ class Pieces {
   }
 }
 
-// Bytes that may wait for the engine, and for the cache.
-const waitingBytes = 4 << 20, waitingPieces = 8;
+// Bytes that may wait for the engine, and pieces that may wait for the cache.
+const waitingBytes = 32 << 20, waitingPieces = 8;
 
 // Streams are read into buffers of this size where the browser can, so that a download leaves no garbage of its own size behind.
 const readBytes = 512 << 10;
@@ -101,8 +106,18 @@ function reading(response) {
   };
 }
 
-// Writes to the cache that still go on, by address: a download of the same file waits for them.
+// Writes to the cache that still go on, by address, and what makes them hurry: a download of the same file waits for them.
+/** @type {Map<string, {link: Promise<void>, hurry: () => void}>} */
 const writing = new Map();
+
+// Pieces linger before they are summed and written, in milliseconds: until then the page's first answer needs the processor more.
+const lingering = 1000;
+
+function written(url) {
+  const w = writing.get(url);
+  w?.hurry();
+  return w?.link;
+}
 
 /** A download that begins before the engine is there: what comes first waits here. Only for one file that the cache knows nothing of. */
 export class Early {
@@ -174,14 +189,24 @@ export class Early {
 }
 
 /**
+ * Where a file's bytes go, and where the cache finds them again: there is no second copy.
+ * @typedef {object} Sink
+ * @property {(total: number) => void} [begin]
+ * @property {(b: Uint8Array) => void|Promise<void>} write
+ * @property {(at: number) => number} cut where the piece ends that begins at a place of the file
+ * @property {(from: number, to: number) => Uint8Array|null} view bytes of the file that have been written, null when they are gone
+ * @property {(from: number, to: number) => string} [sum] their sum, where it is known
+ */
+
+/**
  * Streams a file to sink, from the cache as far as it reaches, then from the network.
  * @param {string} url
- * @param {{begin?: (total: number) => void, write: (b: Uint8Array) => void|Promise<void>}} sink
+ * @param {Sink} sink
  * @param {{signal?: AbortSignal, pieces: Pieces, early?: Early, optional?: boolean, onBytes?: (n: number, total: number, cached: boolean) => void}} o
  * @returns {Promise<boolean>} false when an optional file does not exist
  */
 async function download(url, sink, o) {
-  await writing.get(url);
+  await written(url);
   let meta = await o.pieces.meta(url);
   let at = 0, good = 0;
   const sums = [];
@@ -241,30 +266,49 @@ async function download(url, sink, o) {
   if (response.headers.get('content-encoding')) total = 0; // the length is that of the compressed bytes
   const etag = response.headers.get('etag') ?? '';
   // Pieces go to the cache beside the download; a few of them may wait.
-  let part = null, filled = 0, chain = Promise.resolve();
-  const waiting = [], spare = [];
-  let ended = false;
+  let from = at, chain = Promise.resolve();
+  const waiting = [];
+  let hurry;
+  const hurried = new Promise((ok) => { hurry = () => ok(undefined); });
   const after = (f) => {
     const link = chain.then(f, f);
     chain = link;
-    writing.set(url, link);
-    link.finally(() => { if (writing.get(url) === link) writing.delete(url); }).catch(() => {});
+    writing.set(url, { link, hurry });
+    link.finally(() => { if (writing.get(url)?.link === link) writing.delete(url); }).catch(() => {});
     return link;
   };
-  const flush = async () => {
-    if (!part || filled === 0) return;
-    const whole = part, b = part.subarray(0, filled);
-    part = null;
-    filled = 0;
+  let lost = false;
+  const flush = async (to) => {
+    const begin = from, since = performance.now();
+    from = to;
     waiting.push(after(async () => {
-      const sum = await sha256(b);
+      const left = since + lingering - performance.now();
+      if (left > 0) {
+        let timer;
+        await Promise.race([hurried, new Promise((ok) => { timer = setTimeout(ok, left); })]);
+        clearTimeout(timer);
+      }
+      // What was freed meanwhile is not cached, nor what comes after it: a cache is a file's beginning.
+      let b = lost ? null : sink.view(begin, to);
+      const sum = b && (sink.sum?.(begin, to) || await sha256(b));
+      if (b) b = sink.view(begin, to);
+      if (!b) {
+        lost = true;
+        return;
+      }
       await o.pieces.put(`piece/${sum}`, b);
       sums.push(sum);
       await o.pieces.setMeta(url, { size: total, etag, sums, complete: false });
-      if (whole.length === pieceBytes && !ended) spare.push(whole);
-      else release(whole);
     }));
-    if (waiting.length > waitingPieces) await waiting.shift();
+    if (waiting.length > waitingPieces) {
+      hurry(); // a long download: it leaves the processor idle at times
+      await waiting.shift();
+    }
+  };
+  // Whoever gives up may free the bytes: those that are there are written first.
+  const rescue = async () => {
+    hurry();
+    await chain.catch(() => {});
   };
   reader ??= reading(response);
   try {
@@ -282,30 +326,40 @@ async function download(url, sink, o) {
       await sink.write(b);
       at += b.length;
       o.onBytes?.(b.length, total, false);
-      for (let from = 0; o.pieces.cache && from < b.length;) {
-        part ??= spare.pop() ?? new Uint8Array(total ? Math.min(pieceBytes, Math.max(total - at + b.length - from, 1)) : pieceBytes);
-        const n = Math.min(b.length - from, part.length - filled);
-        part.set(b.subarray(from, from + n), filled);
-        filled += n;
-        from += n;
-        if (filled === part.length) await flush();
-      }
+      for (let to; o.pieces.cache && (to = sink.cut(from)) <= at && to > from;) await flush(to);
     }
   } catch (e) {
     reader.cancel().catch(() => {});
+    await rescue();
     if (e instanceof TemperError) throw e;
     throw new AbortedError(`the download of ${url} broke off after ${at} bytes: ${e?.message ?? e}`, { cause: e });
   }
-  if (total && at !== total) throw new AbortedError(`the download of ${url} ended after ${at} of ${total} bytes`);
-  await flush();
-  ended = true;
-  spare.forEach(release);
-  if (o.pieces.cache) after(() => o.pieces.setMeta(url, { size: at, etag, sums, complete: true })).catch(() => {});
+  if (total && at !== total) {
+    await rescue();
+    throw new AbortedError(`the download of ${url} ended after ${at} of ${total} bytes`);
+  }
+  if (o.pieces.cache) {
+    if (from < at) await flush(at);
+    after(async () => {
+      if (!lost) await o.pieces.setMeta(url, { size: at, etag, sums, complete: true });
+    }).catch(() => {});
+  }
   return true;
 }
 
 function stopIf(signal) {
   if (signal?.aborted) throw new AbortedError('the download was cancelled');
+}
+
+let scratch = new Uint8Array(0);
+
+// own is a view of engine memory that the browser's interfaces take, until the next call: they refuse shared memory.
+function own(engine, at, n) {
+  const view = new Uint8Array(engine.memory.buffer, at, n);
+  if (view.buffer instanceof ArrayBuffer) return view;
+  if (scratch.length < n) scratch = new Uint8Array(n);
+  scratch.set(view);
+  return scratch.subarray(0, n);
 }
 
 /** Collects a file in a buffer of the engine. */
@@ -328,6 +382,7 @@ class Buffer {
       this.engine.free(this.ptr);
     }
     this.ptr = next;
+    this.number = this.engine.buffer(next);
     this.room = n;
   }
 
@@ -335,6 +390,14 @@ class Buffer {
     if (this.size + b.length > this.room) this.reserve(Math.max(this.size + b.length, 2 * this.room));
     this.engine.write(this.ptr + this.size, b);
     this.size += b.length;
+  }
+
+  cut(at) {
+    return (Math.floor(at / pieceBytes) + 1) * pieceBytes;
+  }
+
+  view(from, to) {
+    return this.engine.buffer(this.ptr) === this.number ? own(this.engine, this.ptr + from, to - from) : null;
   }
 
   free() {
@@ -348,7 +411,7 @@ class BundleSink {
   constructor(engine, what) {
     this.engine = engine;
     this.what = what;
-    this.head = new Uint8Array(0);
+    this.head = new Uint8Array(0); // of the file, up to its data
     this.header = null;
     this.at = 0;
     this.checked = 0;
@@ -375,9 +438,11 @@ class BundleSink {
       const h = this.header;
       if (h.format !== 'temper-bundle' || h.version !== 1) throw new CorruptError(`${this.what}: format ${h.format} version ${h.version}, expected temper-bundle version 1`);
       if (h.chunks.length !== Math.ceil(h.size / h.chunk)) throw new CorruptError(`${this.what}: ${h.chunks.length} sums for ${h.size} bytes`);
+      if (!(Number.isInteger(h.chunk) && h.chunk > 0 && h.chunk <= 64 << 20)) throw new CorruptError(`${this.what}: sums of ${h.chunk} bytes each`);
       this.ptr = this.engine.alloc(Math.max(h.size, 1));
+      this.number = this.engine.buffer(this.ptr);
       b = joined.subarray(start);
-      this.head = new Uint8Array(0);
+      this.head = joined.slice(0, start);
     }
     if (this.at + b.length > this.header.size) throw new CorruptError(`${this.what} is longer than its header says`);
     this.engine.write(this.ptr + this.at, b);
@@ -390,15 +455,31 @@ class BundleSink {
     for (;;) {
       const i = this.checked, from = i * chunk, to = Math.min(from + chunk, size);
       if (i === chunks.length || this.at < to) return;
-      const { buffer } = this.engine.memory;
-      // Sums go on beside the download; shared memory has to be copied for them.
-      const bytes = new Uint8Array(buffer, this.ptr + from, to - from);
-      this.checks.push(sha256(buffer instanceof ArrayBuffer ? bytes : bytes.slice()).then((sum) => {
+      // Sums go on beside the download.
+      this.checks.push(sha256(own(this.engine, this.ptr + from, to - from)).then((sum) => {
         if (sum && sum !== chunks[i]) throw new CorruptError(`${this.what}: bytes ${from} to ${to} of its data do not have the sum that the header names`);
       }));
       this.checks.at(-1).catch(() => {}); // files tells of it
       this.checked++;
     }
+  }
+
+  // The cache's pieces are the head, and the chunks that the header names the sums of.
+  cut(at) {
+    if (!this.header) return Infinity;
+    const start = this.head.length, { chunk, size } = this.header;
+    return at < start ? start : start + Math.min(size, (Math.floor((at - start) / chunk) + 1) * chunk);
+  }
+
+  view(from, to) {
+    const start = this.head.length;
+    if (to <= start) return this.head.subarray(from, to);
+    return from >= start && this.engine.buffer(this.ptr) === this.number ? own(this.engine, this.ptr + from - start, to - from) : null;
+  }
+
+  sum(from, to) {
+    const { chunk, chunks } = this.header, i = (from - this.head.length) / chunk;
+    return from >= this.head.length && Number.isInteger(i) && to === this.cut(from) && /^[0-9a-f]{64}$/.test(chunks[i]) ? chunks[i] : '';
   }
 
   async files() {
@@ -452,11 +533,6 @@ export async function bring(engine, source, o) {
     if (!b.ptr) b.reserve(1);
     return { name, ptr: b.ptr, at: 0, len: b.size };
   };
-  const fetched = async (url) => {
-    const parts = [];
-    if (!(await get(url, { write: (b) => { parts.push(b.slice()); } }, false))) return null;
-    return decoder.decode(await new Blob(parts).arrayBuffer());
-  };
   const streamInto = async (sink, data) => {
     const stream = data instanceof Uint8Array ? null : data instanceof ArrayBuffer ? null : data.stream ? data.stream() : data;
     if (!stream) {
@@ -504,9 +580,10 @@ export async function bring(engine, source, o) {
       const one = await whole(`${base}model.safetensors`, 'model.safetensors', true);
       if (one) files.push(one);
       else {
-        const index = await fetched(`${base}model.safetensors.index.json`);
-        files.push(await whole(`${base}model.safetensors.index.json`, 'model.safetensors.index.json', false));
-        for (const shard of new Set(Object.values(JSON.parse(index).weight_map))) files.push(await whole(base + shard, String(shard), false));
+        const index = await whole(`${base}model.safetensors.index.json`, 'model.safetensors.index.json', false);
+        files.push(index);
+        const { weight_map: map } = JSON.parse(decoder.decode(own(engine, index.ptr, index.len)));
+        for (const shard of new Set(Object.values(map))) files.push(await whole(base + shard, String(shard), false));
       }
       return { name, files, bytes: loaded };
     }
@@ -529,6 +606,7 @@ export async function bring(engine, source, o) {
     }
     return { name: o.name ?? list[0]?.name ?? 'files', files, bytes: loaded };
   } catch (e) {
+    if (owned.length) await settle();
     if (!engine.dead) for (const b of owned) b.free();
     throw e;
   }
