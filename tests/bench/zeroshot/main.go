@@ -1,18 +1,21 @@
 // Command zeroshot measures zero-shot and few-shot classification beside tuning a head on the same examples, on the data sets' own test
-// rows and few-shot draws, and prints a Markdown table.
+// rows and few-shot draws, and prints a Markdown table: how well, what preparing took and what a thousand texts take. Processor time is that of
+// the process; joules and money are estimates from it, at the rates of train.DefaultRates.
 //
-//	go run ./tests/bench/zeroshot --encoder minilm/ --data ../shared/data
+//	go run ./tests/bench/zeroshot --encoder minilm/ --data ../shared/data --lora
 //	go run ./tests/bench/zeroshot --decoder gemma-3-270m-q4_k_m.gguf --data ../shared/data --rows 200
 package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -30,6 +33,8 @@ type options struct {
 	data, labels, encoder, decoder, sets string
 	rows, shown, seeds                   int
 	counts                               string
+	threads                              int
+	lora, json                           bool
 }
 
 func main() {
@@ -43,6 +48,9 @@ func main() {
 	flag.IntVar(&o.shown, "shown", 0, "decoder: examples in the prompt")
 	flag.IntVar(&o.seeds, "seeds", 3, "draws of examples")
 	flag.StringVar(&o.counts, "counts", "", "decoder: instead of the rest, these numbers of examples in one fixed prompt, from the first draw of 16 per label: 0,4,8,16")
+	flag.BoolVar(&o.lora, "lora", false, "encoder: tune LoRA on the same examples too (10 epochs, batches of 8, learning rate 2e-3, neither tuned)")
+	flag.IntVar(&o.threads, "threads", runtime.GOMAXPROCS(0), "threads of the kernels")
+	flag.BoolVar(&o.json, "json", false, "a JSON object a line instead of the table")
 	flag.Parse()
 	if err := run(context.Background(), o); err != nil {
 		fmt.Fprintln(os.Stderr, "zeroshot:", err)
@@ -54,7 +62,10 @@ func run(ctx context.Context, o options) error {
 	if (o.encoder == "") == (o.decoder == "") {
 		return errors.New("give --encoder or --decoder")
 	}
-	k, err := native.New(native.Options{Threads: runtime.GOMAXPROCS(0)})
+	if o.lora && o.encoder == "" || o.counts != "" && o.decoder == "" {
+		return errors.New("--lora is for encoders, --counts for decoders")
+	}
+	k, err := native.New(native.Options{Threads: o.threads})
 	if err != nil {
 		return err
 	}
@@ -66,14 +77,16 @@ func run(ctx context.Context, o options) error {
 			return err
 		}
 		defer p.Close()
-		b.e = &remembered{p: p, known: map[string][]float32{}}
+		b.e = &remembered{p: p, known: map[string]vector{}}
 	} else if b.d, err = generate.Open(o.decoder, generate.OpenOptions{}); err != nil {
 		return err
 	} else {
 		defer b.d.Close()
 	}
-	fmt.Println("| set | rows | examples | way | accuracy | macro-F1 | ms per text |")
-	fmt.Println("|---|---|---|---|---|---|---|")
+	if !o.json {
+		fmt.Println("| set | rows | examples | way | accuracy | macro-F1 | to prepare: s | CPU s | J | 1,000 texts: s | CPU s | J | USD |")
+		fmt.Println("|---|---|---|---|---|---|---|---|---|---|---|---|---|")
+	}
 	for _, set := range strings.Split(o.sets, ",") {
 		if err := b.set(ctx, set); err != nil {
 			return fmt.Errorf("%s: %w", set, err)
@@ -82,30 +95,67 @@ func run(ctx context.Context, o options) error {
 	return nil
 }
 
-// remembered embeds each text once.
+// took is what a piece of work took; joules and money follow from the processor's time.
+type took struct {
+	Seconds    float64 `json:"seconds"`
+	CPUSeconds float64 `json:"cpu_seconds"`
+	Joules     float64 `json:"joules"`
+	Money      float64 `json:"money"`
+	Currency   string  `json:"currency"`
+}
+
+func spent(seconds, cpu float64) took {
+	c := train.DefaultRates().Fill(train.Cost{CPUSeconds: cpu})
+	return took{seconds, cpu, c.Joules, c.Money, c.Currency}
+}
+
+func (t took) plus(u took) took     { return spent(t.Seconds+u.Seconds, t.CPUSeconds+u.CPUSeconds) }
+func (t took) times(f float64) took { return spent(t.Seconds*f, t.CPUSeconds*f) }
+
+// watch starts a clock; the function that it returns reads it.
+func watch() func() took {
+	begun := time.Now()
+	before, _ := train.Usage()
+	return func() took {
+		after, _ := train.Usage()
+		return spent(time.Since(begun).Seconds(), after-before)
+	}
+}
+
+// remembered embeds each text once, and adds up what it would have taken to embed those again that it knew.
 type remembered struct {
 	p     *pipeline.Pipeline
-	known map[string][]float32
+	known map[string]vector
+	saved took
+}
+
+type vector struct {
+	v    []float32
+	took took
 }
 
 func (r *remembered) Embed(ctx context.Context, texts []string) ([][]float32, error) {
 	var fresh []string
 	for _, t := range texts {
-		if _, ok := r.known[t]; !ok {
-			r.known[t] = nil
+		if v, ok := r.known[t]; ok {
+			r.saved = r.saved.plus(v.took)
+		} else {
+			r.known[t] = vector{}
 			fresh = append(fresh, t)
 		}
 	}
+	clock := watch()
 	vs, err := r.p.Embed(ctx, fresh)
 	if err != nil {
 		return nil, err
 	}
+	each := clock().times(1 / float64(max(len(fresh), 1)))
 	for i, t := range fresh {
-		r.known[t] = vs[i]
+		r.known[t] = vector{vs[i], each}
 	}
 	out := make([][]float32, len(texts))
 	for i, t := range texts {
-		out[i] = append([]float32{}, r.known[t]...)
+		out[i] = append([]float32{}, r.known[t].v...)
 	}
 	return out, nil
 }
@@ -160,9 +210,6 @@ func (b *bench) set(ctx context.Context, name string) error {
 		return err
 	}
 	for _, shots := range []string{"few8", "few16"} {
-		if b.d != nil && shots == "few16" {
-			break
-		}
 		for seed := range b.o.seeds {
 			rows := filepath.Join(b.o.data, "draws", fmt.Sprintf("%s-%s-seed%d.txt", stem, shots, seed))
 			few, err := b.open(train, rows, task.Names())
@@ -176,6 +223,11 @@ func (b *bench) set(ctx context.Context, name string) error {
 			}
 			if b.e != nil {
 				if err := b.head(ctx, name, test, few, task, title); err != nil {
+					return err
+				}
+			}
+			if b.o.lora {
+				if err := b.lora(ctx, name, test, few, task, title, uint64(seed)); err != nil {
 					return err
 				}
 			}
@@ -214,9 +266,20 @@ func (b *bench) shownCounts(ctx context.Context, name, train, rows string, test 
 	return nil
 }
 
+// watch is watch with what the memory of embeddings has saved.
+func (b *bench) watch() func() took {
+	clock := watch()
+	if b.e == nil {
+		return clock
+	}
+	b.e.saved = took{}
+	return func() took { return clock().plus(b.e.saved) }
+}
+
 func (b *bench) one(ctx context.Context, name string, test *data.Dataset, task *zeroshot.Task, examples []zeroshot.Example, title string, o zeroshot.PromptOptions) error {
 	var c zeroshot.Classifier
 	var err error
+	clock := b.watch()
 	if b.e != nil {
 		c, err = zeroshot.NewEmbedding(ctx, b.e, task, examples)
 	} else {
@@ -230,12 +293,16 @@ func (b *bench) one(ctx context.Context, name string, test *data.Dataset, task *
 	if err != nil {
 		return err
 	}
-	begun := time.Now()
+	r := result{Set: name, Examples: title, Way: "likelihood", About: c.About(), Prepare: clock()}
+	if b.e != nil {
+		r.Way = "embedding"
+	}
+	clock = b.watch()
 	scores, err := c.Classify(ctx, test.Texts)
 	if err != nil {
 		return err
 	}
-	sec := time.Since(begun).Seconds()
+	r.Texts = clock()
 	predicted := make([]int32, len(scores))
 	for i, s := range scores {
 		for l, v := range s {
@@ -245,17 +312,38 @@ func (b *bench) one(ctx context.Context, name string, test *data.Dataset, task *
 		}
 	}
 	fmt.Fprintln(os.Stderr, name, title, c.About())
-	report(name, title, map[bool]string{true: "embedding", false: "likelihood"}[b.e != nil], predicted, test, task, sec)
-	return nil
+	return b.report(r, predicted, test, task)
 }
 
-func report(name, title, way string, predicted []int32, test *data.Dataset, task *zeroshot.Task, sec float64) {
+// result is a line of the table: one way on one set.
+type result struct {
+	Set      string  `json:"set"`
+	Rows     int     `json:"rows"`
+	Examples string  `json:"examples"`
+	Way      string  `json:"way"`
+	About    string  `json:"about,omitempty"`
+	Threads  int     `json:"threads"`
+	Accuracy float64 `json:"accuracy"`
+	MacroF1  float64 `json:"macro_f1"`
+	Prepare  took    `json:"prepare"`
+	Texts    took    `json:"per_1000_texts"`
+}
+
+// report scores and prints r, whose Texts are those of all rows.
+func (b *bench) report(r result, predicted []int32, test *data.Dataset, task *zeroshot.Task) error {
 	truth := make([]int32, len(predicted))
 	for i := range truth {
 		truth[i] = int32(test.Labels[i])
 	}
 	s := train.Score(predicted, truth, task.Names(), 0)
-	fmt.Printf("| %s | %d | %s | %s | %.1f %% | %.1f %% | %.1f |\n", name, len(truth), title, way, 100*s.Accuracy, 100*s.MacroF1, 1000*sec/float64(len(truth)))
+	r.Rows, r.Threads, r.Accuracy, r.MacroF1 = len(truth), b.k.Threads(), s.Accuracy, s.MacroF1
+	r.Texts = r.Texts.times(1000 / float64(len(truth)))
+	if b.o.json {
+		return json.NewEncoder(os.Stdout).Encode(r)
+	}
+	_, err := fmt.Printf("| %s | %d | %s | %s | %.1f %% | %.1f %% | %.1f | %.1f | %.0f | %.1f | %.1f | %.0f | %.5f |\n", r.Set, r.Rows, r.Examples, r.Way, 100*r.Accuracy, 100*r.MacroF1,
+		r.Prepare.Seconds, r.Prepare.CPUSeconds, r.Prepare.Joules, r.Texts.Seconds, r.Texts.CPUSeconds, r.Texts.Joules, r.Texts.Money)
+	return err
 }
 
 // head is logistic regression on the same embeddings: what temper tune --method head fits.
@@ -271,6 +359,7 @@ func (b *bench) head(ctx context.Context, name string, test, few *data.Dataset, 
 		}
 		return x, len(vs[0]), nil
 	}
+	clock := b.watch()
 	x, dim, err := flat(few)
 	if err != nil {
 		return err
@@ -283,7 +372,8 @@ func (b *bench) head(ctx context.Context, name string, test, few *data.Dataset, 
 	if err != nil {
 		return err
 	}
-	begun := time.Now()
+	r := result{Set: name, Examples: title, Way: "head", Prepare: clock()}
+	clock = b.watch()
 	if x, _, err = flat(test); err != nil {
 		return err
 	}
@@ -300,8 +390,39 @@ func (b *bench) head(ctx context.Context, name string, test, few *data.Dataset, 
 			}
 		}
 	}
-	report(name, title, "head", predicted, test, task, time.Since(begun).Seconds())
-	return nil
+	r.Texts = clock()
+	return b.report(r, predicted, test, task)
+}
+
+// lora is what temper tune --method lora does.
+func (b *bench) lora(ctx context.Context, name string, test, few *data.Dataset, task *zeroshot.Task, title string, seed uint64) error {
+	clock := watch()
+	tuned, err := train.Run(ctx, train.Options{Base: b.o.encoder, Train: few, Kernels: b.k, Method: "lora", Epochs: 10, Batch: 8, LR: 2e-3, MaxTokens: 128,
+		Seed: seed, SaveEvery: -1})
+	if err != nil {
+		return err
+	}
+	p, err := pipeline.New(tuned.Bundle, b.k, pipeline.Options{MaxTokens: 128})
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	r := result{Set: name, Examples: title, Way: "LoRA", Prepare: clock()}
+	clock = watch()
+	preds, err := p.Classify(ctx, test.Texts)
+	if err != nil {
+		return err
+	}
+	r.Texts = clock()
+	predicted := make([]int32, len(preds))
+	for i, one := range preds {
+		at := slices.Index(task.Names(), one.Label)
+		if at < 0 {
+			return fmt.Errorf("the tuned model says %q, which is no label of the task", one.Label)
+		}
+		predicted[i] = int32(at)
+	}
+	return b.report(r, predicted, test, task)
 }
 
 func (b *bench) codec() zeroshot.Codec {
