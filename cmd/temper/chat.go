@@ -185,7 +185,7 @@ func (t *dialogue) line(ctx context.Context, line string, interrupts, quit <-cha
 	case "/exit", "/quit", "/bye":
 		return true, nil
 	case "/reset":
-		t.turns = nil
+		t.turns, t.last = nil, generate.Result{}
 	case "/undo":
 		t.turns = t.turns[:max(0, len(t.turns)-2)]
 	case "/system":
@@ -272,7 +272,7 @@ func (t *dialogue) answer(outer context.Context, text string, interrupts, quit <
 	t.flags.sample.Seed++ // every answer draws anew, and a run can be repeated
 	var b strings.Builder
 	res, err := t.gen.Generate(ctx, generate.Request{Prompt: ids, MaxTokens: t.flags.maxTokens, Sample: t.flags.sample, Stop: t.flags.stop,
-		LogProbs: -1, Adapter: adapterName(t.d), Constraint: constraint}, func(p generate.Piece) error {
+		LogProbs: -1, Adapter: t.flags.adapter, Constraint: constraint}, func(p generate.Piece) error {
 		text := p.Text
 		if b.Len() == 0 {
 			text = strings.TrimLeft(text, " \n")

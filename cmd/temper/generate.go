@@ -23,6 +23,7 @@ type genFlags struct {
 	bias      []string
 	breakers  []string
 	adapters  []string
+	adapter   string // all of them together
 	base      string
 	maxTokens int
 	context   int
@@ -40,7 +41,7 @@ func (g *genFlags) add(cmd *cobra.Command) {
 	s := &g.sample
 	f.IntVar(&g.maxTokens, "max-tokens", 256, "tokens to write at most (0: to the end of the context)")
 	f.IntVar(&g.context, "context", 0, "tokens of prompt and answer together (default: what the model takes)")
-	f.StringArrayVar(&g.adapters, "adapter", nil, "PEFT folder over the model")
+	f.StringArrayVar(&g.adapters, "adapter", nil, "folder of a PEFT adapter over the model (repeatable: LoRA adapters add up)")
 	f.StringVar(&g.base, "base", "", "base model of a PEFT folder, where it names none or another")
 	f.IntVar(&g.draft, "draft", 0, "tokens to guess ahead by look-up in the text; the output stays the same")
 	f.StringVar(&g.drafter, "draft-model", "", "smaller decoder with the same vocabulary that guesses ahead; the output stays the same")
@@ -64,7 +65,7 @@ func (g *genFlags) add(cmd *cobra.Command) {
 	f.IntVar(&s.Mirostat, "mirostat", 0, "1 or 2: keep the surprise of tokens at a target")
 	f.Float64Var(&s.MirostatTau, "mirostat-tau", 0, "target surprise in bits (0: 5)")
 	f.Float64Var(&s.MirostatEta, "mirostat-eta", 0, "learning rate of mirostat (0: 0.1)")
-	f.StringArrayVar(&g.bias, "logit-bias", nil, "TOKEN=VALUE, an id or its text and what to add to its logit (repeatable)")
+	f.StringArrayVar(&g.bias, "logit-bias", nil, "a token, by id or text, = and what to add to its logit, such as 42=-5; -inf excludes it (repeatable)")
 }
 
 // open opens the model and checks the flags against it.
@@ -89,6 +90,13 @@ func (g *genFlags) open(a *app, cmd *cobra.Command, ref string) (*generate.Decod
 	if err := g.sample.Validate(); err != nil {
 		return nil, usagef("--%w", err)
 	}
+	if g.sample.Temperature == 0 {
+		for _, name := range []string{"top-k", "top-p", "min-p", "typical-p"} {
+			if cmd.Flags().Changed(name) {
+				return nil, usagef("--%s needs a --temperature above 0: at 0 the likeliest token is taken", name)
+			}
+		}
+	}
 	path, err := a.decoderPath(cmd, ref)
 	if err != nil {
 		return nil, err
@@ -102,7 +110,10 @@ func (g *genFlags) open(a *app, cmd *cobra.Command, ref string) (*generate.Decod
 	if err != nil {
 		return nil, err
 	}
-	if err := g.resolve(d, a.seed); err != nil {
+	if g.adapter, err = d.Together(); err == nil {
+		err = g.resolve(d, a.seed)
+	}
+	if err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
 	return d, nil
@@ -187,6 +198,9 @@ func (g *genFlags) resolve(d *generate.Decoder, seed uint64) error {
 		}
 		g.sample.Bias[id] = v
 	}
+	if err := g.sample.Validate(); err != nil {
+		return usagef("--%w", err)
+	}
 	if g.sample.DRYMultiplier > 0 {
 		if g.breakers == nil {
 			g.breakers = []string{"\n", ":", "\"", "*"}
@@ -238,14 +252,6 @@ func readLimited(file string) ([]byte, error) {
 		return nil, fmt.Errorf("%s: expected at most %d bytes", file, most)
 	}
 	return b, nil
-}
-
-// adapterName is the name of the adapter to use: the first one given.
-func adapterName(d *generate.Decoder) string {
-	if len(d.Adapters) == 0 {
-		return ""
-	}
-	return d.Adapters[0].Name
 }
 
 // generateResult is the contract of temper generate.
@@ -303,7 +309,7 @@ func (a *app) generateCmd() *cobra.Command {
 			}
 			defer g.close()
 			defer gen.Close()
-			req := generate.Request{MaxTokens: g.maxTokens, Sample: g.sample, Stop: g.stop, LogProbs: logProbs, Adapter: adapterName(d)}
+			req := generate.Request{MaxTokens: g.maxTokens, Sample: g.sample, Stop: g.stop, LogProbs: logProbs, Adapter: g.adapter}
 			if req.Prompt = d.Encode(text, false); noBOS {
 				req.Prompt = d.Tokenizer.AppendIDs(nil, text, false)
 			}

@@ -23,7 +23,7 @@ func (f *textFlags) add(cmd *cobra.Command) {
 	g.StringVar(&f.file, "text", "", "plain text: measure the perplexity of a decoder")
 	g.IntVar(&f.context, "context", 0, "with --text: tokens of a window (default: 1024, or what the model takes if that is less)")
 	g.IntVar(&f.stride, "stride", 0, "with --text: tokens that a window scores (default: half of it)")
-	g.StringArrayVar(&f.adapters, "adapter", nil, "with --text: PEFT folder over the decoder")
+	g.StringArrayVar(&f.adapters, "adapter", nil, "with --text: folder of a PEFT adapter over the decoder (repeatable: LoRA adapters add up)")
 	g.StringVar(&f.base, "base", "", "with --text: base model of a PEFT folder")
 }
 
@@ -85,7 +85,11 @@ func (a *app) measureText(cmd *cobra.Command, d *generate.Decoder, f *textFlags,
 	if err != nil {
 		return nil, err
 	}
-	if err := d.Use(adapterName(d)); err != nil {
+	adapter, err := d.Together()
+	if err != nil {
+		return nil, err
+	}
+	if err := d.Use(adapter); err != nil {
 		return nil, err
 	}
 	start := time.Now()

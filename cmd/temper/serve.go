@@ -80,7 +80,7 @@ func (a *app) serveCmd() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&addr, "addr", "127.0.0.1:8080", "address to listen on (port 0: any that is free)")
 	f.StringArrayVar(&keys, "api-key", nil, "key that clients must send (repeatable)")
-	f.StringArrayVar(&adapters, "adapter", nil, "PEFT folder over a decoder, as a model of its own: NAME=FOLDER or NAME=MODEL:FOLDER (repeatable)")
+	f.StringArrayVar(&adapters, "adapter", nil, "folder of a PEFT adapter over a decoder, as a model of its own: NAME=FOLDER or NAME=MODEL:FOLDER (repeatable)")
 	f.StringArrayVar(&origins, "cors", nil, "origin of pages that may call, * for all (repeatable)")
 	f.IntVar(&parallel, "parallel", 0, "texts that one decoder writes at once (0: 4)")
 	f.IntVar(&context, "context", 0, "tokens of prompt and answer together (0: what the model takes)")

@@ -332,6 +332,28 @@ func (d *Decoder) AddAdapter(spec string) error {
 	return nil
 }
 
+// Together names an adapter that is all of Adapters at once: "" for none, the only one itself, for more the sum of them (see peft.Stack), which is added.
+// Generators made before do not know it.
+func (d *Decoder) Together() (string, error) {
+	if len(d.Adapters) == 0 {
+		return "", nil
+	}
+	var names []string
+	var parts []*peft.Model
+	for _, a := range d.Adapters {
+		names, parts = append(names, a.Name), append(parts, a.Model)
+	}
+	name := strings.Join(names, "+")
+	if len(parts) > 1 {
+		sum, err := peft.Stack(parts...)
+		if err != nil {
+			return "", fmt.Errorf("adapters %s at once: %w", name, err)
+		}
+		d.Adapters = append(d.Adapters, Adapter{name, sum})
+	}
+	return name, nil
+}
+
 func (d *Decoder) load(dir string) (*peft.Model, error) {
 	f, err := checkpoint.OpenFolder(dir)
 	if err != nil {

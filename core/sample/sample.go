@@ -32,7 +32,7 @@ type Params struct {
 	MirostatTau float64 // target surprise in bits; 0: 5
 	MirostatEta float64 // learning rate; 0: 0.1
 
-	Bias map[int32]float64 // added to logits
+	Bias map[int32]float64 // added to logits; at most 1e6, -Inf excludes a token
 	Seed uint64
 }
 
@@ -73,8 +73,19 @@ func (p Params) Validate() error {
 	case p.Mirostat > 0 && (p.TopK > 0 || cuts(p.TopP) || p.MinP > 0 || cuts(p.TypicalP)):
 		return fmt.Errorf("mirostat replaces top-k, top-p, min-p and typical-p: give one or the other")
 	}
+	for id, b := range p.Bias {
+		if !(b <= maxBias) {
+			return fmt.Errorf("logit-bias %v for token %d: want at most %g", b, id, float64(maxBias))
+		}
+	}
 	return nil
 }
+
+const (
+	maxBias = 1e6
+	// coldest is the temperature below which the likeliest token is taken: others have no share, and quotients would overflow.
+	coldest = 1e-6
+)
 
 func cuts(p float64) bool { return p > 0 && p < 1 }
 
@@ -124,6 +135,9 @@ func New(p Params) (*Sampler, error) {
 	}
 	if p.RepeatLastN == 0 {
 		p.RepeatLastN = 64
+	}
+	if p.Temperature < coldest {
+		p.Temperature = 0
 	}
 	p.DRYBase = cmp.Or(p.DRYBase, 1.75)
 	p.DRYAllowedLength = cmp.Or(p.DRYAllowedLength, 2)
@@ -217,7 +231,7 @@ func (s *Sampler) penalise(logits []float32) {
 		} else {
 			v *= rep
 		}
-		logits[id] = float32(v - s.p.FrequencyPenalty*float64(n) - s.p.PresencePenalty)
+		logits[id] = float32(min(v-s.p.FrequencyPenalty*float64(n)-s.p.PresencePenalty, math.MaxFloat32))
 	}
 	s.dry(logits)
 }

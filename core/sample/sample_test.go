@@ -76,6 +76,29 @@ func TestPenalties(t *testing.T) {
 	require.InDeltaSlice(t, []float32{4.0/2 - 1 - 0.25, -2 - 0.5 - 0.25, 3}, l, 1e-6)
 }
 
+// Values at the ends of what is allowed must not make probabilities that are no numbers.
+func TestExtremes(t *testing.T) {
+	for name, p := range map[string]Params{
+		"cold":            {Temperature: 1e-310},
+		"cold, mirostat":  {Temperature: 5e-324, Mirostat: 2},
+		"strong penalty":  {Temperature: 1, RepeatPenalty: 1e-300, FrequencyPenalty: -100, PresencePenalty: -100},
+		"strong bias":     {Temperature: 0.01, Bias: map[int32]float64{1: 1e6, 0: math.Inf(-1), 2: -1e308}},
+		"cold, penalties": {Temperature: 1e-6, RepeatPenalty: 1e-300},
+	} {
+		s, err := New(p)
+		require.NoError(t, err, name)
+		s.Accept(1)
+		for range 20 {
+			id, err := s.Next([]float32{1, 2, 1.5, float32(math.Inf(-1))})
+			require.NoError(t, err, name)
+			require.Equal(t, int32(1), id, name)
+		}
+	}
+	for _, b := range []float64{math.Inf(1), math.NaN(), 1e7} {
+		require.ErrorContains(t, Params{Bias: map[int32]float64{3: b}}.Validate(), "for token 3: want at most 1e+06")
+	}
+}
+
 func TestDRYBreaksLoops(t *testing.T) {
 	s, err := New(Params{DRYMultiplier: 1, DRYBase: 2, DRYAllowedLength: 2})
 	require.NoError(t, err)

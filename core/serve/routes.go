@@ -120,6 +120,9 @@ func (k *knobs) generation(s *Server, least int) (Generation, error) {
 			return g, badRequest("stop: a text is empty")
 		}
 	}
+	if k.MaxTokens != nil && k.MaxNew != nil && *k.MaxTokens != *k.MaxNew {
+		return g, badRequest("max_tokens %d and max_completion_tokens %d are two names of one limit", *k.MaxTokens, *k.MaxNew)
+	}
 	for _, n := range []*int{k.MaxTokens, k.MaxNew} {
 		if n != nil {
 			if *n < least {
@@ -259,11 +262,13 @@ func (s *Server) chat(w http.ResponseWriter, r *http.Request) error {
 	if len(q.Messages) == 0 {
 		return badRequest("messages is empty")
 	}
-	if q.LogProbs {
-		if q.Top < 0 || q.Top > 20 {
-			return badRequest("top_logprobs %d: want 0 to 20", q.Top)
-		}
+	switch {
+	case q.Top < 0 || q.Top > 20:
+		return badRequest("top_logprobs %d: want 0 to 20", q.Top)
+	case q.LogProbs:
 		g.LogProbs = q.Top
+	case q.Top > 0:
+		return badRequest("top_logprobs %d needs logprobs: true", q.Top)
 	}
 	var turns []Message
 	for _, m := range q.Messages {

@@ -67,6 +67,8 @@ func TestGenerate(t *testing.T) {
 		"TOKEN=VALUE":        {2, []string{"--prompt", "a", "--logit-bias", "x"}},
 		"empty":              {1, []string{"--prompt", "", "--no-bos"}},
 		"PEFT folder":        {1, []string{"--prompt", "a", "--adapter", m}},
+		"--top-k needs":      {2, []string{"--prompt", "a", "--top-k", "3"}},
+		"at most 1e+06":      {2, []string{"--prompt", "a", "--logit-bias", "3=inf"}},
 		"want 0 or more":     {2, []string{"--prompt", "a", "--max-tokens", "-1"}},
 		"no such file":       {1, []string{"--prompt", "a", "--grammar", "./nothing"}},
 		"expected 1 to 3":    {-1, nil},
@@ -82,6 +84,24 @@ func TestGenerate(t *testing.T) {
 		require.Equal(t, c.code, code, "%s: %s", says, errs)
 		require.Contains(t, errs, says)
 	}
+}
+
+// Several LoRA adapters at once are their sum; others do not add up.
+func TestSeveralAdapters(t *testing.T) {
+	p := fixture.Parity(t)
+	m, lora, dora := filepath.Join(p, "models", "llama-causal"), filepath.Join(p, "peft", "lora-llama"), filepath.Join(p, "peft", "dora-llama")
+	say := func(args ...string) string {
+		out, errs, code := run(t, "", append([]string{"generate", m, "--prompt", "the quick brown", "--max-tokens", "12"}, args...)...)
+		require.Zero(t, code, errs)
+		return out
+	}
+	once := say("--adapter", lora)
+	require.NotEqual(t, say(), once)
+	require.NotEqual(t, once, say("--adapter", "a="+lora, "--adapter", "b="+lora))
+	_, errs, code := run(t, "", "generate", m, "--prompt", "a", "--adapter", lora, "--adapter", dora)
+	require.Equal(t, 1, code)
+	require.Contains(t, errs, "adapters lora-llama+dora-llama at once")
+	require.Contains(t, errs, "no plain LoRA")
 }
 
 func TestPerplexity(t *testing.T) {
