@@ -420,14 +420,14 @@ func (e *engine) encoder(name string) (*served, error) {
 	return s, nil
 }
 
-// batches runs f on texts in pieces, in turn with others, and counts their tokens.
-func (e *engine) batches(ctx context.Context, s *served, texts []string, f func(texts []string) error) (int, error) {
+// batches runs f on texts in pieces of so many, in turn with others, and counts their tokens.
+func (e *engine) batches(ctx context.Context, s *served, texts []string, piece int, f func(texts []string) error) (int, error) {
 	tokens := 0
 	for len(texts) > 0 {
 		if err := ctx.Err(); err != nil {
 			return tokens, err
 		}
-		n := min(len(texts), encodeBatch)
+		n := min(len(texts), piece)
 		for i, t := range texts[:n] {
 			ids, _, err := s.pipe.Bundle().Encode(t, "", 0)
 			if err != nil {
@@ -453,7 +453,7 @@ func (e *engine) Embed(ctx context.Context, name string, texts []string) ([][]fl
 		return nil, 0, err
 	}
 	var out [][]float32
-	tokens, err := e.batches(ctx, s, texts, func(texts []string) error {
+	tokens, err := e.batches(ctx, s, texts, encodeBatch, func(texts []string) error {
 		vs, err := s.pipe.Embed(ctx, texts)
 		out = append(out, vs...)
 		return err
@@ -474,7 +474,7 @@ func (e *engine) Classify(ctx context.Context, name string, texts, labels []stri
 		return nil, 0, fmt.Errorf("%w: model %q has no classes of its own: give labels", serve.ErrBadRequest, name)
 	}
 	var out []serve.Class
-	tokens, err := e.batches(ctx, s, texts, func(texts []string) error {
+	tokens, err := e.batches(ctx, s, texts, encodeBatch, func(texts []string) error {
 		preds, err := s.pipe.Classify(ctx, texts)
 		for _, p := range preds {
 			c := serve.Class{Label: p.Label, Score: float64(p.Score), Scores: map[string]float64{}}
@@ -489,6 +489,17 @@ func (e *engine) Classify(ctx context.Context, name string, texts, labels []stri
 }
 
 func (e *engine) zeroShot(ctx context.Context, name string, texts, labels []string) ([]serve.Class, int, error) {
+	out, tokens, err := e.choose(ctx, name, texts, labels)
+	var task *zeroshot.TaskError
+	var request *generate.RequestError
+	if errors.As(err, &task) || errors.As(err, &request) {
+		err = fmt.Errorf("%w: %w", serve.ErrBadRequest, err)
+	}
+	return out, tokens, err
+}
+
+// choose labels texts without training.
+func (e *engine) choose(ctx context.Context, name string, texts, labels []string) ([]serve.Class, int, error) {
 	s := e.find(name)
 	if s == nil {
 		return nil, 0, fmt.Errorf("%w: %q", serve.ErrNoModel, name)
@@ -513,11 +524,15 @@ func (e *engine) zeroShot(ctx context.Context, name string, texts, labels []stri
 	}
 	var c zeroshot.Classifier
 	if s.dec == nil {
-		tokens, err := e.batches(ctx, s, texts, func(texts []string) error {
+		piece, entails := encodeBatch, s.pipe.Config().Head == model.HeadSequence && zeroshot.Entails(s.pipe.Labels()) >= 0
+		if entails { // a text is a pass for each label
+			piece = max(encodeBatch/len(labels), 1)
+		}
+		tokens, err := e.batches(ctx, s, texts, piece, func(texts []string) error {
 			var err error
 			switch {
 			case c != nil:
-			case s.pipe.Config().Head == model.HeadSequence && zeroshot.Entails(s.pipe.Labels()) >= 0:
+			case entails:
 				c, err = zeroshot.NewEntailment(s.pipe, t)
 			default:
 				c, err = zeroshot.NewEmbedding(ctx, s.pipe, t, nil)

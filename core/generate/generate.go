@@ -594,6 +594,9 @@ func (g *Generator) choose(j *job, logits *grad.Value, row int) (over bool, err 
 		}
 		id, err := j.sampler.Next(z)
 		if err != nil {
+			if j.req.Constraint != nil || len(j.req.Sample.Bias) > 0 {
+				err = wrong("%w, by the grammar or the biases", err)
+			}
 			return true, err
 		}
 		t.ID = id

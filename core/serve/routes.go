@@ -629,6 +629,9 @@ func (s *Server) classify(w http.ResponseWriter, r *http.Request) error {
 	if err := s.checkTexts(q.Model, q.Input); err != nil {
 		return err
 	}
+	if len(q.Labels) > s.opt.MaxTexts {
+		return badRequest("labels: at most %d, got %d", s.opt.MaxTexts, len(q.Labels))
+	}
 	cs, tokens, err := s.engine.Classify(r.Context(), q.Model, q.Input, q.Labels)
 	if err != nil {
 		return err

@@ -25,7 +25,7 @@ type Options struct {
 	MaxBody  int64         // bytes of a request [4 MiB]
 	Queue    int           // requests under way or waiting [256]
 	Deadline time.Duration // for one request [10 min]
-	MaxTexts int           // texts in one embedding or classification request [2048]
+	MaxTexts int           // texts in one embedding or classification request, and labels [2048]
 	CORS     []string      // origins that pages may call from; "*" for all; none: same origin only
 	Log      *slog.Logger  // method, route, status, time; never texts [discarded]
 }

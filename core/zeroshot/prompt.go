@@ -33,6 +33,23 @@ type PromptOptions struct {
 	Keep bool
 }
 
+// TaskError is a mistake of those who set the task: its words do not fit the model.
+type TaskError struct{ Err error }
+
+func (e *TaskError) Error() string { return e.Err.Error() }
+func (e *TaskError) Unwrap() error { return e.Err }
+
+func wrong(format string, args ...any) error { return &TaskError{fmt.Errorf(format, args...)} }
+
+// short cuts a name for a message.
+func short(s string) string {
+	const most = 40
+	if r := []rune(s); len(r) > most {
+		return string(r[:most]) + "…"
+	}
+	return s
+}
+
 // prompted labels a text by the likelihood of each label's word after a prompt, divided by its likelihood after the same prompt over texts that
 // say nothing: contextual calibration (Zhao et al., 2021), which takes out what the prompt and the words' own frequency favour.
 type prompted struct {
@@ -73,10 +90,10 @@ func NewPrompted(ctx context.Context, s Scorer, codec Codec, t *Task, examples [
 	for _, l := range t.Labels {
 		ids := codec.Plain(" " + l.word())
 		if len(ids) == 0 {
-			return nil, fmt.Errorf("label %q has no tokens", l.Name)
+			return nil, wrong("label %q has no tokens", short(l.Name))
 		}
 		if len(ids) > o.Context/8 {
-			return nil, fmt.Errorf("label %q has %d tokens: give it a shorter word", l.Name, len(ids))
+			return nil, wrong("label %q has %d tokens: give it a shorter word", short(l.Name), len(ids))
 		}
 		c.words = append(c.words, ids)
 	}
@@ -232,11 +249,11 @@ func (c *prompted) logProbs(ctx context.Context, text string) ([]float64, error)
 	if over := len(ids) + longest - c.o.Context; over > 0 {
 		body := c.codec.Plain(text)
 		if len(body) <= over+1 {
-			return nil, fmt.Errorf("the prompt without its text has %d tokens: the context of %d is too small; show fewer examples or describe less", len(ids)-len(body), c.o.Context)
+			return nil, wrong("the prompt without its text has %d tokens: the context of %d is too small; show fewer examples or describe less", len(ids)-len(body), c.o.Context)
 		}
 		ids = c.codec.Prompt(c.prompt(c.codec.Decode(body[:len(body)-over-1])))
 		if len(ids)+longest > c.o.Context+8 {
-			return nil, fmt.Errorf("the prompt has %d tokens: the context of %d is too small", len(ids), c.o.Context)
+			return nil, wrong("the prompt has %d tokens: the context of %d is too small", len(ids), c.o.Context)
 		}
 	}
 	lps, err := c.s.Continuations(ctx, ids, c.words)

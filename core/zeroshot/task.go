@@ -196,7 +196,7 @@ func (t *Task) check() error {
 			return fmt.Errorf("label %d has no name", i+1)
 		}
 		if seen[l.Name] {
-			return fmt.Errorf("label %q is given twice", l.Name)
+			return fmt.Errorf("label %q is given twice", short(l.Name))
 		}
 		seen[l.Name] = true
 	}
