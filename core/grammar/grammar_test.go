@@ -175,6 +175,10 @@ func TestSchema(t *testing.T) {
 		{"formats", `{"type":"array","prefixItems":[{"format":"ipv4"},{"format":"email"},{"format":"hostname"},{"format":"uri"},{"format":"ipv6"}]}`,
 			[]string{`["127.0.0.1","a.b@example.org","x-1.example","https://example.org:80/a/b?c=d","1:2:3:4:5:6:7:abcd"]`},
 			[]string{`["256.0.0.1","a.b@example.org","x","https://example.org","1:2:3:4:5:6:7:8"]`, `["1.0.0.1","a.b@","x","https://example.org","1:2:3:4:5:6:7:8"]`}},
+		{"values of a type", `{"type":["integer","null"],"enum":["a",1,2.0,2.5,null,true,[],{}]}`, []string{`1`, `2.0`, `null`}, []string{`"a"`, `2.5`, `true`, `[]`, `{}`}},
+		{"type beside anyOf", `{"type":"string","anyOf":[{"enum":["a",1]},{"type":"string","pattern":"^b+$"}]}`, []string{`"a"`, `"bb"`}, []string{`1`, `"c"`}},
+		{"allOf", `{"type":"object","allOf":[{"$ref":"#/$defs/a"},{"properties":{"y":{"type":"null"}},"required":["y"]}],"$defs":{"a":{"type":"object","properties":{"x":{"const":1}}}}}`,
+			[]string{`{"x":1,"y":null}`, `{"y":null}`}, []string{`{"x":1}`}},
 		{"any", `{}`, []string{`{"a":[1,2.5e3,{"b":null}]}`, `"\u00e9\n"`}, []string{`{a:1}`, `[1,]`, "\"\n\""}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -201,6 +205,11 @@ func TestSchema(t *testing.T) {
 		`{"type":"number","minimum":0.00000001}`: "decimals",
 		`{"type":"thing"}`:                       "thing", `[1]`: "object", `{"$ref":"#/x"}`: "nowhere",
 		`{"$ref":"http://x"}`: "same schema", `{"enum":[]}`: "empty", `{"type":"array","minItems":3,"maxItems":1}`: "below", `{`: "EOF",
+		`{"type":"string","const":1}`: "no value is of type string", `{"enum":[1,5],"minimum":3}`: `"minimum" beside "enum"`, `{"const":1,"enum":[1]}`: `"enum" beside "const"`,
+		`{"anyOf":[{"type":"null"}],"required":["a"]}`: `"required" beside "anyOf"`, `{"anyOf":[{}],"oneOf":[{}]}`: `"oneOf" beside "anyOf"`, `{"oneOf":[]}`: "oneOf is empty",
+		`{"type":"string","anyOf":[{"type":"null"}]}`: "want it in each", `{"$ref":"#/$defs/a","maxLength":3,"$defs":{"a":{"type":"string"}}}`: `"maxLength" beside "$ref"`,
+		`{"allOf":[{"properties":{"a":{}},"additionalProperties":false},{"properties":{"b":{}}}]}`: `"additionalProperties" beside "allOf"`,
+		`{"type":"array","prefixItems":[{}],"minItems":2}`:                                         "prefixItems has 1",
 		`{"required":["a"]}`: "not described", `{"type":"string","maxLength":1e9}`: "maxLength",
 	} {
 		_, err := FromSchema([]byte(schema))

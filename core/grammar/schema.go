@@ -4,14 +4,17 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 )
 
 // FromSchema compiles a JSON schema: the generated text is one JSON value that meets it. Supported: type (also lists of types), properties in
 // their order, required, additionalProperties, items, prefixItems, minItems/maxItems, minLength/maxLength, minimum/maximum and their exclusive forms,
 // pattern, enum, const, anyOf, oneOf, allOf of objects, $ref into $defs/definitions, the formats date, time, date-time, uuid, email, hostname, ipv4, ipv6,
-// uri. Keywords that would restrict further but cannot be kept (multipleOf, uniqueItems, not …) are an error: output that breaks the schema
+// uri. Beside enum, const, anyOf and oneOf a type may stand, beside $ref nothing that restricts. Keywords that would restrict further but cannot be kept (multipleOf, uniqueItems, not …) are an error: output that breaks the schema
 // would be worse. An empty schema is any JSON value.
 func FromSchema(schema []byte) (*Grammar, error) {
 	v, err := parseOrdered(schema)
@@ -213,29 +216,21 @@ func (c *compiler) value(v *ordered, depth int) (string, error) {
 	}
 	switch {
 	case v.get("$ref") != nil:
+		if err := v.alone("$ref"); err != nil {
+			return "", err
+		}
 		return c.ref(v.get("$ref").str(), depth)
 	case v.get("const") != nil:
-		return compact(v.get("const"))
+		return v.choice("const", []*ordered{v.get("const")})
 	case v.get("enum") != nil:
-		e := v.get("enum")
-		if len(e.arr) == 0 {
+		if len(v.get("enum").arr) == 0 {
 			return "", fmt.Errorf("enum is empty")
 		}
-		var alts []string
-		for _, x := range e.arr {
-			s, err := compact(x)
-			if err != nil {
-				return "", err
-			}
-			alts = append(alts, s)
-		}
-		return "( " + strings.Join(alts, " | ") + " )", nil
-	case v.get("anyOf") != nil || v.get("oneOf") != nil:
-		list := v.get("anyOf")
-		if list == nil {
-			list = v.get("oneOf")
-		}
-		return c.alternatives(list, depth)
+		return v.choice("enum", v.get("enum").arr)
+	case v.get("anyOf") != nil:
+		return c.alternatives(v, "anyOf", depth)
+	case v.get("oneOf") != nil:
+		return c.alternatives(v, "oneOf", depth)
 	case v.get("allOf") != nil:
 		return c.all(v, depth)
 	}
@@ -268,12 +263,96 @@ func (c *compiler) value(v *ordered, depth int) (string, error) {
 	return "any", nil
 }
 
-func (c *compiler) alternatives(list *ordered, depth int) (string, error) {
+// alone reports a keyword that restricts v beside those named: they would have to be met together.
+func (v *ordered) alone(with ...string) error {
+	for _, k := range v.keys {
+		if !slices.Contains(with, k) && slices.Contains(handled, k) {
+			return fmt.Errorf("keyword %q beside %q is not supported", k, with[0])
+		}
+	}
+	return nil
+}
+
+// types are the names under type, none when it is not given.
+func (v *ordered) types() []string {
+	t := v.get("type")
+	switch {
+	case t == nil:
+		return nil
+	case t.kind == '[':
+		var names []string
+		for _, one := range t.arr {
+			names = append(names, one.str())
+		}
+		return names
+	}
+	return []string{t.str()}
+}
+
+// is reports whether a value is of a type.
+func (v *ordered) is(t string) bool {
+	raw := string(v.raw)
+	switch {
+	case v.kind == '{':
+		return t == "object"
+	case v.kind == '[':
+		return t == "array"
+	case raw == "null":
+		return t == "null"
+	case raw == "true" || raw == "false":
+		return t == "boolean"
+	case strings.HasPrefix(raw, `"`):
+		return t == "string"
+	}
+	f, err := strconv.ParseFloat(raw, 64)
+	return t == "number" || t == "integer" && err == nil && f == math.Trunc(f)
+}
+
+// choice is one of the values given under a keyword, those of the type that stands beside it.
+func (v *ordered) choice(key string, values []*ordered) (string, error) {
+	if err := v.alone(key, "type"); err != nil {
+		return "", err
+	}
+	types := v.types()
+	var alts []string
+	for _, x := range values {
+		if types != nil && !slices.ContainsFunc(types, x.is) {
+			continue
+		}
+		s, err := compact(x)
+		if err != nil {
+			return "", err
+		}
+		alts = append(alts, s)
+	}
+	if len(alts) == 0 {
+		return "", fmt.Errorf("%s: no value is of type %s", key, strings.Join(types, " or "))
+	}
+	return "( " + strings.Join(alts, " | ") + " )", nil
+}
+
+// alternatives are the schemas under anyOf or oneOf; a type beside them is that of each.
+func (c *compiler) alternatives(v *ordered, key string, depth int) (string, error) {
+	if err := v.alone(key, "type"); err != nil {
+		return "", err
+	}
+	list := v.get(key)
 	if len(list.arr) == 0 {
-		return "", fmt.Errorf("anyOf or oneOf is empty")
+		return "", fmt.Errorf("%s is empty", key)
 	}
 	var alts []string
 	for _, x := range list.arr {
+		if v.get("type") != nil {
+			own := x.types()
+			switch {
+			case own == nil && x.kind == '{' && x.get("$ref") == nil:
+				typed := &ordered{raw: x.raw, kind: x.kind, keys: append(slices.Clone(x.keys), "type"), obj: maps.Clone(x.obj)}
+				typed.obj["type"] = v.get("type")
+				x = typed
+			case own == nil || slices.ContainsFunc(own, func(t string) bool { return !slices.Contains(v.types(), t) }):
+				return "", fmt.Errorf("keyword %q beside %q: want it in each alternative", "type", key)
+			}
+		}
 		s, err := c.value(x, depth+1)
 		if err != nil {
 			return "", err
@@ -286,7 +365,7 @@ func (c *compiler) alternatives(list *ordered, depth int) (string, error) {
 // all merges object schemas; a single entry is itself.
 func (c *compiler) all(v *ordered, depth int) (string, error) {
 	list := v.get("allOf")
-	if len(list.arr) == 1 && v.get("properties") == nil {
+	if len(list.arr) == 1 && v.alone("allOf") == nil {
 		return c.value(list.arr[0], depth+1)
 	}
 	merged := &ordered{kind: '{', obj: map[string]*ordered{}}
@@ -298,6 +377,12 @@ func (c *compiler) all(v *ordered, depth int) (string, error) {
 			if part, err = c.resolve(r.str()); err != nil {
 				return "", err
 			}
+		}
+		if err := part.alone("allOf", "properties", "required", "type"); err != nil && (part == v || part.get("properties") != nil) {
+			return "", err
+		}
+		if t := part.types(); t != nil && !slices.Contains(t, "object") {
+			return "", fmt.Errorf("allOf is supported for objects with properties only")
 		}
 		if p := part.get("properties"); p != nil {
 			for _, k := range p.keys {
@@ -449,6 +534,15 @@ func (c *compiler) array(v *ordered, depth int) (string, error) {
 	if p := v.get("prefixItems"); p != nil {
 		if i := v.get("items"); i != nil && string(i.raw) != "false" {
 			return "", fmt.Errorf("prefixItems with further items is not supported")
+		}
+		lo, _, err := c.bound(v, "minItems")
+		if err != nil {
+			return "", err
+		}
+		if hi, capped, err := c.bound(v, "maxItems"); err != nil {
+			return "", err
+		} else if n := len(p.arr); n < lo || capped && n > hi {
+			return "", fmt.Errorf("prefixItems has %d items, which minItems or maxItems does not allow", n)
 		}
 		var parts []string
 		for _, x := range p.arr {
