@@ -163,6 +163,7 @@ func FuzzText(f *testing.F) {
 func FuzzGGUF(f *testing.F) {
 	f.Add("llama", "", "a\nb\n▁a\n<0x41>\n</s>", "\x01\x01\x01\x06\x03", "a b", " a\nb")
 	f.Add("gpt2", "llama-bpe", "a\nb\nab\nĠ", "", "a b", "ab 12")
+	f.Add("gpt2", "gpt-2", "a\nb\nab\nba\naba\nabab", "", "a b\nb a\nab a\nab ab\na ba\nba b\na b", "abab abba")
 	f.Add("bert", "", "[UNK]\n▁a\nb", "\x02\x01\x01", "", "ab")
 	f.Add("t5", "", "<unk>\n▁a\nb", "\x02\x01\x01", "", "ab")
 	f.Fuzz(func(t *testing.T, model, pre, tokens, types, merges, text string) {

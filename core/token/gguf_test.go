@@ -2,6 +2,7 @@ package token_test
 
 import (
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -84,6 +85,18 @@ func TestGGUFBert(t *testing.T) {
 	assert.Equal(t, []int32{0, 0, 0, 0, 0, 0, 1, 1}, e.TypeIDs)
 	assert.Equal(t, []string{"[CLS]", "low", "##er", ",", "[UNK]", "[SEP]", "low", "[SEP]"}, e.Tokens)
 	assert.Equal(t, "lower, low", tok.Decode(e.IDs, true))
+}
+
+// Merges that lead to each other in circles, or are given twice, end all the same: each makes two symbols one.
+func TestGGUFMergesInCircles(t *testing.T) {
+	g := tinyGGUF("gpt2", "a", "b", "ab", "ba", "aba", "abab")
+	g.Merges = []string{"ba b", "aba b", "ab ab", "b a", "a b", "ab a", "a ba", "a b", "abab ab", "ab abab", "b a"}
+	tok, err := token.FromGGUF(g)
+	require.NoError(t, err)
+	text := strings.Repeat("abba", 50000) + strings.Repeat("ab", 50000)
+	ids := tok.AppendPlainIDs(nil, text)
+	require.Less(t, len(ids), len(text))
+	require.Equal(t, text, tok.Decode(ids, false))
 }
 
 func TestGGUFErrors(t *testing.T) {
