@@ -335,6 +335,9 @@ func (e *engine) Generate(ctx context.Context, q serve.Generation, emit func(ser
 	if q.Raw && s.dec.Plain {
 		req.Stop = append(slices.Clone(q.Stop), generate.PlainStops...)
 	}
+	if q.Sample.DRYMultiplier > 0 {
+		req.Sample.DRYBreakers = s.dec.DRYBreakers(q.DRYBreakers)
+	}
 	vocab := int32(s.dec.Model.Config().Vocab)
 	for id := range q.Sample.Bias {
 		if id < 0 || id >= vocab {

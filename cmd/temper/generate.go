@@ -202,12 +202,7 @@ func (g *genFlags) resolve(d *generate.Decoder, seed uint64) error {
 		return usagef("--%w", err)
 	}
 	if g.sample.DRYMultiplier > 0 {
-		if g.breakers == nil {
-			g.breakers = []string{"\n", ":", "\"", "*"}
-		}
-		for _, text := range g.breakers {
-			g.sample.DRYBreakers = append(g.sample.DRYBreakers, d.Tokenizer.AppendPlainIDs(nil, text)...)
-		}
+		g.sample.DRYBreakers = d.DRYBreakers(g.breakers)
 	}
 	return nil
 }

@@ -418,6 +418,18 @@ func (d *Decoder) namesEnd(text string) bool {
 	})
 }
 
+// DRYBreakers are the tokens of texts that end a repetition, for sample.Params; nil texts are the usual ones, a new line, a colon, a quote and an asterisk.
+func (d *Decoder) DRYBreakers(texts []string) []int32 {
+	if texts == nil {
+		texts = []string{"\n", ":", "\"", "*"}
+	}
+	var ids []int32
+	for _, t := range texts {
+		ids = d.Tokenizer.AppendPlainIDs(ids, t)
+	}
+	return ids
+}
+
 // readVocab is the vocabulary as bytes, for constraints.
 func (d *Decoder) readVocab() (*grammar.Vocab, [][]byte) {
 	bytes := make([][]byte, d.Model.Config().Vocab)

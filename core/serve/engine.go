@@ -55,8 +55,10 @@ type Generation struct {
 	Raw       bool // the prompt is a rendered template: special tokens in it are recognised and no beginning token is added
 	MaxTokens int  // 0: up to the context's end
 	Sample    sample.Params
-	Stop      []string
-	LogProbs  int // -1: none; otherwise the number of alternatives
+	// DRYBreakers are texts that end a repetition; nil: the usual ones.
+	DRYBreakers []string
+	Stop        []string
+	LogProbs    int // -1: none; otherwise the number of alternatives
 	// PromptLogProbs asks for those of the prompt's tokens too, in pieces of their own before the text.
 	PromptLogProbs bool
 	// Schema (JSON schema) or Grammar (GBNF) restricts the output; JSON asks for any JSON value.

@@ -82,6 +82,7 @@ type knobs struct {
 	DRYMultiplier    float64            `json:"dry_multiplier"`
 	DRYBase          float64            `json:"dry_base"`
 	DRYAllowed       int                `json:"dry_allowed_length"`
+	DRYBreakers      []string           `json:"dry_sequence_breakers"`
 	Mirostat         int                `json:"mirostat"`
 	MirostatTau      float64            `json:"mirostat_tau"`
 	MirostatEta      float64            `json:"mirostat_eta"`
@@ -105,7 +106,7 @@ type knobs struct {
 
 // generation checks the fields; least is the smallest max_tokens.
 func (k *knobs) generation(s *Server, least int) (Generation, error) {
-	g := Generation{Model: k.Model, Stop: k.Stop, Grammar: k.Grammar, LogProbs: -1}
+	g := Generation{Model: k.Model, Stop: k.Stop, Grammar: k.Grammar, LogProbs: -1, DRYBreakers: k.DRYBreakers}
 	if k.Model == "" {
 		return g, badRequest("field model is missing")
 	}
@@ -122,6 +123,9 @@ func (k *knobs) generation(s *Server, least int) (Generation, error) {
 	}
 	if k.MaxTokens != nil && k.MaxNew != nil && *k.MaxTokens != *k.MaxNew {
 		return g, badRequest("max_tokens %d and max_completion_tokens %d are two names of one limit", *k.MaxTokens, *k.MaxNew)
+	}
+	if len(k.DRYBreakers) > 64 {
+		return g, badRequest("dry_sequence_breakers: at most 64 texts, got %d", len(k.DRYBreakers))
 	}
 	for _, n := range []*int{k.MaxTokens, k.MaxNew} {
 		if n != nil {

@@ -131,7 +131,7 @@ func classifyError(err error) *apiError {
 	case errors.Is(err, ErrNoModel):
 		return &apiError{http.StatusNotFound, "invalid_request_error", "model_not_found", err.Error()}
 	case errors.Is(err, ErrBadRequest):
-		return &apiError{http.StatusBadRequest, "invalid_request_error", "", err.Error()}
+		return &apiError{http.StatusBadRequest, "invalid_request_error", "", strings.TrimPrefix(err.Error(), ErrBadRequest.Error()+": ")}
 	case errors.Is(err, ErrBusy):
 		return &apiError{http.StatusTooManyRequests, "rate_limit_error", "queue_full", err.Error()}
 	case errors.Is(err, context.DeadlineExceeded):
