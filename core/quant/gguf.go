@@ -21,7 +21,7 @@ type Options struct {
 	Type string
 	// Threads is the number of workers; 0 is one per processor. The result does not depend on it.
 	Threads int
-	// Requantize allows a source that is quantized already: its loss adds up.
+	// Requantize allows a source that is quantized already: its loss adds up. Types of floating point need no leave.
 	Requantize bool
 	// Progress, when not nil, is called after each tensor.
 	Progress func(done, total int, name string)
@@ -56,7 +56,7 @@ func EncodeGGUF(ctx context.Context, w io.Writer, m *checkpoint.GGUFModel, o Opt
 		}
 	}
 	for _, t := range m.Tensors {
-		if t.DType.Quantized() && !o.Requantize {
+		if t.DType.Quantized() && !o.Requantize && !slices.Contains([]string{"f32", "f16", "bf16"}, o.Type) {
 			return nil, fmt.Errorf("tensor %q is %s already: quantizing again adds up the losses (start from the original weights, or allow it with --requantize)", t.Name, t.DType)
 		}
 	}

@@ -263,6 +263,8 @@ func TestRefuses(t *testing.T) {
 	require.NoError(t, err)
 	_, err = quant.EncodeGGUF(context.Background(), &bytes.Buffer{}, m, quant.Options{Type: "q8_0"})
 	require.ErrorContains(t, err, "already")
+	_, err = quant.EncodeGGUF(context.Background(), &bytes.Buffer{}, m, quant.Options{Type: "f16"})
+	require.NoError(t, err, "numbers of floating point add no loss of their own")
 	_, err = quant.EncodeGGUF(context.Background(), &bytes.Buffer{}, m, quant.Options{Type: "q8_0", Requantize: true})
 	require.NoError(t, err)
 
