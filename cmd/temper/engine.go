@@ -238,11 +238,11 @@ func (e *engine) drafters(a *app, cmd *cobra.Command, specs []string) (map[*serv
 		case guess[on[0]] != nil:
 			return nil, usagef("--draft-model %s: %s has one already", spec, on[0].ID)
 		}
-		path, err := a.modelPath(cmd, place)
+		path, err := a.decoderPath(cmd, place)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("--draft-model: %w", err)
 		}
-		d, err := generate.Open(path, generate.OpenOptions{})
+		d, err := a.openDecoder(path, generate.OpenOptions{})
 		if err != nil {
 			return nil, fmt.Errorf("--draft-model: %w", err)
 		}

@@ -137,11 +137,11 @@ func (g *genFlags) start(a *app, cmd *cobra.Command, d *generate.Decoder) (*gene
 	}
 	o := generate.Options{Parallel: 1, Context: g.context, Draft: g.draft, Cache: g.cache}
 	if g.drafter != "" {
-		path, err := a.modelPath(cmd, g.drafter)
+		path, err := a.decoderPath(cmd, g.drafter)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("--draft-model: %w", err)
 		}
-		if g.small, err = generate.Open(path, generate.OpenOptions{}); err != nil {
+		if g.small, err = a.openDecoder(path, generate.OpenOptions{}); err != nil {
 			return nil, fmt.Errorf("--draft-model: %w", err)
 		}
 		o.DraftModel = g.small.Model

@@ -32,7 +32,7 @@ import (
 type options struct {
 	data, labels, encoder, decoder, sets string
 	rows, shown, seeds                   int
-	counts                               string
+	counts, perLabel                     string
 	threads                              int
 	lora, json                           bool
 }
@@ -48,6 +48,7 @@ func main() {
 	flag.IntVar(&o.shown, "shown", 0, "decoder: examples in the prompt")
 	flag.IntVar(&o.seeds, "seeds", 3, "draws of examples")
 	flag.StringVar(&o.counts, "counts", "", "decoder: instead of the rest, these numbers of examples in one fixed prompt, from the first draw of 16 per label: 0,4,8,16")
+	flag.StringVar(&o.perLabel, "per-label", "0,8,16", "numbers of examples per label, of these")
 	flag.BoolVar(&o.lora, "lora", false, "encoder: tune LoRA on the same examples too (10 epochs, batches of 8, learning rate 2e-3, neither tuned)")
 	flag.IntVar(&o.threads, "threads", runtime.GOMAXPROCS(0), "threads of the kernels")
 	flag.BoolVar(&o.json, "json", false, "a JSON object a line instead of the table")
@@ -206,10 +207,14 @@ func (b *bench) set(ctx context.Context, name string) error {
 	if b.d != nil && b.o.counts != "" {
 		return b.shownCounts(ctx, name, train, filepath.Join(b.o.data, "draws", stem+"-few16-seed0.txt"), test, task)
 	}
-	if err := b.one(ctx, name, test, task, nil, "none", zeroshot.PromptOptions{Shots: b.o.shown}); err != nil {
-		return err
-	}
-	for _, shots := range []string{"few8", "few16"} {
+	for _, count := range strings.Split(b.o.perLabel, ",") {
+		if count == "0" {
+			if err := b.one(ctx, name, test, task, nil, "none", zeroshot.PromptOptions{Shots: b.o.shown}); err != nil {
+				return err
+			}
+			continue
+		}
+		shots := "few" + count
 		for seed := range b.o.seeds {
 			rows := filepath.Join(b.o.data, "draws", fmt.Sprintf("%s-%s-seed%d.txt", stem, shots, seed))
 			few, err := b.open(train, rows, task.Names())
