@@ -75,6 +75,38 @@ func RunBF16(t *testing.T, ks ...backend.Kernels) {
 	}
 }
 
+// FuzzBF16 is the same at shapes that the fuzzer picks; the seed picks among ks, which round to bfloat16.
+func FuzzBF16(f *testing.F, ks ...backend.Kernels) {
+	f.Add(uint64(1), uint16(33), uint16(70), uint16(65), byte(0))
+	f.Add(uint64(2), uint16(64), uint16(32), uint16(1100), byte(7))
+	ref := backend.Generic(1)
+	f.Fuzz(func(t *testing.T, seed uint64, m16, n16, k16 uint16, flags byte) {
+		k, o := ks[seed%uint64(len(ks))], newOperands(t, seed)
+		m, n, kk := int(m16%90), int(n16%140), int(k16%1200)
+		g := backend.MatMulArgs{M: m, N: n, K: kk, TransA: flags&1 != 0, TransB: flags&2 != 0, Accumulate: flags&4 != 0}
+		ra, ca, rb, cb := m, kk, kk, n
+		if g.TransA {
+			ra, ca = ca, ra
+		}
+		if g.TransB {
+			rb, cb = cb, rb
+		}
+		pad := int(flags>>3) % 4
+		g.LDA, g.LDB, g.LDC = ca+pad, cb+pad, n+pad
+		g.A, g.B, g.C = o.normal(matrixLen(ra, ca, g.LDA)), o.normal(matrixLen(rb, cb, g.LDB)), o.normal(matrixLen(m, n, g.LDC))
+		want := g
+		want.A, want.B, want.C = roundedBF16(g.A), roundedBF16(g.B), append([]float32(nil), g.C...)
+		k.MatMul(g)
+		ref.MatMul(want)
+		compare(t, g.C, want.C, 2e-5*(1+float64(kk)/16), "bf16 matmul")
+		w, x, got, linear := o.normal(n*kk), o.normal(m*kk), o.zeros(m*n), make([]float32, m*n)
+		ep := backend.Epilogue{Bias: o.normal(n)}
+		k.Linear(got, x, m, k.Pack(f32Weight(w, n, kk)), ep)
+		ref.Linear(linear, roundedBF16(x), m, ref.Pack(f32Weight(roundedBF16(w), n, kk)), ep)
+		compare(t, got, linear, 2e-5*(1+float64(kk)/16), "bf16 linear")
+	})
+}
+
 // roundedBF16 rounds as the kernels do.
 func roundedBF16(v []float32) []float32 {
 	r := make([]float32, len(v))

@@ -31,6 +31,31 @@ func (o *operands) blockWeight(typ tensor.DType, out, in int) backend.Weight {
 	return w
 }
 
+// mixedWeights takes weights of different kinds in turn, in sizes that go up and down: what kernels keep between calls must not be short of any.
+func mixedWeights(t *testing.T, k backend.Kernels) {
+	ref := backend.Generic(1)
+	o := newOperands(t, 5)
+	for _, s := range []struct {
+		typ      tensor.DType
+		rows, in int
+	}{{tensor.Q4_0, 1, 512}, {tensor.Q8Row, 30, 8}, {tensor.Q6_K, 3, 256}, {tensor.Q8Row, 2, 600}, {tensor.F32, 40, 30}, {tensor.Q8_0, 20, 64}, {tensor.Q8Row, 41, 33}} {
+		const out = 33
+		var w backend.Weight
+		switch s.typ {
+		case tensor.Q8Row:
+			w = o.int8Weight(out, s.in)
+		case tensor.F32:
+			w = f32Weight(o.normal(out*s.in), out, s.in)
+		default:
+			w = o.blockWeight(s.typ, out, s.in)
+		}
+		x, got, want := o.normal(s.rows*s.in), o.zeros(s.rows*out), make([]float32, s.rows*out)
+		k.Linear(got, x, s.rows, k.Pack(w), backend.Epilogue{})
+		ref.Linear(want, x, s.rows, ref.Pack(w), backend.Epilogue{})
+		compare(t, got, want, 1e-3, name("%s of %dx%d", s.typ, s.rows, s.in))
+	}
+}
+
 // linearBlocks checks products with GGUF's block types against the values that Dequantize gives: exactly as far as the quantized activations
 // allow.
 func linearBlocks(t *testing.T, k backend.Kernels) {

@@ -7,13 +7,13 @@ import (
 	"github.com/temper-ml/temper/backend"
 )
 
-// Fuzz compares products, attention and norms of k with Generic at shapes that the fuzzer picks.
-func Fuzz(f *testing.F, k backend.Kernels) {
+// Fuzz compares products, with weights of every kind, and attention of ks with Generic at shapes that the fuzzer picks; the seed picks the kernels.
+func Fuzz(f *testing.F, ks ...backend.Kernels) {
 	f.Add(uint64(1), uint16(17), uint16(33), uint16(65), byte(0))
 	f.Add(uint64(2), uint16(1), uint16(128), uint16(300), byte(0xff))
 	ref := backend.Generic(1)
 	f.Fuzz(func(t *testing.T, seed uint64, m16, n16, k16 uint16, flags byte) {
-		o := newOperands(t, seed)
+		k, o := ks[seed%uint64(len(ks))], newOperands(t, seed)
 		m, n, kk := int(m16%90), int(n16%140), int(k16%600)
 		g := backend.MatMulArgs{M: m, N: n, K: kk, TransA: flags&1 != 0, TransB: flags&2 != 0, Accumulate: flags&4 != 0}
 		ra, ca, rb, cb := m, kk, kk, n
@@ -38,6 +38,25 @@ func Fuzz(f *testing.F, k backend.Kernels) {
 		k.Linear(a, x, m, k.Pack(f32Weight(w, n, kk)), ep)
 		ref.Linear(b, x, m, ref.Pack(f32Weight(w, n, kk)), ep)
 		compare(t, a, b, 3*reduction(kk, float64(kk+1))+1e-6, "linear")
+
+		stored := o.int8Weight(n, kk)
+		k.Linear(a, x, m, k.Pack(stored), backend.Epilogue{})
+		ref.Linear(b, x, m, ref.Pack(stored), backend.Epilogue{})
+		same(t, a, b, "int8 linear")
+
+		typ := blockTypes[seed/8%uint64(len(blockTypes))]
+		blocks := o.blockWeight(typ, n, (kk+typ.BlockLen()-1)/typ.BlockLen()*typ.BlockLen())
+		y := o.normal(m * blocks.In)
+		k.Linear(a, y, m, k.Pack(blocks), backend.Epilogue{})
+		ref.Linear(b, y, m, ref.Pack(blocks), backend.Epilogue{})
+		// Sums within blocks are exact; those of blocks are a chain of products that may be fused.
+		mass := float64(0)
+		if values, err := blocks.Values(); err == nil {
+			for _, v := range values {
+				mass = max(mass, math.Abs(float64(v)))
+			}
+		}
+		compare(t, a, b, 8*reduction(blocks.In/16+1, 4*mass*float64(blocks.In+1)), typ.String()+" linear")
 
 		c := attentionCase{heads: 1 + int(flags>>6), kvHeads: 1, dim: 1 + kk%70, causal: flags&1 != 0, window: int(flags>>1) & 7, bias: flags&16 != 0,
 			seqs: [][2]int{{m % 40, m%40 + n%30}, {n % 20, n % 20}}}

@@ -12,6 +12,7 @@ import (
 
 // Run checks every op of k.
 func Run(t *testing.T, k backend.Kernels) {
+	t.Run("MixedWeights", func(t *testing.T) { mixedWeights(t, k) }) // first: nothing is kept yet
 	t.Run("MatMul", func(t *testing.T) { matMul(t, k) })
 	t.Run("Linear", func(t *testing.T) { linear(t, k) })
 	t.Run("LinearRowAlone", func(t *testing.T) { linearRowAlone(t, k) })

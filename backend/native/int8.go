@@ -86,9 +86,10 @@ func (k *kernels) linearInt8(dst, x []float32, rows int, w *packedInt8, ep backe
 		g.q = unsafe.Slice((*byte)(unsafe.Pointer(p(aligned(n/4+n/16)))), n/4*4+n/16*4)
 	}
 	if cap(g.zero) < rows {
-		g.zero, g.scale = make([]int32, rows), make([]float32, rows)
+		g.zero = make([]int32, rows)
 	}
-	g.q, g.zero, g.scale = g.q[:rows*g.qs], g.zero[:rows], g.scale[:rows]
+	// Products with blocks use the same storage, each part in sizes of its own.
+	g.q, g.zero, g.scale = g.q[:rows*g.qs], g.zero[:rows], grow(&g.scale, rows)
 	k.setEpilogue(ep)
 	g.amx = k.o.amxInt8 != nil && rows >= amxFew
 	k.constants(16 * k.o.w)

@@ -84,7 +84,32 @@ func TestOptions(t *testing.T) {
 	require.Error(t, err)
 }
 
-func FuzzKernels(f *testing.F) { backendtest.Fuzz(f, kernels(f, "", 2)) }
+func FuzzKernels(f *testing.F) {
+	var ks []backend.Kernels
+	for _, level := range native.Levels()[1:] {
+		ks = append(ks, kernels(f, level, 2))
+	}
+	if len(ks) == 0 {
+		f.Skip("this machine has no kernels beside the generic ones")
+	}
+	backendtest.Fuzz(f, ks...)
+}
+
+func FuzzBF16(f *testing.F) {
+	var ks []backend.Kernels
+	for _, level := range native.Levels() {
+		if native.OffersBF16(level) {
+			k, err := native.New(native.Options{Level: level, Threads: 2, BF16: true})
+			require.NoError(f, err)
+			f.Cleanup(k.Close)
+			ks = append(ks, k)
+		}
+	}
+	if len(ks) == 0 {
+		f.Skip("this machine has no bfloat16 products")
+	}
+	backendtest.FuzzBF16(f, ks...)
+}
 
 func BenchmarkKernels(b *testing.B) {
 	for _, threads := range []int{1, 2} {
