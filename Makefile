@@ -35,6 +35,12 @@ cross:
 generate-check:
 	cd backend/native/_gen && $(GO) run . -check
 
+# Every fuzz target in turn, for as long each. What fails is written to testdata/fuzz beside it, and a test from then on.
+FUZZTIME ?= 10s
+fuzz:
+	@set -e; for p in $$($(GO) list ./...); do for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
+	  echo "$$p $$f"; $(GO) test -run none -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p | tail -n 3; done; done
+
 .PHONY: js-build verify-ecosystem verify-clients
 js-build:
 	cd js && npm run build
