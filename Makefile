@@ -39,7 +39,7 @@ generate-check:
 FUZZTIME ?= 10s
 fuzz:
 	@set -e; for p in $$($(GO) list ./...); do for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
-	  echo "$$p $$f"; $(GO) test -run none -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p | tail -n 3; done; done
+	  echo "$$p $$f"; out=$$($(GO) test -run none -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p 2>&1) || { echo "$$out"; exit 1; }; done; done
 
 .PHONY: js-build verify-ecosystem verify-clients
 js-build:
