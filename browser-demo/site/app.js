@@ -20,6 +20,22 @@ function setStatus(text, share) {
   if (share !== undefined) $('progress').value = share;
 }
 
+/** Says something in the visitor's language, and again when that changes. */
+const spoken = new Map();
+function say(e, key, values) {
+  e.textContent = t(key, values);
+  spoken.set(e, { key, values, text: e.textContent });
+}
+
+/** The fields of the lesson begin with examples in the visitor's language, until they are changed. */
+function lesson() {
+  const begin = { trial: 'trial-text' };
+  for (const x of ['a', 'b']) Object.assign(begin, { [`name-${x}`]: x, [`examples-${x}`]: `${x}-examples` });
+  for (const [id, key] of Object.entries(begin)) {
+    if (['', ...Object.values(words).map((w) => w[key])].includes($(id).value) && !state.models.taught) $(id).value = t(key);
+  }
+}
+
 /** Messages to begin with: those that the page's models are known to differ on, or a few plain ones. */
 const samples = () => state.samples ?? words[language].messages.map((text) => ({ text }));
 
@@ -43,6 +59,8 @@ function translate() {
     return b;
   }));
   decoderWords();
+  lesson();
+  for (const [e, { key, values, text }] of spoken) if (e.textContent === text) say(e, key, values);
   if (state.ready) { setStatus(t('ready')); facts(); judge(); }
 }
 
@@ -182,7 +200,7 @@ async function takePlugin(file) {
     plugin = await state.engine.addPlugin(file);
     const o = document.createElement('option');
     o.value = plugin.id;
-    o.textContent = t('plugin', { name: plugin.name });
+    say(o, 'plugin', { name: plugin.name });
     $('recipe').append(o);
     $('recipe').value = plugin.id;
     setStatus(t('plugin', { name: plugin.name }));
@@ -225,21 +243,21 @@ const examplesOf = (x) => $(`examples-${x}`).value.split('\n').map((s) => s.trim
 $('teach').onclick = async () => {
   const all = [...examplesOf('a'), ...examplesOf('b')];
   if (all.some((x) => !x.label) || examplesOf('a').length < 2 || examplesOf('b').length < 2) {
-    $('taught').textContent = t('few');
+    say($('taught'), 'few');
     return;
   }
   $('teach').disabled = true;
   const began = performance.now();
   try {
-    const m = await (state.models.encoder ?? state.models.ordinary).tune(all, { method: 'head', onProgress: (p) => { $('taught').textContent = t('learning', { n: p.step, of: p.steps }); } });
+    const m = await (state.models.encoder ?? state.models.ordinary).tune(all, { method: 'head', onProgress: (p) => { say($('taught'), 'learning', { n: p.step, of: p.steps }); } });
     await state.models.taught?.close();
     state.models.taught = m;
-    $('taught').textContent = t('learned', { n: all.length, s: ((performance.now() - began) / 1000).toFixed(1) });
+    say($('taught'), 'learned', { n: all.length, s: ((performance.now() - began) / 1000).toFixed(1) });
     $('trial').disabled = false;
     $('keep').hidden = false;
     await tryTaught();
   } catch (e) {
-    $('taught').textContent = t('failed', { why: e.message });
+    say($('taught'), 'failed', { why: e.message });
   } finally {
     $('teach').disabled = false;
   }
@@ -301,7 +319,7 @@ $('say').onsubmit = async (e) => {
       whole = x.whole;
       p.textContent = before + whole;
       $('log').scrollTop = $('log').scrollHeight;
-      $('rate').textContent = t('rate', { t: (++n / ((performance.now() - began) / 1000)).toFixed(1) });
+      say($('rate'), 'rate', { t: (++n / ((performance.now() - began) / 1000)).toFixed(1) });
     }
     history.push({ role: 'user', content: text }, { role: 'assistant', content: whole });
     setStatus(t('ready'));
@@ -348,11 +366,6 @@ async function start() {
   state.samples = models.samples;
   translate();
   take(samples()[0]);
-  for (const x of ['a', 'b']) {
-    $(`name-${x}`).value = t(x);
-    $(`examples-${x}`).value = t(`${x}-examples`);
-  }
-  $('trial').value = t('trial-text');
   // A host that sets no headers: once the service worker serves the page, it adds them, and the page may use threads.
   const worker = 'serviceWorker' in navigator && isSecureContext;
   const keep = () => navigator.serviceWorker.register('sw.js').catch(() => {});

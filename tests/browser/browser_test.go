@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -437,9 +438,25 @@ func TestDemo(t *testing.T) {
 	require.NotEmpty(t, outcome.Ordinary)
 	require.NotContains(t, outcome.Ordinary, "did not work")
 
+	// The same by dropping the file on the page.
+	dropped, err := os.ReadFile(filepath.Join(fixture.Root(), "plugins", "examples", "leetspeak", "leetspeak.wasm"))
+	require.NoError(t, err)
+	var recipes []string
+	run(t, ctx, &recipes, `const before = document.querySelector('#recipe').options.length, d = new DataTransfer();
+		d.items.add(new File([Uint8Array.from(atob('`+base64.StdEncoding.EncodeToString(dropped)+`'), (c) => c.charCodeAt(0))], 'mine.wasm'));
+		document.querySelector('#drop').dispatchEvent(new DragEvent('drop', {dataTransfer: d, bubbles: true, cancelable: true}));
+		for (let i = 0; i < 100 && document.querySelector('#recipe').options.length === before; i++) await new Promise((ok) => setTimeout(ok, 100));
+		return Array.from(document.querySelector('#recipe').options, (o) => o.textContent)`)
+	require.Contains(t, recipes[len(recipes)-1], "leetspeak")
+
 	require.NoError(t, chromedp.Run(ctx, chromedp.Click("#language")))
 	require.NoError(t, chromedp.Run(ctx, chromedp.Text("#headline", &text)))
 	require.Contains(t, text, "被骗")
+	// What was said before is said again in the new language.
+	run(t, ctx, &recipes, `return ['#taught', '#rate', '#status'].map((e) => document.querySelector(e).textContent)`)
+	for _, line := range recipes {
+		require.Regexp(t, `\p{Han}`, line)
+	}
 
 	// A phone, in the dark; nothing may stick out sideways.
 	var wide bool
