@@ -284,10 +284,13 @@ func (b *bench) train(ctx context.Context, s set, v variant, dir string, m *meas
 		if err != nil {
 			return err
 		}
-		if raw != nil {
-			if err := p.Bundle().SetTokenizer(raw); err != nil {
+		if raw == nil { // nothing of it is asked for: the base's, not the one that the weights were saved with
+			if raw, err = os.ReadFile(filepath.Join(b.model, "tokenizer.json")); err != nil {
 				return err
 			}
+		}
+		if err := p.Bundle().SetTokenizer(raw); err != nil {
+			return err
 		}
 	} else {
 		var r *train.Result
