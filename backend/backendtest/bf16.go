@@ -83,17 +83,7 @@ func FuzzBF16(f *testing.F, ks ...backend.Kernels) {
 	f.Fuzz(func(t *testing.T, seed uint64, m16, n16, k16 uint16, flags byte) {
 		k, o := ks[seed%uint64(len(ks))], newOperands(t, seed)
 		m, n, kk := int(m16%90), int(n16%140), int(k16%1200)
-		g := backend.MatMulArgs{M: m, N: n, K: kk, TransA: flags&1 != 0, TransB: flags&2 != 0, Accumulate: flags&4 != 0}
-		ra, ca, rb, cb := m, kk, kk, n
-		if g.TransA {
-			ra, ca = ca, ra
-		}
-		if g.TransB {
-			rb, cb = cb, rb
-		}
-		pad := int(flags>>3) % 4
-		g.LDA, g.LDB, g.LDC = ca+pad, cb+pad, n+pad
-		g.A, g.B, g.C = o.normal(matrixLen(ra, ca, g.LDA)), o.normal(matrixLen(rb, cb, g.LDB)), o.normal(matrixLen(m, n, g.LDC))
+		g := o.matMul(m, n, kk, flags)
 		want := g
 		want.A, want.B, want.C = roundedBF16(g.A), roundedBF16(g.B), append([]float32(nil), g.C...)
 		k.MatMul(g)

@@ -15,17 +15,7 @@ func Fuzz(f *testing.F, ks ...backend.Kernels) {
 	f.Fuzz(func(t *testing.T, seed uint64, m16, n16, k16 uint16, flags byte) {
 		k, o := ks[seed%uint64(len(ks))], newOperands(t, seed)
 		m, n, kk := int(m16%90), int(n16%140), int(k16%600)
-		g := backend.MatMulArgs{M: m, N: n, K: kk, TransA: flags&1 != 0, TransB: flags&2 != 0, Accumulate: flags&4 != 0}
-		ra, ca, rb, cb := m, kk, kk, n
-		if g.TransA {
-			ra, ca = ca, ra
-		}
-		if g.TransB {
-			rb, cb = cb, rb
-		}
-		pad := int(flags>>3) % 4
-		g.LDA, g.LDB, g.LDC = ca+pad, cb+pad, n+pad
-		g.A, g.B, g.C = o.normal(matrixLen(ra, ca, g.LDA)), o.normal(matrixLen(rb, cb, g.LDB)), o.normal(matrixLen(m, n, g.LDC))
+		g := o.matMul(m, n, kk, flags)
 		want := g
 		want.C = append([]float32(nil), g.C...)
 		k.MatMul(g)
@@ -87,4 +77,20 @@ func compare(t testing.TB, got, want []float32, budget float64, what string) {
 	for i := range want {
 		near(t, got[i], float64(want[i]), budget*(1+math.Abs(float64(want[i]))), "%s[%d]", what, i)
 	}
+}
+
+// matMul draws the operands of a product; flags say what is transposed, what is added to, and how far the rows lie apart.
+func (o *operands) matMul(m, n, kk int, flags byte) backend.MatMulArgs {
+	g := backend.MatMulArgs{M: m, N: n, K: kk, TransA: flags&1 != 0, TransB: flags&2 != 0, Accumulate: flags&4 != 0}
+	ra, ca, rb, cb := m, kk, kk, n
+	if g.TransA {
+		ra, ca = ca, ra
+	}
+	if g.TransB {
+		rb, cb = cb, rb
+	}
+	pad := int(flags>>3) % 4
+	g.LDA, g.LDB, g.LDC = ca+pad, cb+pad, n+pad
+	g.A, g.B, g.C = o.normal(matrixLen(ra, ca, g.LDA)), o.normal(matrixLen(rb, cb, g.LDB)), o.normal(matrixLen(m, n, g.LDC))
+	return g
 }
