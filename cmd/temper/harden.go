@@ -21,7 +21,7 @@ func (a *app) hardenCmd() *cobra.Command {
 	var plugins, recipes []string
 	var examples, budget, guard, wide int
 	var heldOut []string
-	var lexicon string
+	var lexicon, synonyms string
 	var wordNoise, share, closed float64
 	cmd := &cobra.Command{
 		Use:   "harden BASE --data FILE -o DIR",
@@ -72,6 +72,11 @@ func (a *app) hardenCmd() *cobra.Command {
 			}
 			if lexicon != "" {
 				if o.Words, err = readLexicon(lexicon); err != nil {
+					return err
+				}
+			}
+			if synonyms != "" {
+				if o.Synonyms, err = readLexicon(synonyms); err != nil {
 					return err
 				}
 			}
@@ -150,6 +155,7 @@ func (a *app) hardenCmd() *cobra.Command {
 	f.Float64Var(&share, "share", def.Share, "with augment or online: share of the texts that get a copy")
 	f.Float64Var(&wordNoise, "word-noise", 0.5, "with augment or online: some copies lose up to this share of their words, so that no prediction hangs on a few\n(0: none)")
 	f.StringVar(&lexicon, "lexicon", "", "synonyms for ascc and a2t, word<TAB>synonym synonym … (default: words that the base finds near)")
+	f.StringVar(&synonyms, "synonym-encoding", "", "lexicon, as --lexicon, whose near words the tokenizer reads as one: none of its synonyms can fool the model then")
 	f.StringSliceVar(&heldOut, "held-out", nil, "attacks whose edits training must not see")
 	f.StringArrayVar(&plugins, "plugin", nil, "a plugin's .wasm to draw perturbations from (may be repeated)")
 	f.StringSliceVar(&recipes, "recipe", []string{"deepwordbug"}, "attacks to measure with")

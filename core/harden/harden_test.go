@@ -2,6 +2,7 @@ package harden_test
 
 import (
 	"context"
+	"encoding/json"
 	"math"
 	"os"
 	"path/filepath"
@@ -21,6 +22,7 @@ import (
 	"github.com/temper-ml/temper/core/harden"
 	"github.com/temper-ml/temper/core/model"
 	"github.com/temper-ml/temper/core/peft"
+	"github.com/temper-ml/temper/core/pipeline"
 	"github.com/temper-ml/temper/core/token"
 	"github.com/temper-ml/temper/core/train"
 	"github.com/temper-ml/temper/tests/fixture"
@@ -292,4 +294,51 @@ func TestRun(t *testing.T) {
 	}
 	_, err = harden.Run(context.Background(), harden.Options{Tune: train.Options{Method: "head", Train: d}})
 	assert.ErrorContains(t, err, "head")
+}
+
+// A model that was hardened with a lexicon says the same of a text whose words are replaced by near ones; its folder carries that with it.
+func TestRunWithSynonyms(t *testing.T) {
+	k := backend.Generic(2)
+	defer k.Close()
+	d := &data.Dataset{Name: "test", LabelNames: []string{"cold", "warm"}}
+	for i := range 16 {
+		d.Texts = append(d.Texts, "the lamp was "+[]string{"awful", "bright"}[i%2])
+		d.Labels, d.Rows = append(d.Labels, i%2), append(d.Rows, i)
+	}
+	base := filepath.Join(fixture.Parity(t), "models", "bert-seqcls")
+	raw, err := os.ReadFile(filepath.Join(base, "tokenizer.json"))
+	require.NoError(t, err)
+	var tok struct {
+		Model struct{ Vocab map[string]int }
+	}
+	require.NoError(t, json.Unmarshal(raw, &tok))
+	var whole []string // of the fixture's vocabulary, which holds few words
+	for w := range tok.Model.Vocab {
+		if len(w) > 3 && !strings.ContainsAny(w, "#[") && strings.IndexFunc(w, func(r rune) bool { return r < 'a' || r > 'z' }) < 0 && !attack.IsStopWord(w) {
+			whole = append(whole, w)
+		}
+	}
+	require.NotEmpty(t, whole)
+	slices.Sort(whole)
+	word := whole[0]
+	out := filepath.Join(t.TempDir(), "hard")
+	r, err := harden.Run(context.Background(), harden.Options{
+		Tune:   train.Options{Base: base, Out: out, Kernels: k, Train: d, Method: "full", Epochs: 1, Batch: 8},
+		Method: "augment", Before: "none", Guard: 10, Slips: 100, Synonyms: attack.Lexicon{word: {"Zyzzy", "quux", "the"}, "awful": {"bright"}},
+	})
+	require.NoError(t, err)
+	require.NoError(t, r.Bundle.Close())
+	p, err := pipeline.Open(out, k, pipeline.Options{})
+	require.NoError(t, err)
+	defer p.Close()
+	scores := func(text string) []float32 {
+		a, err := p.Classify(context.Background(), []string{text})
+		require.NoError(t, err)
+		return a[0].Scores
+	}
+	want := scores("a " + word + " lamp")
+	assert.Equal(t, want, scores("a zyzzy lamp"))
+	assert.Equal(t, want, scores("a Quux lamp"))
+	assert.NotEqual(t, want, scores("a the lamp"), "words of grammar are left alone")
+	assert.NotEqual(t, scores("awful"), scores("bright"), "they speak for different labels")
 }

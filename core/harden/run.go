@@ -131,6 +131,9 @@ type Options struct {
 	Slips    float64
 	StandIns bool
 	Closed   float64
+	// Synonyms, when not nil, are words that the tokenizer reads as one with the word that they stand beside (see canon.Synonyms), in training too. Words
+	// that speak for different labels are kept apart.
+	Synonyms attack.Lexicon
 	// Canon is the canonicalisation that the written tokenizer's normalizer begins with: zero-width and look-alike letters, spacing, leetspeak.
 	Canon canon.Options
 	// Augment, when not nil, changes the settings of augmentation before the run.
@@ -234,10 +237,11 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	o.phase("harden")
 	t := o.Tune
 	t.Objective = objective
-	guarded, err := o.Tokenizer(ctx)
+	guarded, alike, err := o.tokenizers(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("harden: %w", err)
 	}
+	t.Tokenizer = alike
 	t.Extra = fmt.Sprintf("%s %s %v", t.Extra, o.Method, describe(objective))
 	r, err := train.Run(ctx, t)
 	if r != nil {
@@ -288,73 +292,132 @@ func (o *Options) phase(name string) {
 	}
 }
 
-// Tokenizer is the tokenizer.json of the base with canonicalisation and the guard against typos, nil for neither.
+// Tokenizer is the tokenizer.json of the base as the written model has it: with words of one meaning read alike, the guard against typos and
+// canonicalisation, nil for none of them.
 func (o *Options) Tokenizer(ctx context.Context) ([]byte, error) {
+	written, _, err := o.tokenizers(ctx)
+	return written, err
+}
+
+// tokenizers are the one that is written, nil for the base's own, and the one that training reads by, nil likewise.
+func (o *Options) tokenizers(ctx context.Context) (written, training []byte, err error) {
 	typos := o.Guard > 0 && o.Tune.Train.Labels != nil
-	if !typos && o.Canon == (canon.Options{}) {
-		return nil, nil
+	if !typos && o.Canon == (canon.Options{}) && o.Synonyms == nil {
+		return nil, nil, nil
 	}
 	f := o.Tune.Folder
 	if f == nil {
-		var err error
 		if f, err = checkpoint.OpenFolder(o.Tune.Base); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		defer f.Close()
 	}
-	raw, err := f.File(checkpoint.TokenizerFile)
+	base, err := f.File(checkpoint.TokenizerFile)
 	if err != nil {
-		return nil, fmt.Errorf("guard: %w", err)
+		return nil, nil, fmt.Errorf("guard: %w", err)
+	}
+	counts, err := o.counts(base)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", f.Path(), err)
+	}
+	written = base
+	var alike []string
+	if o.Synonyms != nil {
+		if written, alike, err = canon.ReadAlike(base, o.synonyms(counts)); err != nil {
+			return nil, nil, fmt.Errorf("%s: %w (run without them)", f.Path(), err)
+		}
+		training = written
 	}
 	if typos {
-		g, err := o.guard(ctx, raw)
+		g, err := o.guard(ctx, written, counts)
 		if err != nil {
-			return nil, fmt.Errorf("%s: guard: %w", f.Path(), err)
+			return nil, nil, fmt.Errorf("%s: guard: %w", f.Path(), err)
 		}
-		if raw, _, err = canon.Typos(raw, g); err != nil {
-			return nil, fmt.Errorf("%s: guard: %w (run without the guard)", f.Path(), err)
+		g.Real = alike
+		if written, _, err = canon.Typos(written, g); err != nil {
+			return nil, nil, fmt.Errorf("%s: %w (run without the guard)", f.Path(), err)
 		}
 	}
 	if o.Canon != (canon.Options{}) {
-		if raw, err = canon.Prepend(raw, o.Canon); err != nil {
-			return nil, fmt.Errorf("%s: canonicalisation: %w", f.Path(), err)
+		if written, err = canon.Prepend(written, o.Canon); err != nil {
+			return nil, nil, fmt.Errorf("%s: canonicalisation: %w", f.Path(), err)
 		}
 	}
-	return raw, nil
+	return written, training, nil
 }
 
-// guard chooses what the tokenizer is to read through.
-func (o *Options) guard(ctx context.Context, tokenizer []byte) (canon.Guard, error) {
-	d := o.Tune.Train
-	g := canon.Guard{Words: canon.Telling(d.Texts, d.Labels, o.Guard), Counts: map[string]float64{}, Slips: o.Slips}
+// synonyms are those of the lexicon, but for words of grammar.
+func (o *Options) synonyms(counts *wordCounts) canon.Synonyms {
+	s := canon.Synonyms{Near: map[string][]string{}, Counts: counts.all, Leave: attack.IsStopWord}
+	for w, near := range o.Synonyms {
+		list := make([]string, len(near))
+		for i, x := range near {
+			list[i] = strings.ToLower(x)
+		}
+		s.Near[strings.ToLower(w)] = list
+	}
+	if d := o.Tune.Train; d.Labels != nil {
+		v := votes(d.Texts, d.Labels)
+		s.Apart = func(a, b string) bool { return v.against(a, b) || v.against(b, a) }
+	}
+	return s
+}
+
+// wordCounts say how often words occur.
+type wordCounts struct {
+	// all counts words of the training texts, and a little for whole words of the vocabulary; unseen are those of the latter that no training text
+	// holds, the most usual first.
+	all    map[string]float64
+	unseen []string
+}
+
+func (o *Options) counts(tokenizer []byte) (*wordCounts, error) {
+	c := &wordCounts{all: map[string]float64{}}
 	tok, err := token.Load(tokenizer)
 	if err != nil {
-		return g, err
+		return nil, err
 	}
 	total := 0
-	for _, t := range d.Texts {
+	for _, t := range o.Tune.Train.Texts {
 		for _, w := range lowerWords(t) {
-			g.Counts[w]++
+			c.all[w]++
 			total++
 		}
 	}
 	// Words that the training texts do not hold may still come: a little of what Zipf's law gives them, as vocabularies begin with the
 	// most usual words.
 	const share = 0.02
-	wide, rank := 0, 0
+	rank := 0
 	for id := int32(0); id <= tok.MaxID(); id++ {
 		w, ok := tok.Token(id)
 		if !ok || tok.IsSpecial(id) || len(w) < 2 || !letterWord(w) {
 			continue
 		}
 		rank++
-		if g.Counts[w] == 0 && wide < o.Wide && len(w) > 3 {
+		if c.all[w] == 0 {
+			c.unseen = append(c.unseen, w)
+		}
+		c.all[w] += share * float64(total) / float64(rank)
+	}
+	return c, nil
+}
+
+// guard chooses what the tokenizer is to read through.
+func (o *Options) guard(ctx context.Context, tokenizer []byte, counts *wordCounts) (canon.Guard, error) {
+	d := o.Tune.Train
+	g := canon.Guard{Words: canon.Telling(d.Texts, d.Labels, o.Guard), Counts: counts.all, Slips: o.Slips}
+	wide := 0
+	for _, w := range counts.unseen {
+		if wide < o.Wide && len(w) > 3 {
 			g.Words = append(g.Words, w)
 			wide++
 		}
-		g.Counts[w] += share * float64(total) / float64(rank)
 	}
 	if o.Closed > 0 {
+		tok, err := token.Load(tokenizer)
+		if err != nil {
+			return g, err
+		}
 		used := map[int32]float64{}
 		all := 0.0
 		for _, t := range d.Texts {
@@ -371,9 +434,12 @@ func (o *Options) guard(ctx context.Context, tokenizer []byte) (canon.Guard, err
 		}
 	}
 	if o.StandIns {
-		g.StandIns, err = o.standIns(ctx, g.Words)
+		var err error
+		if g.StandIns, err = o.standIns(ctx, g.Words); err != nil {
+			return g, err
+		}
 	}
-	return g, err
+	return g, nil
 }
 
 // standIns are words of one piece for those of several, by what the base says of each word alone.

@@ -27,7 +27,7 @@ type WordSpace struct {
 	rows  []float32 // [words, cols], of unit length
 	cols  int
 	index map[string]int
-	votes map[string]vote
+	votes labelVotes
 
 	mu    sync.Mutex
 	known map[string][]string
@@ -111,7 +111,7 @@ func lowerWords(text string) []string {
 }
 
 // votes counts in how many texts of each label every word occurs.
-func votes(texts []string, labels []int) map[string]vote {
+func votes(texts []string, labels []int) labelVotes {
 	classes := 0
 	for _, l := range labels {
 		classes = max(classes, l+1)
@@ -137,7 +137,7 @@ func votes(texts []string, labels []int) map[string]vote {
 			counts[w][labels[i]]++
 		}
 	}
-	out := make(map[string]vote, len(counts))
+	out := make(labelVotes, len(counts))
 	for w, c := range counts {
 		sum := 0.0
 		for _, x := range c {
@@ -155,10 +155,13 @@ func votes(texts []string, labels []int) map[string]vote {
 	return out
 }
 
+// labelVotes are those of words.
+type labelVotes map[string]vote
+
 // against tells whether two words speak for different labels.
-func (s *WordSpace) against(a, b string) bool {
-	x, ok := s.votes[a]
-	y, also := s.votes[b]
+func (v labelVotes) against(a, b string) bool {
+	x, ok := v[a]
+	y, also := v[b]
 	return ok && also && x.label != y.label && x.z > 1 && y.z > 0.5
 }
 
@@ -206,7 +209,7 @@ func (s *WordSpace) find(word string, n int) []string {
 		if len(out) == n {
 			break
 		}
-		if !s.against(word, s.words[i]) {
+		if !s.votes.against(word, s.words[i]) {
 			out = append(out, s.words[i])
 		}
 	}
@@ -229,7 +232,7 @@ func (s *WordSpace) StandIn(word string, ok func(string) bool) string {
 		if i == at || !ok(s.words[i]) {
 			continue
 		}
-		if float64(x) >= s.Min && (best < 0 || x > sim[best]) && !s.against(word, s.words[i]) {
+		if float64(x) >= s.Min && (best < 0 || x > sim[best]) && !s.votes.against(word, s.words[i]) {
 			best = i
 		}
 		if v := s.votes[s.words[i]]; mine.z > 0.5 && v.z > 2 && v.label == mine.label && (same < 0 || x > sim[same]) {

@@ -27,6 +27,8 @@ type Options struct {
 	// Base is the folder to start from; Folder the same already opened (Base is then only its name in what is written).
 	Base   string
 	Folder *checkpoint.Folder
+	// Tokenizer, when not nil, is a tokenizer.json over the base's ids that takes the place of the base's own, in training and in what is written.
+	Tokenizer []byte
 	// Out is the folder to write; empty writes nothing, and Result.Bundle holds the tuned model.
 	Out     string
 	Kernels backend.Kernels
@@ -202,7 +204,17 @@ func (o *Options) open() (*peft.Bundle, error) {
 			o.Train, po.Labels = &t, c.Labels
 		}
 	}
-	return peft.OpenFolder(f, po)
+	b, err := peft.OpenFolder(f, po)
+	if err != nil || o.Tokenizer == nil {
+		return b, err
+	}
+	if err := b.SetTokenizer(o.Tokenizer); err != nil {
+		if o.Folder == nil {
+			err = errors.Join(err, b.Close())
+		}
+		return nil, err
+	}
+	return b, nil
 }
 
 func sameSet(a, b []string) bool {

@@ -1,8 +1,6 @@
 package canon
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"math"
 	"slices"
@@ -23,6 +21,8 @@ type Guard struct {
 	// as the word that it is an edit of when the counts say that this is likelier: 0.25 reads "gret" as "great" and leaves "heart". At 0
 	// all entries stay what they are.
 	Slips float64
+	// Real are other words that no misspelling is: they are read as they were.
+	Real []string
 	// Pieces, when not nil, are the continuations ("##ing") that stay in the vocabulary. A word that cannot be put together from what is left
 	// is one unknown word to the model, in place of pieces that may say anything.
 	Pieces map[string]bool
@@ -42,29 +42,13 @@ type reading struct {
 //
 // It returns the new tokenizer.json and the number of words guarded.
 func Typos(tokenizer []byte, g Guard) ([]byte, int, error) {
-	var doc map[string]json.RawMessage
-	if err := json.Unmarshal(tokenizer, &doc); err != nil {
-		return nil, 0, fmt.Errorf("tokenizer.json: %w", err)
+	t, err := parseWordPiece(tokenizer)
+	if err != nil {
+		return nil, 0, fmt.Errorf("tokenizer.json: guard against typos: %w", err)
 	}
-	var model map[string]json.RawMessage
-	if err := json.Unmarshal(doc["model"], &model); err != nil {
-		return nil, 0, fmt.Errorf("tokenizer.json: model: %w", err)
-	}
-	var kind, prefix string
-	if err := json.Unmarshal(model["type"], &kind); err != nil || kind != "WordPiece" {
-		return nil, 0, fmt.Errorf("tokenizer.json: the guard against typos needs a WordPiece vocabulary, found %q", kind)
-	}
-	if raw := model["continuing_subword_prefix"]; raw != nil {
-		if err := json.Unmarshal(raw, &prefix); err != nil {
-			return nil, 0, fmt.Errorf("tokenizer.json: continuing_subword_prefix: %w", err)
-		}
-	}
-	var vocab map[string]int
-	if err := json.Unmarshal(model["vocab"], &vocab); err != nil {
-		return nil, 0, fmt.Errorf("tokenizer.json: vocab: %w", err)
-	}
+	vocab := t.vocab
 	real := make(map[string]bool, len(g.Words))
-	for _, w := range g.Words {
+	for _, w := range slices.Concat(g.Words, g.Real) {
 		real[w] = true
 	}
 	found := map[string]reading{}
@@ -90,10 +74,6 @@ func Typos(tokenizer []byte, g Guard) ([]byte, int, error) {
 			}
 		}
 	}
-	type entry struct {
-		token string
-		id    int
-	}
 	var added []entry
 	changed := map[string]int{}
 	for e, r := range found {
@@ -103,77 +83,15 @@ func Typos(tokenizer []byte, g Guard) ([]byte, int, error) {
 			changed[e] = r.id
 		}
 	}
-	slices.SortFunc(added, func(a, b entry) int { return strings.Compare(a.token, b.token) })
-	if g.Pieces != nil && prefix != "" {
-		for t := range vocab {
-			if strings.HasPrefix(t, prefix) && !g.Pieces[t] {
-				changed[t] = -1
+	if g.Pieces != nil && t.prefix != "" {
+		for e := range vocab {
+			if strings.HasPrefix(e, t.prefix) && !g.Pieces[e] {
+				changed[e] = -1
 			}
 		}
 	}
-	// The old entries stay where they were; the new ones follow.
-	old := bytes.TrimSpace(model["vocab"])
-	if len(changed) > 0 {
-		var err error
-		if old, err = renumber(old, changed); err != nil {
-			return nil, 0, fmt.Errorf("tokenizer.json: vocab: %w", err)
-		}
-	}
-	var b bytes.Buffer
-	b.Write(old[:len(old)-1])
-	for i, e := range added {
-		if i > 0 || len(vocab) > 0 {
-			b.WriteByte(',')
-		}
-		fmt.Fprintf(&b, "%q:%d", e.token, e.id)
-	}
-	b.WriteByte('}')
-	model["vocab"] = b.Bytes()
-	raw, err := json.Marshal(model)
-	if err != nil {
-		return nil, 0, err
-	}
-	doc["model"] = raw
-	out, err := json.Marshal(doc)
+	out, err := t.rewrite(changed, added)
 	return out, guarded, err
-}
-
-// renumber gives entries of a vocabulary other ids and keeps their order; -1 leaves one out.
-func renumber(vocab []byte, ids map[string]int) ([]byte, error) {
-	dec := json.NewDecoder(bytes.NewReader(vocab))
-	if _, err := dec.Token(); err != nil {
-		return nil, err
-	}
-	var b bytes.Buffer
-	b.WriteByte('{')
-	for n := 0; dec.More(); {
-		key, err := dec.Token()
-		if err != nil {
-			return nil, err
-		}
-		var id int
-		if err := dec.Decode(&id); err != nil {
-			return nil, err
-		}
-		name, _ := key.(string)
-		if to, ok := ids[name]; ok {
-			id = to
-		}
-		if id < 0 {
-			continue
-		}
-		quoted, err := json.Marshal(name)
-		if err != nil {
-			return nil, err
-		}
-		if n > 0 {
-			b.WriteByte(',')
-		}
-		fmt.Fprintf(&b, "%s:%d", quoted, id)
-		n++
-	}
-	b.WriteByte('}')
-	return b.Bytes(), nil
 }
 
 // edits yields the strings at one edit from a word of small Latin letters, some more than once, with the share of each among all: the four kinds

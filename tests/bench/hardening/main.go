@@ -27,6 +27,7 @@ type options struct {
 	dev, ablation                            bool
 	epochs, seeds                            int
 	svg, set, defences, elsewhere            string
+	lexicon                                  string
 }
 
 func main() {
@@ -47,6 +48,7 @@ func main() {
 	flag.StringVar(&o.recipes, "recipes", "", "recipes of temper to attack with as well")
 	flag.IntVar(&o.examples, "examples", 100, "test rows that the independent attacker attacks")
 	flag.IntVar(&o.ownExamples, "own-examples", 200, "test rows that temper's recipes attack")
+	flag.StringVar(&o.lexicon, "lexicon", "", "synonyms that the variant lexicon reads alike; empty: the judge's own, of the data folder")
 	flag.BoolVar(&o.dev, "dev", false, "choose settings: measure on dev rows with temper's recipes, and leave the test set alone")
 	flag.IntVar(&o.threads, "threads", 1, "worker threads")
 	flag.StringVar(&o.dtype, "dtype", "f32", "arithmetic of training: f32 or bf16")
@@ -79,6 +81,9 @@ func run(ctx context.Context, o options) error {
 	}
 	if o.dev {
 		o.attacker = ""
+	}
+	if o.lexicon == "" {
+		o.lexicon = filepath.Join(o.data, "lexicons", "counterfitted_neighbours.tsv")
 	}
 	b := &bench{options: o}
 	var err error

@@ -49,6 +49,7 @@ type variant struct {
 	Name    string
 	Plain   bool
 	Of      string
+	Lexicon bool // the tokenizer reads the near words of the lexicon alike
 	Options func(*harden.Options)
 }
 
@@ -59,6 +60,7 @@ var variants = []variant{
 	{Name: "plain", Plain: true},
 	{Name: "hardened", Options: func(o *harden.Options) {}},
 	{Name: "held-out", Options: func(o *harden.Options) { o.HeldOut = heldOut }},
+	{Name: "lexicon", Lexicon: true, Options: func(o *harden.Options) { o.HeldOut = heldOut }},
 	{Name: "plain+canonical", Of: "plain", Options: func(o *harden.Options) { o.Guard = 0 }},
 	{Name: "plain+guard", Of: "plain", Options: func(o *harden.Options) {}},
 	{Name: "held-out-weights", Of: "held-out", Options: func(o *harden.Options) { o.Guard = 0; o.Canon = canon.Options{} }},
@@ -301,6 +303,11 @@ func (b *bench) train(ctx context.Context, s set, v variant, dir string, m *meas
 			}
 		} else {
 			o.Tune.Epochs = s.HardEpochs
+			if v.Lexicon {
+				if o.Synonyms, err = readLexicon(b.lexicon); err != nil {
+					return err
+				}
+			}
 			v.Options(&o)
 			if b.tweak != nil {
 				b.tweak(&o)
@@ -463,13 +470,21 @@ func (b *bench) examplesOf(s set, labels []string) ([]attack.Example, attack.Lex
 	for i := range min(b.ownExamples, test.Len()) {
 		examples = append(examples, attack.Example{Row: test.Rows[i], Text: test.Texts[i], Label: test.Labels[i]})
 	}
-	f, err := os.Open(filepath.Join(b.data, "lexicons", "counterfitted_neighbours.tsv"))
+	words, err := readLexicon(filepath.Join(b.data, "lexicons", "counterfitted_neighbours.tsv"))
+	return examples, words, err
+}
+
+func readLexicon(path string) (attack.Lexicon, error) {
+	f, err := os.Open(path)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer f.Close()
-	words, err := attack.ReadLexicon(f)
-	return examples, words, err
+	l, err := attack.ReadLexicon(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return l, nil
 }
 
 // printTables prints Markdown: a line a model, then what filters recover.
