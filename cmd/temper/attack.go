@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"strings"
 
@@ -106,14 +105,9 @@ func (m *measureFlags) options(a *app, cmd *cobra.Command, labels []string, o *a
 		}
 	}
 	if m.lexicon != "" {
-		f, err := os.Open(m.lexicon)
+		l, err := readLexicon("--lexicon", m.lexicon)
 		if err != nil {
-			return nil, fmt.Errorf("--lexicon: %w", err)
-		}
-		l, err := attack.ReadLexicon(f)
-		f.Close()
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", m.lexicon, err)
+			return nil, err
 		}
 		o.Words = l
 	}

@@ -99,7 +99,7 @@ func (a *app) certifyCmd() *cobra.Command {
 				words = near
 			}
 			if lexicon != "" {
-				l, err := readLexicon(lexicon)
+				l, err := readLexicon("--lexicon", lexicon)
 				if err != nil {
 					return err
 				}
@@ -205,10 +205,10 @@ func printCertificates(w io.Writer, r *certifyResult) error {
 }
 
 // readLexicon reads the file of --lexicon.
-func readLexicon(path string) (attack.Lexicon, error) {
+func readLexicon(flag, path string) (attack.Lexicon, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("--lexicon: %w", err)
+		return nil, fmt.Errorf("%s: %w", flag, err)
 	}
 	defer f.Close()
 	l, err := attack.ReadLexicon(f)

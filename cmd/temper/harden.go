@@ -28,8 +28,9 @@ func (a *app) hardenCmd() *cobra.Command {
 		Short: "Train a classifier to resist being fooled",
 		Long: "harden trains as tune does, on texts that are perturbed anew every time and on worst-case changes of word embeddings, and measures\n" +
 			"accuracy under attack before and after on --dev (or --attack-data).\n\nMethods: " + strings.Join(harden.Methods(), ", ") + "; augment combines with any other by +.",
-		Example: "  temper harden minilm/ --data train.tsv --dev dev.tsv --tune lora -o hard/",
-		Args:    cobra.ExactArgs(1),
+		Example: "  temper harden minilm/ --data train.tsv --dev dev.tsv --tune lora -o hard/\n" +
+			"  temper harden minilm/ --data train.tsv --dev dev.tsv --tune lora --synonym-encoding synonyms.tsv -o hard/",
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			if _, err := harden.Objective(method, harden.Sources{}); err != nil {
@@ -71,12 +72,12 @@ func (a *app) hardenCmd() *cobra.Command {
 				o.Perturbers = append(o.Perturbers, &harden.WordNoise{Least: wordNoise / 2, Rate: wordNoise})
 			}
 			if lexicon != "" {
-				if o.Words, err = readLexicon(lexicon); err != nil {
+				if o.Words, err = readLexicon("--lexicon", lexicon); err != nil {
 					return err
 				}
 			}
 			if synonyms != "" {
-				if o.Synonyms, err = readLexicon(synonyms); err != nil {
+				if o.Synonyms, err = readLexicon("--synonym-encoding", synonyms); err != nil {
 					return err
 				}
 			}
@@ -148,14 +149,14 @@ func (a *app) hardenCmd() *cobra.Command {
 	def := harden.Defaults()
 	f := cmd.Flags()
 	f.StringVar(&method, "method", harden.DefaultMethod, "defence, see above")
-	f.StringVar(&clean, "canonical", "invisible,compatibility,confusables", "disguises that the tokenizer undoes: invisible, compatibility, confusables, accents,\nspacing, leetspeak, all or none")
+	f.StringVar(&clean, "canonical", "invisible,compatibility,confusables", "disguises that the tokenizer undoes: invisible, compatibility, confusables, accents,\nspacing, leetspeak, numbers (words with two digits or more read as one number, in training too), all (but accents and\nnumbers) or none")
 	f.IntVar(&guard, "guard", def.Guard, "words whose misspellings the tokenizer reads as the word (0: none; some 7 MB a thousand)")
 	f.IntVar(&wide, "guard-unseen", def.Wide, "with --guard: that many usual words which no training text holds are guarded too")
 	f.Float64Var(&closed, "drop-pieces", def.Closed, "with --guard: parts of words that make up less than this share of the training texts leave the vocabulary, so that\ngarbled words are unknown words (0: all stay)")
 	f.Float64Var(&share, "share", def.Share, "with augment or online: share of the texts that get a copy")
 	f.Float64Var(&wordNoise, "word-noise", 0.5, "with augment or online: some copies lose up to this share of their words, so that no prediction hangs on a few\n(0: none)")
 	f.StringVar(&lexicon, "lexicon", "", "synonyms for ascc and a2t, word<TAB>synonym synonym … (default: words that the base finds near)")
-	f.StringVar(&synonyms, "synonym-encoding", "", "lexicon, as --lexicon, whose near words the tokenizer reads as one: none of its synonyms can fool the model then")
+	f.StringVar(&synonyms, "synonym-encoding", "", "lexicon, as --lexicon, whose near words the tokenizer reads as one, in training too: most of its synonyms cannot\nfool the model then")
 	f.StringSliceVar(&heldOut, "held-out", nil, "attacks whose edits training must not see")
 	f.StringArrayVar(&plugins, "plugin", nil, "a plugin's .wasm to draw perturbations from (may be repeated)")
 	f.StringSliceVar(&recipes, "recipe", []string{"deepwordbug"}, "attacks to measure with")

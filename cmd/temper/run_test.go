@@ -262,6 +262,32 @@ func TestContract(t *testing.T) {
 	}
 }
 
+// A hardened model reads the words of its lexicon alike: the answer does not change with them. A lexicon that is missing or broken is named.
+func TestHardenWithSynonymEncoding(t *testing.T) {
+	good, dir := tiny(t), t.TempDir()
+	data, lexicon, out := filepath.Join(dir, "data.tsv"), filepath.Join(dir, "near.tsv"), filepath.Join(dir, "out")
+	require.NoError(t, os.WriteFile(data, []byte("text\tlabel\n"+strings.Repeat("one lamp 12345\tx\ntwo lamps\ty\n", 4)), 0o600))
+	require.NoError(t, os.WriteFile(lexicon, []byte("lamp\tLantern, torch\n\nlamps\tlanterns\n"), 0o600))
+	args := []string{"harden", good, "--data", data, "--epochs", "1", "--canonical", "numbers", "--attack-examples", "0", "-o", out, "-q", "--synonym-encoding"}
+	code, _, stderr := call(t, "", append(args, lexicon)...)
+	require.Zero(t, code, stderr)
+	scores := func(text string) string {
+		code, stdout, stderr := call(t, "", "classify", out, text, "--json", "-q")
+		require.Zero(t, code, stderr)
+		_, after, ok := strings.Cut(stdout, `"scores"`)
+		require.True(t, ok, stdout)
+		return after
+	}
+	require.Equal(t, scores("one 12345 x"), scores("one 9o8 x"), "numbers are one number")
+	require.NotEqual(t, scores("one 12345 x"), scores("one x"))
+	require.NoError(t, os.WriteFile(lexicon, []byte("no tab\n"), 0o600))
+	for path, want := range map[string]string{filepath.Join(dir, "absent.tsv"): "--synonym-encoding", lexicon: "near.tsv: lexicon line 1"} {
+		code, _, stderr = call(t, "", append(args, path)...)
+		require.Equal(t, 1, code)
+		require.Contains(t, stderr, want)
+	}
+}
+
 func TestStandardInput(t *testing.T) {
 	code, stdout, stderr := call(t, "one two\n\nthree\n", "classify", tiny(t), "--json")
 	require.Zero(t, code, stderr)

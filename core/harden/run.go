@@ -134,7 +134,8 @@ type Options struct {
 	// Synonyms, when not nil, are words that the tokenizer reads as one with the word that they stand beside (see canon.Synonyms), in training too. Words
 	// that speak for different labels are kept apart.
 	Synonyms attack.Lexicon
-	// Canon is the canonicalisation that the written tokenizer's normalizer begins with: zero-width and look-alike letters, spacing, leetspeak.
+	// Canon is the canonicalisation that the written tokenizer's normalizer begins with: zero-width and look-alike letters, spacing, leetspeak. Of
+	// it training reads the numbers alone.
 	Canon canon.Options
 	// Augment, when not nil, changes the settings of augmentation before the run.
 	Augment func(*Augment)
@@ -321,9 +322,15 @@ func (o *Options) tokenizers(ctx context.Context) (written, training []byte, err
 		return nil, nil, fmt.Errorf("%s: %w", f.Path(), err)
 	}
 	written = base
+	if o.Canon.Numbers { // changes what texts say, so training must read it too
+		if training, err = canon.Prepend(written, canon.Options{Numbers: true}); err != nil {
+			return nil, nil, fmt.Errorf("%s: canonicalisation: %w", f.Path(), err)
+		}
+		written = training
+	}
 	var alike []string
 	if o.Synonyms != nil {
-		if written, alike, err = canon.ReadAlike(base, o.synonyms(counts)); err != nil {
+		if written, alike, err = canon.ReadAlike(written, o.synonyms(counts)); err != nil {
 			return nil, nil, fmt.Errorf("%s: %w (run without them)", f.Path(), err)
 		}
 		training = written

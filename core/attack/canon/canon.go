@@ -27,6 +27,9 @@ type Options struct {
 	Spacing bool `json:"spacing"`
 	// Leetspeak reads digits and signs within words as letters: fr33, p4yp4l, $ex. Names such as mp3 and i18n suffer.
 	Leetspeak bool `json:"leetspeak"`
+	// Numbers reads every word with two digits or more, letters among them or not, as the same number, so that 150p, 15Op and 08712400603 are one.
+	// For models that care whether there is a number and not which, filters of spam for example; models must be trained so.
+	Numbers bool `json:"numbers"`
 }
 
 // Latin is everything that is right for most models of English text.
@@ -34,7 +37,7 @@ func Latin() Options {
 	return Options{Invisible: true, Compatibility: true, Confusables: true, Spacing: true, Leetspeak: true}
 }
 
-// ParseOptions reads a list such as "invisible,confusables"; "all" is all but accents, "none" nothing.
+// ParseOptions reads a list such as "invisible,confusables"; "all" is all but accents and numbers, "none" nothing.
 func ParseOptions(list string) (Options, error) {
 	var o Options
 	for _, name := range strings.Split(list, ",") {
@@ -54,8 +57,10 @@ func ParseOptions(list string) (Options, error) {
 			o.Spacing = true
 		case "leetspeak":
 			o.Leetspeak = true
+		case "numbers":
+			o.Numbers = true
 		default:
-			return o, fmt.Errorf("canonicalisation %q, expected invisible, compatibility, confusables, accents, spacing, leetspeak, all or none", name)
+			return o, fmt.Errorf("canonicalisation %q, expected invisible, compatibility, confusables, accents, spacing, leetspeak, numbers, all or none", name)
 		}
 	}
 	return o, nil
@@ -83,6 +88,9 @@ func replaceRegex(from, to string) part {
 
 // hidden are the characters that Invisible removes, as a class of Oniguruma and of most other engines.
 const hidden = `[\u00AD\u034F\u061C\u115F\u1160\u17B4\u17B5\u180B-\u180E\u200B-\u200F\u202A-\u202E\u2060-\u206F\u3164\uFE00-\uFE0F\uFEFF\uFFA0]`
+
+// numbers are the words that Numbers reads alike. Letters before the first digits are bounded, so that long words cost no engine much.
+const numbers = `\p{L}{0,32}\p{Nd}\p{L}{0,32}\p{Nd}[\p{L}\p{Nd}]*`
 
 // leetPairs are read in this order; later ones see what earlier ones made.
 var leetPairs = [][2]string{
@@ -135,6 +143,9 @@ func (o Options) Parts() []json.RawMessage {
 		for _, p := range [][2]string{{"3", "e"}, {"0", "o"}, {"@", "a"}, {`\$`, "s"}} {
 			parts = append(parts, replaceRegex(`(?<=[A-Za-z]{2})`+p[0]+`(?![A-Za-z0-9])`, p[1]))
 		}
+	}
+	if o.Numbers {
+		parts = append(parts, replaceRegex(numbers, "00"))
 	}
 	out := make([]json.RawMessage, len(parts))
 	for i, p := range parts {
@@ -242,8 +253,8 @@ func ours(raw json.RawMessage) bool {
 	if json.Unmarshal(raw, &compact) != nil || compact.Type != "Sequence" {
 		return false
 	}
-	for bits := range 64 {
-		o := Options{bits&1 != 0, bits&2 != 0, bits&4 != 0, bits&8 != 0, bits&16 != 0, bits&32 != 0}
+	for bits := range 128 {
+		o := Options{bits&1 != 0, bits&2 != 0, bits&4 != 0, bits&8 != 0, bits&16 != 0, bits&32 != 0, bits&64 != 0}
 		parts := o.Parts()
 		if len(parts) == 0 || len(parts) != len(compact.Normalizers) {
 			continue

@@ -45,6 +45,10 @@ func parseSettings(list string) (func(*harden.Options), error) {
 			changes = append(changes, func(o *harden.Options) { o.Tune.LR = x })
 		case "guard":
 			changes = append(changes, func(o *harden.Options) { o.Guard = int(x) })
+		case "numbers":
+			changes = append(changes, func(o *harden.Options) { o.Canon.Numbers = x != 0 })
+		case "balance":
+			changes = append(changes, func(o *harden.Options) { o.Tune.Balance = x != 0 })
 		case "wide":
 			changes = append(changes, func(o *harden.Options) { o.Wide = int(x) })
 		case "slips":
@@ -82,7 +86,7 @@ func parseSettings(list string) (func(*harden.Options), error) {
 				}
 			})
 		default:
-			return nil, fmt.Errorf("-set %q: expected method, epochs, lr, guard, wide, slips, closed, stand-ins, word-noise, synonyms, char-rate, share, consistency, likeness or epsilon", key)
+			return nil, fmt.Errorf("-set %q: expected method, epochs, lr, guard, numbers, balance, wide, slips, closed, stand-ins, word-noise, synonyms, char-rate, share, consistency, likeness or epsilon", key)
 		}
 	}
 	return func(o *harden.Options) {
