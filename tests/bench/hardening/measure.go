@@ -28,11 +28,12 @@ import (
 )
 
 // set is a task: its training rows, and the rows that are attacked. Positive, when not empty, is the class that a filter is to catch: all
-// attacked rows have it.
+// attacked rows have it. Hardening, when not nil, are the settings that this task wants, chosen on dev rows.
 type set struct {
 	Name, Train, Draw, Attack string
 	Epochs, HardEpochs        int // 0: the defaults of tune and harden
 	Positive                  string
+	Hardening                 func(*harden.Options)
 }
 
 // sets are those of the issue on robustness: sizes and passes are part of the task.
@@ -41,7 +42,10 @@ var sets = []set{
 	{Name: "mr", Train: "train.tsv", Draw: "mr-train-3000.txt", Attack: "mr-test-attack200.txt"},
 	{Name: "ag_news", Train: "train.tsv", Draw: "ag_news-train-4000.txt", Attack: "ag_news-test-attack200.txt", Epochs: 1, HardEpochs: 1},
 	{Name: "jigsaw_toxic_balanced", Train: "train.tsv", Draw: "jigsaw_toxic_balanced-train-4000.txt", Attack: "jigsaw_toxic_balanced-test-attack.txt", Epochs: 1, HardEpochs: 1, Positive: "toxic"},
-	{Name: "sms_spam", Train: "train.tsv", Attack: "sms_spam-test-attack.txt", Epochs: 1, HardEpochs: 1, Positive: "spam"},
+	// Spam is full of numbers, one message in seven is spam, and what tells it ("txt", "urgnt") is not spelt by the rules anyway.
+	{Name: "sms_spam", Train: "train.tsv", Attack: "sms_spam-test-attack.txt", Epochs: 1, HardEpochs: 1, Positive: "spam", Hardening: func(o *harden.Options) {
+		o.Canon.Numbers, o.Closed, o.Tune.Balance = true, 0, true
+	}},
 }
 
 // variant is a way to train. Of names another variant whose weights it takes, changing the tokenizer alone.
@@ -274,6 +278,9 @@ func (b *bench) train(ctx context.Context, s set, v variant, dir string, m *meas
 	}
 	began := time.Now()
 	var p *pipeline.Pipeline
+	if s.Hardening != nil && !v.Plain && v.Of != "plain" { // what training did not read, a tokenizer cannot add
+		s.Hardening(&o)
+	}
 	if v.Of != "" {
 		v.Options(&o)
 		if b.tweak != nil {
