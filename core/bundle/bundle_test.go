@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/temper-ml/temper/core/token"
 )
 
 func TestRoundTrip(t *testing.T) {
@@ -46,4 +48,24 @@ func FuzzParse(f *testing.F) {
 		require.NoError(t, err)
 		require.Len(t, back, len(files))
 	})
+}
+
+// A page downloads the words that are guarded, not their misspellings, and reads them all the same.
+func TestGuardedTokenizer(t *testing.T) {
+	typos := &token.Typos{Words: []string{"great", "awful"}, IDs: []int32{1, 2}, Counts: []float64{1, 1}}
+	whole, err := token.WithTypos([]byte(`{"model":{"type":"WordPiece","unk_token":"[UNK]","vocab":{"[UNK]":0,"great":1,"awful":2}}}`), typos, typos.Table())
+	require.NoError(t, err)
+	files := map[string][]byte{"tokenizer.json": whole, "config.json": []byte("{}")}
+	var b bytes.Buffer
+	require.NoError(t, Write(&b, files))
+	require.Equal(t, whole, files["tokenizer.json"])
+	require.Less(t, b.Len(), len(whole))
+	got, err := Parse(b.Bytes())
+	require.NoError(t, err)
+	tok, err := token.Load(got["tokenizer.json"])
+	require.NoError(t, err)
+	require.Equal(t, []int32{1}, tok.AppendIDs(nil, "graet", false))
+	back, err := token.Expand(got["tokenizer.json"])
+	require.NoError(t, err)
+	require.Equal(t, string(whole), string(back))
 }

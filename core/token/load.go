@@ -22,7 +22,11 @@ func Load(data []byte) (*Tokenizer, error) {
 		Decoder       json.RawMessage `json:"decoder"`
 		Model         json.RawMessage `json:"model"`
 	}
-	data = bytes.Clone(data) // the vocabulary's names are parts of it
+	if short, ok := Strip(data); ok {
+		data = short
+	} else {
+		data = bytes.Clone(data) // the vocabulary's names are parts of it
+	}
 	rest, big, ok := apart(data, "model")
 	if !ok {
 		rest = data

@@ -22,6 +22,7 @@ func loadModel(raw json.RawMessage) (model, *vocab, error) {
 		IgnoreMerges bool            `json:"ignore_merges"`
 		Vocab        json.RawMessage `json:"vocab"`
 		Merges       json.RawMessage `json:"merges"`
+		Typos        json.RawMessage `json:"temper_typos"`
 	}
 	rest, big, ok := apart(raw, "vocab", "merges")
 	if !ok {
@@ -70,7 +71,13 @@ func loadModel(raw json.RawMessage) (model, *vocab, error) {
 				return nil, nil, fmt.Errorf("max_input_chars_per_word: expected at least 0, got %d", chars)
 			}
 		}
-		return newWordPiece(v, str(m.UnkToken, "[UNK]"), str(m.Prefix, "##"), chars), v, nil
+		w := newWordPiece(v, str(m.UnkToken, "[UNK]"), str(m.Prefix, "##"), chars)
+		typos, err := loadTypos(m.Typos, v)
+		if err != nil {
+			return nil, nil, err
+		}
+		w.setTypos(typos)
+		return w, v, nil
 	case "WordLevel":
 		w := &wordLevel{vocab: v, unk: str(m.UnkToken, "<unk>"), unkID: -1}
 		if id, ok := v.ids[w.unk]; ok {

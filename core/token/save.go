@@ -15,6 +15,9 @@ func (t *Tokenizer) Save() ([]byte, error) {
 	if t.source == nil {
 		return nil, ErrNoSource
 	}
+	if w, ok := t.model.(*wordPiece); ok && w.typos != nil {
+		return Expand(t.source)
+	}
 	return bytes.Clone(t.source), nil
 }
 

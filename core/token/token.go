@@ -395,6 +395,9 @@ func (t *Tokenizer) ID(token string) (int32, bool) {
 		return a.ID, true
 	}
 	id, ok := t.vocab.ids[token]
+	if w, piece := t.model.(*wordPiece); !ok && piece && w.typos != nil {
+		return w.typos.read([]byte(token))
+	}
 	return id, ok
 }
 

@@ -16,6 +16,16 @@ type wordPiece struct {
 	longest int
 	first   map[string]int32 // pieces that begin a word
 	next    map[string]int32 // pieces that continue one, without their prefix
+	typos   *Typos           // nil: misspellings are in the vocabulary, if anywhere
+}
+
+func (m *wordPiece) setTypos(t *Typos) {
+	if m.typos = t; t == nil {
+		return
+	}
+	for _, w := range t.Words {
+		m.longest = max(m.longest, len(w)+1)
+	}
 }
 
 func newWordPiece(v *vocab, unk, prefix string, maxChars int) *wordPiece {
@@ -61,6 +71,11 @@ func (m *wordPiece) tokenize(sc *scratch, a *aligned, word int32) error {
 		for hi > lo {
 			if id, ok = table[string(a.text[lo:hi])]; ok {
 				break
+			}
+			if lo == 0 && m.typos != nil {
+				if id, ok = m.typos.read(a.text[:hi]); ok {
+					break
+				}
 			}
 			for hi--; hi > lo && !utf8.RuneStart(a.text[hi]); hi-- {
 			}

@@ -4,6 +4,7 @@
 package canon
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -200,7 +201,12 @@ func Prepend(tokenizer []byte, o Options) ([]byte, error) {
 		}
 	}
 	file["normalizer"] = rest
-	var out strings.Builder
+	return inOrder(file), nil
+}
+
+// inOrder writes a tokenizer.json with its members in their usual order, the model last among them.
+func inOrder(file map[string]json.RawMessage) []byte {
+	var out bytes.Buffer
 	keys := slices.Clone(members)
 	var others []string
 	for k := range file {
@@ -211,7 +217,7 @@ func Prepend(tokenizer []byte, o Options) ([]byte, error) {
 	slices.Sort(others)
 	out.WriteString("{")
 	first := true
-	for _, k := range append(keys, others...) {
+	for _, k := range slices.Concat(others, keys) {
 		if file[k] == nil {
 			continue
 		}
@@ -223,7 +229,7 @@ func Prepend(tokenizer []byte, o Options) ([]byte, error) {
 		fmt.Fprintf(&out, "\n  %s: %s", name, file[k])
 	}
 	out.WriteString("\n}\n")
-	return []byte(out.String()), nil
+	return out.Bytes()
 }
 
 // split takes a normalizer that Prepend made apart and returns what it was before; nothing for null.

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"unicode"
+
+	"github.com/temper-ml/temper/core/token"
 )
 
 // Guard is what Typos protects. Words of several pieces without a stand-in, and those of fewer than three letters, are passed over.
@@ -28,12 +30,6 @@ type Guard struct {
 	Pieces map[string]bool
 }
 
-// reading is what an edit is read as.
-type reading struct {
-	id    int
-	score float64
-}
-
 // Typos teaches a WordPiece tokenizer to read misspelt words: every single edit of a guarded word (a letter swapped with its neighbour,
 // replaced, left out or put in) enters the vocabulary under the word's own id, unless it is a word itself. The model sees the word that was
 // meant; its weights do not change, and any reader of tokenizer.json sees the same. It is the idea of robust encodings (Jones et al., 2020)
@@ -46,41 +42,28 @@ func Typos(tokenizer []byte, g Guard) ([]byte, int, error) {
 	if err != nil {
 		return nil, 0, fmt.Errorf("tokenizer.json: guard against typos: %w", err)
 	}
-	vocab := t.vocab
-	real := make(map[string]bool, len(g.Words))
-	for _, w := range slices.Concat(g.Words, g.Real) {
-		real[w] = true
-	}
-	found := map[string]reading{}
-	guarded := 0
+	vocab, guarded := t.vocab, map[string]bool{}
+	typos := token.Typos{Real: slices.Clone(g.Real)}
 	for _, w := range g.Words {
-		if len(w) < 3 || strings.IndexFunc(w, func(r rune) bool { return r > 'z' || r < 'a' }) >= 0 {
+		if len(w) < 3 || len(w) > 64 || strings.IndexFunc(w, func(r rune) bool { return r > 'z' || r < 'a' }) >= 0 || guarded[w] {
+			typos.Real = append(typos.Real, w)
 			continue
 		}
 		id, ok := vocab[w]
 		if !ok {
 			if id, ok = vocab[g.StandIns[w]]; !ok {
+				typos.Real = append(typos.Real, w)
 				continue
 			}
 		}
-		guarded++
-		for e, share := range edits(w) {
-			if e == "" || real[e] {
-				continue
-			}
-			score := g.Counts[w] * share
-			if r, ok := found[e]; !ok || score > r.score {
-				found[e] = reading{id, score}
-			}
-		}
+		guarded[w] = true
+		typos.Words, typos.IDs, typos.Counts = append(typos.Words, w), append(typos.IDs, int32(id)), append(typos.Counts, g.Counts[w])
 	}
-	var added []entry
+	table := typos.Table()
 	changed := map[string]int{}
-	for e, r := range found {
-		if _, known := vocab[e]; !known {
-			added = append(added, entry{e, r.id})
-		} else if len(e) > 2 && g.Slips*r.score > g.Counts[e] {
-			changed[e] = r.id
+	for e, r := range table {
+		if _, known := vocab[e]; known && len(e) > 2 && g.Slips*r.Score > g.Counts[e] {
+			changed[e] = int(r.ID)
 		}
 	}
 	if g.Pieces != nil && t.prefix != "" {
@@ -90,37 +73,15 @@ func Typos(tokenizer []byte, g Guard) ([]byte, int, error) {
 			}
 		}
 	}
-	out, err := t.rewrite(changed, added)
-	return out, guarded, err
-}
-
-// edits yields the strings at one edit from a word of small Latin letters, some more than once, with the share of each among all: the four kinds
-// of edit alike, and alike within a kind.
-func edits(w string) func(yield func(string, float64) bool) {
-	const letters = "abcdefghijklmnopqrstuvwxyz"
-	n := float64(len(w))
-	return func(yield func(string, float64) bool) {
-		for i := range len(w) {
-			if !yield(w[:i]+w[i+1:], 1/(4*n)) {
-				return
-			}
-			if i+1 < len(w) && !yield(w[:i]+w[i+1:i+2]+w[i:i+1]+w[i+2:], 1/(4*(n-1))) {
-				return
-			}
-			for _, c := range letters {
-				if !yield(w[:i]+string(c)+w[i+1:], 1/(4*26*n)) {
-					return
-				}
-			}
-		}
-		for i := range len(w) + 1 {
-			for _, c := range letters {
-				if !yield(w[:i]+string(c)+w[i:], 1/(4*26*(n+1))) {
-					return
-				}
-			}
-		}
+	out, err := t.rewrite(changed, nil)
+	if err != nil {
+		return nil, 0, err
 	}
+	if len(typos.Words) == 0 {
+		return out, 0, nil
+	}
+	out, err = token.WithTypos(out, &typos, table)
+	return out, len(typos.Words), err
 }
 
 // Telling returns up to n words of labelled texts, those that tell most of the label first: by the spread of their counts over the labels,

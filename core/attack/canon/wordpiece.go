@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/temper-ml/temper/core/token"
 )
 
 // wordPiece is a tokenizer.json with a WordPiece vocabulary, open for changes of what its entries are read as.
@@ -21,8 +23,10 @@ type entry struct {
 	id    int
 }
 
+// parseWordPiece reads it without the misspellings that Typos added, if it did.
 func parseWordPiece(tokenizer []byte) (*wordPiece, error) {
 	t := &wordPiece{}
+	tokenizer, _ = token.Strip(tokenizer)
 	if err := json.Unmarshal(tokenizer, &t.doc); err != nil {
 		return nil, err
 	}
@@ -41,6 +45,7 @@ func parseWordPiece(tokenizer []byte) (*wordPiece, error) {
 	if err := json.Unmarshal(t.model["vocab"], &t.vocab); err != nil {
 		return nil, fmt.Errorf("vocab: %w", err)
 	}
+	delete(t.model, "temper_typos")
 	return t, nil
 }
 
@@ -74,7 +79,7 @@ func (t *wordPiece) rewrite(changed map[string]int, added []entry) ([]byte, erro
 		return nil, err
 	}
 	t.doc["model"] = raw
-	return json.Marshal(t.doc)
+	return inOrder(t.doc), nil
 }
 
 // renumber gives entries of a vocabulary other ids and keeps their order; -1 leaves one out.
