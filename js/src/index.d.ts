@@ -180,7 +180,8 @@ export class Engine {
   close(): void;
 }
 
-export type Source = string | URL | Iterable<File | { name: string; data: Blob | ArrayBuffer | Uint8Array }>;
+/** An address, one file (a Blob without a name and bytes are a bundle or GGUF), or files. */
+export type Source = string | URL | Blob | ArrayBuffer | Uint8Array | Iterable<File | { name: string; data: Blob | ArrayBuffer | Uint8Array }>;
 
 export class Model {
   readonly engine: Engine;

@@ -52,6 +52,7 @@ test('teaching, saving, attacking, cancelling', { skip }, async () => {
   assert.equal((await m.classify('it broke again, awful')).label, 'complaint');
   const saved = await m.save();
   const again = await e.load([{ name: 'taught.temper', data: saved }]);
+  for (const alone of [new Uint8Array(await new Blob([saved]).arrayBuffer()), new Blob([saved])]) await (await e.load(alone)).close();
   assert.deepEqual((await again.classify(['so happy with it'])).map((p) => p.scores), (await m.classify(['so happy with it'])).map((p) => p.scores));
   saved[saved.length - 100] ^= 1;
   await assert.rejects(e.load([{ name: 'taught.temper', data: saved }]), CorruptError);
@@ -74,6 +75,8 @@ test('teaching, saving, attacking, cancelling', { skip }, async () => {
 test('what cannot be a model is refused', async () => {
   const e = await Engine.create({ threads: 1 });
   await assert.rejects(e.load([{ name: 'x.temper', data: new Uint8Array(100) }]), CorruptError);
+  await assert.rejects(e.load(new Uint8Array(100)), CorruptError);
+  for (const bad of [undefined, null, 7, [], [1, 2], {}, [{ data: new Uint8Array(4) }]]) await assert.rejects(e.load(/** @type {any} */ (bad)), RequestError);
   await assert.rejects(e.load([{ name: 'config.json', data: new TextEncoder().encode('{"model_type":"nothing"}') }]), RequestError);
   e.close();
 });
