@@ -42,9 +42,9 @@ var sets = []set{
 	{Name: "mr", Train: "train.tsv", Draw: "mr-train-3000.txt", Attack: "mr-test-attack200.txt"},
 	{Name: "ag_news", Train: "train.tsv", Draw: "ag_news-train-4000.txt", Attack: "ag_news-test-attack200.txt", Epochs: 1, HardEpochs: 1},
 	{Name: "jigsaw_toxic_balanced", Train: "train.tsv", Draw: "jigsaw_toxic_balanced-train-4000.txt", Attack: "jigsaw_toxic_balanced-test-attack.txt", Epochs: 1, HardEpochs: 1, Positive: "toxic"},
-	// Spam is full of numbers, one message in seven is spam, and what tells it ("txt", "urgnt") is not spelt by the rules anyway.
+	// Spam is full of numbers, and what tells it ("txt", "urgnt") is not spelt by the rules anyway.
 	{Name: "sms_spam", Train: "train.tsv", Attack: "sms_spam-test-attack.txt", Epochs: 1, HardEpochs: 1, Positive: "spam", Hardening: func(o *harden.Options) {
-		o.Canon.Numbers, o.Closed, o.Tune.Balance = true, 0, true
+		o.Canon.Numbers, o.Closed = true, 0
 	}},
 }
 
