@@ -27,6 +27,9 @@ func compile(pattern string) (finder, error) {
 	if len(pattern) > maxPattern {
 		return nil, fmt.Errorf("regex of %d bytes: expected at most %d", len(pattern), maxPattern)
 	}
+	if f, ok := classOf(pattern); ok {
+		return f, nil
+	}
 	// ^ and $ stand for the ends of lines, as in Ruby, whose syntax these patterns are in.
 	translated, err := translate(pattern)
 	if err != nil {

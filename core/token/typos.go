@@ -26,6 +26,7 @@ type Typos struct {
 
 	once  sync.Once
 	keys  []uint64 // hash of a word, or of one with a letter left out, above its number; sorted
+	from  []int32  // where the keys begin, by the first typoBits of the hash
 	real  map[string]struct{}
 	least int // lengths of edits in bytes
 	most  int
@@ -153,7 +154,17 @@ func (t *Typos) index() {
 		}
 	}
 	slices.Sort(t.keys)
+	t.from = make([]int32, 1<<typoBits)
+	at := 0
+	for b := range t.from {
+		for at < len(t.keys) && t.keys[at]>>(64-typoBits) < uint64(b) {
+			at++
+		}
+		t.from[b] = int32(at)
+	}
 }
+
+const typoBits = 14
 
 // read finds the word that an edit is read as. It allocates nothing.
 func (t *Typos) read(e []byte) (int32, bool) {
@@ -175,7 +186,10 @@ func (t *Typos) read(e []byte) (int32, bool) {
 			continue
 		}
 		h := typoHash(e, skip)
-		at, _ := slices.BinarySearch(t.keys, h)
+		at := int(t.from[h>>(64-typoBits)])
+		for at < len(t.keys) && t.keys[at] < h {
+			at++
+		}
 		for ; at < len(t.keys) && t.keys[at]>>32 == h>>32; at++ {
 			i := int(uint32(t.keys[at]))
 			share, ok := typoOf(t.Words[i], e)
