@@ -341,4 +341,15 @@ func TestRunWithSynonyms(t *testing.T) {
 	assert.Equal(t, want, scores("a Quux lamp"))
 	assert.NotEqual(t, want, scores("a the lamp"), "words of grammar are left alone")
 	assert.NotEqual(t, scores("awful"), scores("bright"), "they speak for different labels")
+
+	// Hardened again with nothing asked for, it has nothing of the old guard.
+	require.NoError(t, p.Close())
+	bare := harden.Options{Tune: train.Options{Base: out, Kernels: k, Train: d}}
+	plain, err := bare.Tokenizer(context.Background())
+	require.NoError(t, err)
+	assert.NotContains(t, string(plain), "temper_typos")
+	bare.Tune.Base = base
+	plain, err = bare.Tokenizer(context.Background())
+	require.NoError(t, err)
+	assert.Nil(t, plain, "the base's own")
 }

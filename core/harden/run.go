@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -294,7 +295,7 @@ func (o *Options) phase(name string) {
 }
 
 // Tokenizer is the tokenizer.json of the base as the written model has it: with words of one meaning read alike, the guard against typos and
-// canonicalisation, nil for none of them.
+// canonicalisation, nil for the base's own.
 func (o *Options) Tokenizer(ctx context.Context) ([]byte, error) {
 	written, _, err := o.tokenizers(ctx)
 	return written, err
@@ -303,9 +304,7 @@ func (o *Options) Tokenizer(ctx context.Context) ([]byte, error) {
 // tokenizers are the one that is written, nil for the base's own, and the one that training reads by, nil likewise.
 func (o *Options) tokenizers(ctx context.Context) (written, training []byte, err error) {
 	typos := o.Guard > 0 && o.Tune.Train.Labels != nil
-	if !typos && o.Canon == (canon.Options{}) && o.Synonyms == nil {
-		return nil, nil, nil
-	}
+	asked := typos || o.Canon != (canon.Options{}) || o.Synonyms != nil
 	f := o.Tune.Folder
 	if f == nil {
 		if f, err = checkpoint.OpenFolder(o.Tune.Base); err != nil {
@@ -313,20 +312,32 @@ func (o *Options) tokenizers(ctx context.Context) (written, training []byte, err
 		}
 		defer f.Close()
 	}
+	if !asked && !f.Has(checkpoint.TokenizerFile) {
+		return nil, nil, nil
+	}
 	base, err := f.File(checkpoint.TokenizerFile)
 	if err != nil {
 		return nil, nil, fmt.Errorf("guard: %w", err)
 	}
-	counts, err := o.counts(base)
+	// A base that was hardened before loses what its tokenizer was given then: the options say what it is given now.
+	written, had, err := canon.Bare(base)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", f.Path(), err)
 	}
-	written = base
-	if o.Canon.Numbers { // changes what texts say, so training must read it too
-		if training, err = canon.Prepend(written, canon.Options{Numbers: true}); err != nil {
+	if !asked && !had {
+		return nil, nil, nil
+	}
+	if o.Canon.Numbers {
+		if written, err = canon.Prepend(written, canon.Options{Numbers: true}); err != nil {
 			return nil, nil, fmt.Errorf("%s: canonicalisation: %w", f.Path(), err)
 		}
-		written = training
+	}
+	if had || o.Canon.Numbers { // texts say something else than by the base's own, so training must read them so too
+		training = written
+	}
+	counts, err := o.counts(written)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", f.Path(), err)
 	}
 	var alike []string
 	if o.Synonyms != nil {
@@ -356,12 +367,11 @@ func (o *Options) tokenizers(ctx context.Context) (written, training []byte, err
 // synonyms are those of the lexicon, but for words of grammar.
 func (o *Options) synonyms(counts *wordCounts) canon.Synonyms {
 	s := canon.Synonyms{Near: map[string][]string{}, Counts: counts.all, Leave: attack.IsStopWord}
-	for w, near := range o.Synonyms {
-		list := make([]string, len(near))
-		for i, x := range near {
-			list[i] = strings.ToLower(x)
+	for _, w := range slices.Sorted(maps.Keys(o.Synonyms)) {
+		low := strings.ToLower(w)
+		for _, x := range o.Synonyms[w] {
+			s.Near[low] = append(s.Near[low], strings.ToLower(x))
 		}
-		s.Near[strings.ToLower(w)] = list
 	}
 	if d := o.Tune.Train; d.Labels != nil {
 		v := votes(d.Texts, d.Labels)

@@ -89,7 +89,7 @@ func (f *classFinder) find(text []byte, cuts []cut) ([]cut, error) {
 			continue
 		}
 		r, n := utf8.DecodeRune(text[i:])
-		if (r != utf8.RuneError || n > 1) && f.has(r) {
+		if f.has(r) {
 			cuts, done = matched(cuts, done, i, i+n)
 		}
 		i += n

@@ -3,6 +3,7 @@ package token
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -67,4 +68,36 @@ func FuzzClass(f *testing.F) {
 		got, _ := c.find([]byte(text), nil)
 		require.Equal(t, fmt.Sprint(want), fmt.Sprint(got))
 	})
+}
+
+// The finder of numbers finds what the pattern does.
+func TestNumbersAreTheEngines(t *testing.T) {
+	f, err := compile(PatternNumbers)
+	require.NoError(t, err)
+	require.IsType(t, numbersFinder{}, f)
+	old := enginesFinder(t, PatternNumbers)
+	check := func(s string) {
+		want, err := old.find([]byte(s), nil)
+		require.NoError(t, err)
+		got, err := f.find([]byte(s), nil)
+		require.NoError(t, err)
+		require.Equal(t, fmt.Sprint(want), fmt.Sprint(got), "%q", s)
+	}
+	alphabet := []rune("aaaaaaaaaaaab0123 .-é́٣०⃣𝟘_")
+	r := rand.New(rand.NewPCG(5, 6))
+	for range 3000 {
+		var s []rune
+		for range r.IntN(60) {
+			s = append(s, alphabet[r.IntN(len(alphabet))])
+		}
+		check(string(s))
+	}
+	for before := range 70 {
+		for between := 28; between < 40; between++ {
+			check(strings.Repeat("x", before) + "1" + strings.Repeat("y", between) + "2z")
+			check(strings.Repeat("x", before) + "1" + strings.Repeat("y", between) + "2z3" + strings.Repeat("é", before) + "4")
+		}
+	}
+	check("")
+	check("call 08712\u0301402050 now")
 }

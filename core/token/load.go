@@ -12,6 +12,21 @@ import (
 
 // Load reads a tokenizer.json. Memory is bounded by about 40 times the file's size.
 func Load(data []byte) (*Tokenizer, error) {
+	if short, ok := Strip(data); ok {
+		t, err := load(short)
+		if err != nil {
+			return nil, err
+		}
+		if w, ok := t.model.(*wordPiece); ok && w.typos != nil {
+			return t, nil
+		}
+		// Somebody changed the entries before the misspellings: all of them count.
+	}
+	return load(bytes.Clone(data))
+}
+
+// load is Load of data that is the tokenizer's own: the vocabulary's names are parts of it.
+func load(data []byte) (*Tokenizer, error) {
 	var file struct {
 		Truncation    json.RawMessage `json:"truncation"`
 		Padding       json.RawMessage `json:"padding"`
@@ -21,11 +36,6 @@ func Load(data []byte) (*Tokenizer, error) {
 		PostProcessor json.RawMessage `json:"post_processor"`
 		Decoder       json.RawMessage `json:"decoder"`
 		Model         json.RawMessage `json:"model"`
-	}
-	if short, ok := Strip(data); ok {
-		data = short
-	} else {
-		data = bytes.Clone(data) // the vocabulary's names are parts of it
 	}
 	rest, big, ok := apart(data, "model")
 	if !ok {

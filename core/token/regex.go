@@ -27,6 +27,9 @@ func compile(pattern string) (finder, error) {
 	if len(pattern) > maxPattern {
 		return nil, fmt.Errorf("regex of %d bytes: expected at most %d", len(pattern), maxPattern)
 	}
+	if pattern == PatternNumbers {
+		return numbersFinder{}, nil
+	}
 	if f, ok := classOf(pattern); ok {
 		return f, nil
 	}

@@ -358,7 +358,7 @@ func (t *Tokenizer) appendText(dst []int32, text string, asText bool) []int32 {
 	return dst
 }
 
-// VocabSize is the number of tokens, added ones included.
+// VocabSize is the number of tokens, added ones included. Misspellings that are read as words (see Typos) are none.
 func (t *Tokenizer) VocabSize() int {
 	n := len(t.vocab.ids)
 	for _, a := range t.added {

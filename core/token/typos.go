@@ -39,7 +39,7 @@ type TypoReading struct {
 }
 
 // maxTypoWord bounds the words, as an index of every word with each letter left out grows with the square of their length.
-const maxTypoWord = 64
+const maxTypoWord = 32
 
 func (t *Typos) validate(v *vocab) error {
 	if len(t.Words) != len(t.IDs) || len(t.Words) != len(t.Counts) || len(t.Words) > math.MaxInt32 {
@@ -154,7 +154,7 @@ func (t *Typos) index() {
 		}
 	}
 	slices.Sort(t.keys)
-	t.from = make([]int32, 1<<typoBits)
+	t.from = make([]int32, 1<<typoBits+1)
 	at := 0
 	for b := range t.from {
 		for at < len(t.keys) && t.keys[at]>>(64-typoBits) < uint64(b) {
@@ -186,11 +186,9 @@ func (t *Typos) read(e []byte) (int32, bool) {
 			continue
 		}
 		h := typoHash(e, skip)
-		at := int(t.from[h>>(64-typoBits)])
-		for at < len(t.keys) && t.keys[at] < h {
-			at++
-		}
-		for ; at < len(t.keys) && t.keys[at]>>32 == h>>32; at++ {
+		b := h >> (64 - typoBits)
+		at, _ := slices.BinarySearch(t.keys[t.from[b]:t.from[b+1]], h)
+		for at += int(t.from[b]); at < len(t.keys) && t.keys[at]>>32 == h>>32; at++ {
 			i := int(uint32(t.keys[at]))
 			share, ok := typoOf(t.Words[i], e)
 			if !ok {
@@ -270,18 +268,9 @@ func WithTypos(data []byte, t *Typos, table map[string]TypoReading) ([]byte, err
 	if err := t.validate(nil); err != nil {
 		return nil, fmt.Errorf("typos: %w", err)
 	}
-	var file struct {
-		Model struct {
-			Vocab map[string]int32 `json:"vocab"`
-		} `json:"model"`
-	}
-	if err := json.Unmarshal(data, &file); err != nil {
-		return nil, err
-	}
-	vocab := file.Model.Vocab
-	at, end := bytes.LastIndex(data, []byte(`"vocab"`)), lastEntry(data)
-	if len(vocab) == 0 || at < 0 || end < at || !json.Valid(slices.Concat([]byte("{"), data[at:end], []byte("}}"))) {
-		return nil, errors.New("typos: expected a vocabulary that ends the file")
+	vocab, model, end, err := lastVocab(data)
+	if err != nil {
+		return nil, fmt.Errorf("typos: %w", err)
 	}
 	// Words that the vocabulary holds are found there.
 	real := slices.DeleteFunc(slices.Clone(t.Real), func(w string) bool { _, ok := vocab[w]; return ok })
@@ -291,11 +280,35 @@ func WithTypos(data []byte, t *Typos, table map[string]TypoReading) ([]byte, err
 		return nil, err
 	}
 	out := make([]byte, 0, len(data)+len(tail)+len(field)+32)
-	out = append(out, data[:at]...)
+	out = append(out, data[:model]...)
 	out = fmt.Appendf(out, "%q:%s,", typosName, field)
-	out = append(out, data[at:end]...)
+	out = append(out, data[model:end]...)
 	out = append(out, tail...)
 	return append(out, data[end:]...), nil
+}
+
+// lastVocab finds the vocabulary that ends a tokenizer.json: its entries, the place of the model's first member and the place after the last entry.
+func lastVocab(data []byte) (vocab map[string]int32, model, end int, err error) {
+	wrong := errors.New("expected a tokenizer.json that ends in its model, which ends in its vocabulary")
+	place := func(part []byte) int {
+		return int(uintptr(unsafe.Pointer(unsafe.SliceData(part))) - uintptr(unsafe.Pointer(unsafe.SliceData(data))))
+	}
+	_, top, ok := apart(data, "model")
+	if !ok || len(top["model"]) == 0 {
+		return nil, 0, 0, wrong
+	}
+	_, parts, ok := apart(top["model"], "vocab")
+	raw := parts["vocab"]
+	if !ok || len(raw) == 0 {
+		return nil, 0, 0, wrong
+	}
+	if err := json.Unmarshal(raw, &vocab); err != nil {
+		return nil, 0, 0, fmt.Errorf("vocab: %w", err)
+	}
+	if end = place(raw) + lastEntry(raw); len(vocab) == 0 || end != lastEntry(data) {
+		return nil, 0, 0, wrong
+	}
+	return vocab, place(top["model"]) + 1, end, nil
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -340,20 +353,36 @@ func Expand(data []byte) ([]byte, error) {
 	if err := json.Unmarshal(data, &file); err != nil {
 		return nil, fmt.Errorf("token: tokenizer.json: %w", err)
 	}
-	f, vocab := file.Model.Typos, file.Model.Vocab
-	if f == nil || f.Typos == nil || len(vocab) != f.Entries {
+	f := file.Model.Typos
+	if f == nil || f.Typos == nil || len(file.Model.Vocab) != f.Entries {
 		return bytes.Clone(data), nil
 	}
+	fail := func(err error) ([]byte, error) {
+		return nil, fmt.Errorf("token: tokenizer.json: model: %s: %w (take the file of the folder that it comes from, or harden again)", typosName, err)
+	}
 	if err := f.validate(nil); err != nil {
-		return nil, fmt.Errorf("token: tokenizer.json: model: %s: %w", typosName, err)
+		return fail(err)
+	}
+	vocab, _, end, err := lastVocab(data)
+	if err != nil {
+		return fail(err)
+	}
+	most := 0
+	for _, w := range f.Words {
+		most += (53*len(w) + 25) * (len(w) + 16) // edits, and what an entry takes
+	}
+	if f.Bytes < 0 || f.Bytes > most || most > maxTypoBytes {
+		return fail(fmt.Errorf("%d words have no %d bytes of misspellings", len(f.Words), f.Bytes))
 	}
 	tail := typoTail(f.Table(), func(e string) bool { _, ok := vocab[e]; return ok })
 	if len(tail) != f.Bytes || crc32.Checksum(tail, castagnoli) != f.Sum {
-		return nil, fmt.Errorf("token: tokenizer.json: model: %s: the words give other misspellings than the file was written with", typosName)
+		return fail(errors.New("the words give other misspellings than the file was written with"))
 	}
-	end := lastEntry(data)
 	return slices.Concat(data[:end], tail, data[end:]), nil
 }
+
+// maxTypoBytes bounds the misspellings of a file.
+const maxTypoBytes = 1 << 29
 
 // loadTypos reads the field of a model whose vocabulary lacks the misspellings; nil when it holds them.
 func loadTypos(raw json.RawMessage, v *vocab) (*Typos, error) {

@@ -136,6 +136,31 @@ func TestStripAndExpand(t *testing.T) {
 	require.Equal(t, plain, same)
 }
 
+// The vocabulary before the misspellings counts, whatever somebody did to it; a word may be called as a member of the file.
+func TestEditedTypos(t *testing.T) {
+	whole, _ := typosFile(t, []string{"great", "three", "there"}, []float64{1, 2, 3}, nil)
+	edited := bytes.Replace(whole, []byte(`"a":3,`), []byte(`"a":3,"lol":4,`), 1)
+	require.NotEqual(t, whole, edited)
+	tok := mustLoad(t, edited)
+	require.Equal(t, []int32{7, 4}, tok.AppendIDs(nil, "graet lol", false))
+	saved, err := tok.Save()
+	require.NoError(t, err)
+	require.Equal(t, string(edited), string(saved))
+
+	typos := &Typos{Words: []string{"great"}, IDs: []int32{2}, Counts: []float64{1}}
+	named, err := WithTypos([]byte(`{"model": {"type":"WordPiece","vocab":{"[UNK]":0,"vocab":1,"great":2,"model":3,"temper_typos":4}}}`), typos, typos.Table())
+	require.NoError(t, err)
+	tok = mustLoad(t, named)
+	require.NotNil(t, tok.model.(*wordPiece).typos)
+	id, ok := tok.ID("graet")
+	require.True(t, ok)
+	require.Equal(t, int32(2), id)
+
+	bare, err := WithTypos([]byte(`{"pre_tokenizer":{"type":"BertPreTokenizer"},"model":{"type":"WordPiece","continuing_subword_prefix":"","unk_token":"[UNK]","vocab":{"[UNK]":0,"x":1,"great":2}}}`), typos, typos.Table())
+	require.NoError(t, err)
+	require.Equal(t, full(t, bare).AppendIDs(nil, "xxgraetx", false), mustLoad(t, bare).AppendIDs(nil, "xxgraetx", false), "pieces that continue a word look like those that begin one")
+}
+
 func TestTyposErrors(t *testing.T) {
 	whole, _ := typosFile(t, []string{"great", "three"}, []float64{1, 2}, nil)
 	short, ok := Strip(whole)
@@ -157,6 +182,10 @@ func TestTyposErrors(t *testing.T) {
 	require.NoError(t, err, "the same readings")
 	_, err = Expand(bytes.Replace(short, []byte(`"words":["great","three"]`), []byte(`"words":["great","tree"]`), 1))
 	require.ErrorContains(t, err, "other misspellings")
+	_, err = Expand(bytes.Replace(short, []byte(`"bytes":`), []byte(`"bytes":9999999`), 1))
+	require.ErrorContains(t, err, "have no")
+	_, err = Expand(append([]byte(`{"zz":{},`), append(bytes.TrimPrefix(bytes.TrimSpace(short), []byte("{"))[:len(bytes.TrimSpace(short))-2], []byte(`,"zzz":{"a":1}}`)...)...))
+	require.ErrorContains(t, err, "ends in its vocabulary")
 	for _, bad := range []string{``, `{}`, `{"model":{"vocab":{}}}`, `{"model":{"vocab":{"a":1}},"x":[]}`} {
 		_, err := WithTypos([]byte(bad), &Typos{Words: []string{"great"}, IDs: []int32{1}, Counts: []float64{1}}, nil)
 		require.Error(t, err, bad)

@@ -72,8 +72,8 @@ func (m *wordPiece) tokenize(sc *scratch, a *aligned, word int32) error {
 			if id, ok = table[string(a.text[lo:hi])]; ok {
 				break
 			}
-			if lo == 0 && m.typos != nil {
-				if id, ok = m.typos.read(a.text[:hi]); ok {
+			if m.typos != nil && (lo == 0 || m.prefix == "") {
+				if id, ok = m.typos.read(a.text[lo:hi]); ok {
 					break
 				}
 			}

@@ -85,7 +85,7 @@ export class Engine {
   /** Loads a model into this engine; see load. */
   async load(source, options = {}) {
     source = address(source);
-    if (typeof source !== 'string') source = filesOf(source);
+    if (typeof source !== 'string') source = await filesOf(source);
     const info = await this._send('open', { source, name: options.name, head: options.head, maxTokens: options.maxTokens, cache: options.cache },
       { signal: options.signal, onProgress: options.onProgress });
     return new Model(this, info);
@@ -244,10 +244,14 @@ const address = (source) => {
 };
 
 /** The files of a source that is no address: one file alone, bytes, or several. @param {any} source */
-const filesOf = (source) => {
-  const bytes = source instanceof ArrayBuffer ? new Uint8Array(source) : ArrayBuffer.isView(source) ? new Uint8Array(source.buffer, source.byteOffset, source.byteLength) : undefined;
-  if (bytes) return [{ name: String.fromCharCode(...bytes.subarray(0, 4)) === 'GGUF' ? 'model.gguf' : 'model.temper', data: bytes }];
-  if (source instanceof Blob) return [{ name: /** @type {any} */ (source).name ?? 'model.temper', data: source }];
+const filesOf = async (source) => {
+  const data = source instanceof ArrayBuffer ? new Uint8Array(source) : ArrayBuffer.isView(source) ? new Uint8Array(source.buffer, source.byteOffset, source.byteLength) : source;
+  if (data instanceof Blob || data instanceof Uint8Array) {
+    const name = /** @type {any} */ (data).name;
+    if (name) return [{ name, data }];
+    const first = data instanceof Blob ? new Uint8Array(await data.slice(0, 4).arrayBuffer()) : data.subarray(0, 4);
+    return [{ name: String.fromCharCode(...first) === 'GGUF' ? 'model.gguf' : 'model.temper', data }];
+  }
   const files = source?.[Symbol.iterator] ? Array.from(source) : [];
   if (!files.length || files.some((f) => !f || typeof f.name !== 'string')) {
     throw new RequestError('load: expected an address, a file, the bytes of one, or files with names');

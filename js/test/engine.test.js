@@ -76,6 +76,7 @@ test('what cannot be a model is refused', async () => {
   const e = await Engine.create({ threads: 1 });
   await assert.rejects(e.load([{ name: 'x.temper', data: new Uint8Array(100) }]), CorruptError);
   await assert.rejects(e.load(new Uint8Array(100)), CorruptError);
+  for (const gguf of [new TextEncoder().encode('GGUF and no more'), new Blob(['GGUF and no more'])]) await assert.rejects(e.load(gguf), RequestError);
   for (const bad of [undefined, null, 7, [], [1, 2], {}, [{ data: new Uint8Array(4) }]]) await assert.rejects(e.load(/** @type {any} */ (bad)), RequestError);
   await assert.rejects(e.load([{ name: 'config.json', data: new TextEncoder().encode('{"model_type":"nothing"}') }]), RequestError);
   e.close();

@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/temper-ml/temper/core/token"
 )
 
 // Options choose what is undone. Each costs something where the same characters are meant: see the fields.
@@ -90,8 +92,8 @@ func replaceRegex(from, to string) part {
 // hidden are the characters that Invisible removes, as a class of Oniguruma and of most other engines.
 const hidden = `[\u00AD\u034F\u061C\u115F\u1160\u17B4\u17B5\u180B-\u180E\u200B-\u200F\u202A-\u202E\u2060-\u206F\u3164\uFE00-\uFE0F\uFEFF\uFFA0]`
 
-// numbers are the words that Numbers reads alike. Letters before the first digits are bounded, so that long words cost no engine much.
-const numbers = `\p{L}{0,32}\p{Nd}\p{L}{0,32}\p{Nd}[\p{L}\p{Nd}]*`
+// numbers are the words that Numbers reads alike.
+const numbers = token.PatternNumbers
 
 // leetPairs are read in this order; later ones see what earlier ones made.
 var leetPairs = [][2]string{
@@ -202,6 +204,39 @@ func Prepend(tokenizer []byte, o Options) ([]byte, error) {
 	}
 	file["normalizer"] = rest
 	return inOrder(file), nil
+}
+
+// Bare is a tokenizer.json without what Prepend put before its normalizer and without the misspellings that Typos added, and whether it had any. What
+// Typos changed or left out of its own entries, and words that ReadAlike reads as others, stay so: nobody knows what they were.
+func Bare(tokenizer []byte) ([]byte, bool, error) {
+	had := false
+	if _, ok := token.Strip(tokenizer); ok {
+		t, err := parseWordPiece(tokenizer)
+		if err != nil {
+			return nil, false, fmt.Errorf("tokenizer.json: %w", err)
+		}
+		if tokenizer, err = t.rewrite(nil, nil); err != nil {
+			return nil, false, fmt.Errorf("tokenizer.json: %w", err)
+		}
+		had = true
+	}
+	var file struct {
+		Normalizer json.RawMessage `json:"normalizer"`
+	}
+	if err := json.Unmarshal(tokenizer, &file); err != nil {
+		return nil, false, fmt.Errorf("tokenizer.json: %w", err)
+	}
+	own, err := split(file.Normalizer)
+	if err != nil {
+		return nil, false, err
+	}
+	if isOurs := len(own) == 0 && string(file.Normalizer) != "null" && len(file.Normalizer) > 0 || len(own) == 1 && !bytes.Equal(own[0], file.Normalizer); isOurs {
+		had = true
+		if tokenizer, err = Prepend(tokenizer, Options{}); err != nil {
+			return nil, false, err
+		}
+	}
+	return tokenizer, had, nil
 }
 
 // inOrder writes a tokenizer.json with its members in their usual order, the model last among them.

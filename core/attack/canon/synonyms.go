@@ -24,12 +24,13 @@ type Synonyms struct {
 // (UAI 2021) without its chains, which put words together that nobody would: the usual words choose first, a word is read as the nearest of its
 // neighbours that stands for itself, or stands for itself and takes those of its neighbours along that are not read as anything yet.
 func (s Synonyms) Readings() map[string]string {
-	near := map[string][]string{}
+	near, linked := map[string][]string{}, map[[2]string]bool{}
 	takes := func(w string) bool {
 		return w != "" && strings.IndexFunc(w, func(r rune) bool { return !unicode.IsLetter(r) || unicode.IsUpper(r) }) < 0 && (s.Leave == nil || !s.Leave(w))
 	}
 	link := func(a, b string) {
-		if a != b && !slices.Contains(near[a], b) {
+		if a != b && !linked[[2]string{a, b}] {
+			linked[[2]string{a, b}] = true
 			near[a] = append(near[a], b)
 		}
 	}
@@ -58,23 +59,26 @@ func (s Synonyms) Readings() map[string]string {
 		return strings.Compare(a, b)
 	})
 	out := make(map[string]string, len(order))
+	members := map[string][]string{}
+	join := func(head, w string) bool {
+		if s.Apart != nil && slices.ContainsFunc(members[head], func(m string) bool { return s.Apart(m, w) }) {
+			return false
+		}
+		out[w] = head
+		members[head] = append(members[head], w)
+		return true
+	}
 	for _, w := range order {
 		if _, done := out[w]; done {
 			continue
 		}
-		out[w] = w
-		for _, x := range near[w] {
-			if out[x] == x {
-				out[w] = x
-				break
-			}
-		}
-		if out[w] != w {
+		if slices.ContainsFunc(near[w], func(x string) bool { return out[x] == x && join(x, w) }) {
 			continue
 		}
+		join(w, w)
 		for _, x := range near[w] {
 			if _, ok := out[x]; !ok {
-				out[x] = w
+				join(w, x)
 			}
 		}
 	}
@@ -84,7 +88,7 @@ func (s Synonyms) Readings() map[string]string {
 // ReadAlike teaches a WordPiece tokenizer to read words of one meaning as one of them, so that putting a synonym in a word's place changes nothing for
 // the model. A word of the vocabulary takes the id of another; a word of several pieces becomes one. Where none of the words that are read alike
 // is in the vocabulary they stay as they were. Models are to be trained as they read. It returns the new tokenizer.json and the words that it reads
-// as others or in one piece now, sorted.
+// alike, sorted: a guard must leave all of them as they are.
 func ReadAlike(tokenizer []byte, s Synonyms) ([]byte, []string, error) {
 	t, err := parseWordPiece(tokenizer)
 	if err != nil {
@@ -111,15 +115,14 @@ func ReadAlike(tokenizer []byte, s Synonyms) ([]byte, []string, error) {
 			}
 		}
 		for _, w := range group {
-			switch id, ok := t.vocab[w]; {
-			case !ok:
+			if id, ok := t.vocab[w]; !ok {
 				added = append(added, entry{w, t.vocab[head]})
-			case id != t.vocab[head]:
+			} else if id != t.vocab[head] {
 				changed[w] = t.vocab[head]
-			default:
-				continue
 			}
-			words = append(words, w)
+		}
+		if len(group) > 1 {
+			words = append(words, group...)
 		}
 	}
 	slices.Sort(words)

@@ -36,6 +36,8 @@ func TestReadings(t *testing.T) {
 		{"no chains", Synonyms{Near: map[string][]string{"b": {"a"}, "c": {"b"}, "d": {"c"}}}, map[string]string{"a": "a", "b": "a", "c": "c", "d": "c"}},
 		{"who chooses first takes along", Synonyms{Near: map[string][]string{"a": {"x"}, "b": {"y"}, "x": {"z"}, "z": {"b", "a"}}, Counts: map[string]float64{"a": 9, "b": 8, "z": 1}},
 			map[string]string{"a": "a", "x": "a", "z": "a", "b": "b", "y": "b"}},
+		{"and none that speaks against one that is there", Synonyms{Near: map[string][]string{"okay": {"great", "poor"}}, Counts: map[string]float64{"okay": 3, "great": 2},
+			Apart: func(a, b string) bool { return a == "great" && b == "poor" || a == "poor" && b == "great" }}, map[string]string{"okay": "okay", "great": "okay", "poor": "poor"}},
 		{"nothing", Synonyms{}, map[string]string{}},
 	} {
 		require.Equal(t, c.want, c.s.Readings(), c.name)
@@ -53,7 +55,7 @@ func TestReadAlike(t *testing.T) {
 	out, words, err := ReadAlike(raw, Synonyms{Near: lexicon, Counts: map[string]float64{"great": 6, "superb": 3, "awful": 3},
 		Apart: func(a, b string) bool { return a == "awful" && b == "great" }})
 	require.NoError(t, err)
-	require.Equal(t, []string{"dreadful", "magnificent", "superb"}, words)
+	require.Equal(t, []string{"awful", "dreadful", "great", "magnificent", "superb"}, words)
 	alike, err := token.Load(out)
 	require.NoError(t, err)
 	for w, as := range map[string]string{"superb": "great", "magnificent": "great", "great": "great", "Magnificent": "great", "dreadful": "awful", "awful": "awful"} {
@@ -70,6 +72,15 @@ func TestReadAlike(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, ids(tok, "great"), ids(g, "magnifcent"))
 	require.Equal(t, ids(tok, "awful"), ids(g, "dreadful"))
+
+	// A word that others are read as is not reread as a more usual one.
+	taxi, words, err := ReadAlike([]byte(`{"model":{"type":"WordPiece","vocab":{"[UNK]":0,"car":1,"cab":2,"taxi":3}}}`), Synonyms{Near: map[string][]string{"cab": {"taxi"}}})
+	require.NoError(t, err)
+	taxi, _, err = Typos(taxi, Guard{Words: []string{"car", "taxi"}, Real: words, Counts: map[string]float64{"car": 100}, Slips: 0.25})
+	require.NoError(t, err)
+	k, err := token.Load(taxi)
+	require.NoError(t, err)
+	require.Equal(t, ids(k, "taxi"), ids(k, "cab"))
 
 	for _, bad := range []string{`{`, `{"model":{"type":"BPE"}}`, `{"model":{"type":"WordPiece","vocab":3}}`, `{"model":{"type":"WordPiece"}}`} {
 		_, _, err = ReadAlike([]byte(bad), Synonyms{Near: lexicon})

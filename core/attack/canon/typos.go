@@ -45,7 +45,7 @@ func Typos(tokenizer []byte, g Guard) ([]byte, int, error) {
 	vocab, guarded := t.vocab, map[string]bool{}
 	typos := token.Typos{Real: slices.Clone(g.Real)}
 	for _, w := range g.Words {
-		if len(w) < 3 || len(w) > 64 || strings.IndexFunc(w, func(r rune) bool { return r > 'z' || r < 'a' }) >= 0 || guarded[w] {
+		if len(w) < 3 || len(w) > 32 || strings.IndexFunc(w, func(r rune) bool { return r > 'z' || r < 'a' }) >= 0 || guarded[w] {
 			typos.Real = append(typos.Real, w)
 			continue
 		}
@@ -57,6 +57,9 @@ func Typos(tokenizer []byte, g Guard) ([]byte, int, error) {
 			}
 		}
 		guarded[w] = true
+		if _, ok := vocab[w]; !ok {
+			typos.Real = append(typos.Real, g.StandIns[w]) // keeps its meaning
+		}
 		typos.Words, typos.IDs, typos.Counts = append(typos.Words, w), append(typos.IDs, int32(id)), append(typos.Counts, g.Counts[w])
 	}
 	table := typos.Table()
@@ -80,7 +83,9 @@ func Typos(tokenizer []byte, g Guard) ([]byte, int, error) {
 	if len(typos.Words) == 0 {
 		return out, 0, nil
 	}
-	out, err = token.WithTypos(out, &typos, table)
+	if out, err = token.WithTypos(out, &typos, table); err == nil {
+		_, err = token.Load(out) // what cannot be opened is not to be written
+	}
 	return out, len(typos.Words), err
 }
 

@@ -118,3 +118,38 @@ func TestTelling(t *testing.T) {
 	got := Telling([]string{"good film", "good story", "bad film", "bad story", "Good one", "bad one"}, []int{1, 1, 0, 0, 1, 0}, 2)
 	require.ElementsMatch(t, []string{"good", "bad"}, got)
 }
+
+// What canonicalisation and guard added can be taken away again; a stand-in keeps its meaning, or what is written could not be opened.
+func TestBareAndStandIns(t *testing.T) {
+	raw := []byte(`{"normalizer":{"type":"Lowercase"},"model":{"type":"WordPiece","unk_token":"[UNK]","vocab":{"[UNK]":0,"heart":1,"hearth":2,"##s":3}}}`)
+	same, had, err := Bare(raw)
+	require.NoError(t, err)
+	require.False(t, had)
+	require.Equal(t, raw, same)
+	guarded, n, err := Typos(raw, Guard{Words: []string{"heart", "fireplace"}, StandIns: map[string]string{"fireplace": "hearth"}, Counts: map[string]float64{"heart": 9}, Slips: 0.25})
+	require.NoError(t, err)
+	require.Equal(t, 2, n)
+	tok, err := token.Load(guarded)
+	require.NoError(t, err)
+	id, _ := tok.ID("fireplce")
+	require.Equal(t, int32(2), id)
+	for _, o := range []Options{{}, {Numbers: true}, Latin()} {
+		dressed, err := Prepend(guarded, o)
+		require.NoError(t, err)
+		bare, had, err := Bare(dressed)
+		require.NoError(t, err)
+		require.True(t, had)
+		require.JSONEq(t, string(raw), string(bare))
+		again, n, err := Typos(dressed, Guard{Words: []string{"heart"}})
+		require.NoError(t, err)
+		require.Equal(t, 1, n)
+		tok, err := token.Load(again)
+		require.NoError(t, err)
+		_, old := tok.ID("fireplce")
+		require.False(t, old, "a guard takes the place of an older one")
+	}
+	for _, bad := range []string{"", "{", `{"normalizer":3,"model":{}}`} {
+		_, _, err := Bare([]byte(bad))
+		require.Error(t, err, bad)
+	}
+}

@@ -25,7 +25,7 @@ type entry struct {
 
 // parseWordPiece reads it without the misspellings that Typos added, if it did.
 func parseWordPiece(tokenizer []byte) (*wordPiece, error) {
-	t := &wordPiece{}
+	t := &wordPiece{prefix: "##"}
 	tokenizer, _ = token.Strip(tokenizer)
 	if err := json.Unmarshal(tokenizer, &t.doc); err != nil {
 		return nil, err

@@ -69,6 +69,7 @@ var variants = []variant{
 	{Name: "plain+guard", Of: "plain", Options: func(o *harden.Options) {}},
 	{Name: "held-out-weights", Of: "held-out", Options: func(o *harden.Options) { o.Guard = 0; o.Canon = canon.Options{} }},
 	{Name: "held-out+stand-ins", Of: "held-out", Options: func(o *harden.Options) { o.StandIns = true }},
+	{Name: "held-out+all", Of: "held-out", Options: func(o *harden.Options) { o.Canon = canon.Latin() }},
 	{Name: "held-out-guard", Of: "held-out", Options: func(o *harden.Options) { o.Guard = 0 }},
 }
 
