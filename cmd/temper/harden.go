@@ -137,6 +137,7 @@ func (a *app) hardenCmd() *cobra.Command {
 					return err
 				}
 			}
+			a.hint(r.Dev)
 			return a.result(r, func(w io.Writer) error {
 				if err := printStandings(w, r.Before, r.After); err != nil {
 					return err

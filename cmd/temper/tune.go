@@ -233,6 +233,7 @@ func (a *app) tuneCmd() *cobra.Command {
 			if err := addCost(o.Base, t.out, ledgerStep{Step: "tune", Method: r.Method, Seconds: r.Seconds, Cost: r.Cost}); err != nil {
 				return err
 			}
+			a.hint(r.Dev)
 			return a.result(r, func(w io.Writer) error { return a.printTuned(w, r, t.out) })
 		},
 	}
@@ -266,6 +267,16 @@ func (a *app) printTuned(w io.Writer, r *train.Result, out string) error {
 	tw.Render()
 	_, err := fmt.Fprintf(w, "\nwrote %s\n", out)
 	return err
+}
+
+// hint tells of a model that has learnt nothing: adapters at their usual rate take some hundred steps to begin.
+func (a *app) hint(dev *train.Scores) {
+	if dev == nil {
+		return
+	}
+	if label := dev.Constant(); label != "" {
+		a.logf("the model says %q of every text of --dev: it has learnt nothing yet; try more --epochs, a greater --lr or a smaller --batch", label)
+	}
 }
 
 // money prints a cost, small ones in cents' fractions.

@@ -19,6 +19,27 @@ type LabelScore struct {
 	Support   int     `json:"support"`
 }
 
+// Constant is the label that a model says of every text, "" when it says more than one, or when the texts have one alone.
+func (s *Scores) Constant() string {
+	said, labels := "", 0
+	for _, l := range s.Labels {
+		if l.Support == 0 {
+			continue
+		}
+		labels++
+		switch {
+		case l.Recall == 1 && said == "":
+			said = l.Label
+		case l.Recall > 0:
+			return ""
+		}
+	}
+	if labels < 2 {
+		return ""
+	}
+	return said
+}
+
 // Score compares predicted with true classes; loss is passed through.
 func Score(predicted, truth []int32, labels []string, loss float64) Scores {
 	n := len(labels)

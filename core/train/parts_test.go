@@ -90,6 +90,19 @@ func TestLossValues(t *testing.T) {
 	assert.Zero(t, train.Loss{}.Sum(z, 1, 2, train.Targets{Classes: []int32{-100}}, 0, nil))
 }
 
+func TestConstant(t *testing.T) {
+	labels := []string{"a", "b", "never"}
+	for want, said := range map[string][]int32{"a": {0, 0, 0, 0}, "b": {1, 1, 1, 1}, "": {0, 0, 0, 1}} {
+		s := train.Score(said, []int32{0, 1, 1, 1}, labels, 0)
+		assert.Equal(t, want, s.Constant(), said)
+	}
+	for _, said := range [][]int32{{0, 0}, {1, 1}} {
+		s := train.Score(said, []int32{0, 0}, labels, 0)
+		assert.Empty(t, s.Constant(), "the texts have one label alone")
+	}
+	assert.Empty(t, (&train.Scores{}).Constant())
+}
+
 func TestScore(t *testing.T) {
 	s := train.Score([]int32{0, 0, 1, 1}, []int32{0, 1, 1, 1}, []string{"a", "b", "never"}, 0.5)
 	assert.Equal(t, 0.75, s.Accuracy)
