@@ -12,7 +12,7 @@ import (
 
 // Load reads a tokenizer.json. Memory is bounded by about 40 times the file's size.
 func Load(data []byte) (*Tokenizer, error) {
-	if short, ok := Strip(data); ok {
+	if short, _, ok := strip(data); ok {
 		t, err := load(short)
 		if err != nil {
 			return nil, err

@@ -319,11 +319,23 @@ func lastEntry(data []byte) int {
 }
 
 // Strip leaves the misspellings that follow from "temper_typos" out of a tokenizer.json. Load reads the result as it reads the whole; other programs do
-// not. It reports false, and returns data, when there are none, or when they are not those that belong there.
+// not. It reports false, and returns data, when there are none, or when they, or the entries before them, are not those that belong there.
 func Strip(data []byte) ([]byte, bool) {
+	short, entries, ok := strip(data)
+	if !ok {
+		return data, false
+	}
+	if vocab, _, _, err := lastVocab(short); err != nil || len(vocab) != entries {
+		return data, false
+	}
+	return short, true
+}
+
+// strip is Strip without a look at the entries before the misspellings, of which it returns the number that belongs there.
+func strip(data []byte) (short []byte, entries int, ok bool) {
 	at := bytes.Index(data, []byte(`"`+typosName+`":{"entries":`))
 	if at < 0 {
-		return data, false
+		return nil, 0, false
 	}
 	var field struct {
 		Entries, Bytes int
@@ -332,14 +344,14 @@ func Strip(data []byte) ([]byte, bool) {
 	head := data[at+len(typosName)+3:]
 	comma := bytes.Index(head[:min(len(head), 200)], []byte(`,"words"`))
 	if comma < 0 || json.Unmarshal(append(bytes.Clone(head[:comma]), '}'), &field) != nil {
-		return data, false
+		return nil, 0, false
 	}
 	end := lastEntry(data)
 	from := end - field.Bytes
 	if field.Bytes <= 0 || from <= at || crc32.Checksum(data[from:end], castagnoli) != field.Sum {
-		return data, false
+		return nil, 0, false
 	}
-	return slices.Concat(data[:from], data[end:]), true
+	return slices.Concat(data[:from], data[end:]), field.Entries, true
 }
 
 // Expand puts back what Strip left out.
